@@ -1,0 +1,80 @@
+"""Structures straight from cryo-EM micrographs, without particle picking.
+
+The public names below are imported at their first use; importing the package has no side effect.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    # records
+    "Map": "data.maps",
+    "Micrographs": "data.micrographs",
+    "Occurrences": "data.poses",
+    "Optics": "data.optics",
+    "Poses": "data.poses",
+    "Structure": "data.structure",
+    # noise levels
+    "energy": "data.snr",
+    "snr_box": "data.snr",
+    "snr_disc": "data.snr",
+    "snr_db": "data.snr",
+    "sigma": "data.snr",
+    # the five parts of a model
+    "Model": "model.model",
+    "Ball": "objects.ball",
+    "Gaussians": "objects.gaussians",
+    "Voxels": "objects.voxels",
+    "Projection": "model.views",
+    "Anywhere": "model.placements",
+    "Patches": "model.placements",
+    "White": "model.noise",
+    "so3_grid": "ops.rotation",
+    "super_fibonacci": "ops.rotation",
+    "random_rotations": "ops.rotation",
+    # methods and priors
+    "EM": "estimators.em",
+    "log_likelihood": "estimators.base",
+    "Flat": "priors",
+    "Ridge": "priors",
+    "Shells": "priors",
+    "globular": "priors",
+    # verbs
+    "simulate_micrographs": "simulate.micrographs",
+    "Specimen": "simulate.micrographs",
+    "shepp_logan": "simulate.phantom",
+    "potential": "simulate.potential",
+    "specimen_from_structure": "recipes",
+    "specimen_from_map": "recipes",
+    "prepare": "preprocess",
+    "reconstruct": "reconstruct",
+    "Reconstruction": "reconstruct",
+    "Result": "reconstruct",
+    "MicrographJob": "recipes",
+    "from_micrographs": "recipes",
+    "compare": "evaluate.compare",
+    "fsc": "evaluate.fsc",
+    "read_map": "io.mrc",
+    "read_micrographs": "io.mrc",
+    "read_structure": "io.structure",
+    "write_map": "io.mrc",
+    "report": "report",
+}
+
+__all__ = ["__version__", *_PLACES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unpicked' has no attribute {name!r}")
+    value = getattr(import_module(f"unpicked.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

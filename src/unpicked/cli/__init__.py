@@ -1,0 +1,95 @@
+"""The command line: the same words as Python, loaded when used."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+import unpicked
+
+PLACE = "unpicked.cli"
+
+
+def build() -> App:
+    """The commands, each loaded at its first use."""
+    app = App(
+        name="unpicked",
+        help="Structure of molecules too small to be seen: volumes straight from micrographs, without picking.",
+        version=unpicked.__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(consume_multiple=True, negative=()),
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    simulate = App(name="simulate", help="Make data with known truth.")
+    simulate.command(
+        f"{PLACE}.simulate:micrographs",
+        name="micrographs",
+        help="Micrographs of a structure, map or phantom.",
+    )
+    reconstruct = App(name="reconstruct", help="Find the object in data.")
+    reconstruct.command(
+        f"{PLACE}.reconstruct:micrographs",
+        name="micrographs",
+        help="A volume straight from micrographs, without picking.",
+    )
+    app.command(simulate)
+    app.command(reconstruct)
+    app.command(
+        f"{PLACE}.evaluate:compare",
+        name="compare",
+        help="A map against the truth: hand, rotation, shift, FSC.",
+    )
+    app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
+    app.command(
+        f"{PLACE}.demo:demo", name="demo", help="The main job on data it makes itself, in a few minutes."
+    )
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; exit 0 done, 2 bad input, 3 out of a resource or told to stop, 1 anything else."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    if debug:
+        tokens.remove("--debug")
+    try:
+        status = _run(tokens)
+    except BaseException as error:
+        if debug and not isinstance(error, SystemExit):
+            raise
+        status = _told(error)
+    sys.exit(status)
+
+
+def _run(tokens: list[str]) -> int:
+    result = build()(tokens, exit_on_error=False, print_error=False)
+    return result if isinstance(result, int) else 0
+
+
+def _told(error: BaseException) -> int:
+    """One line on standard error, and the exit status."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    if isinstance(error, KeyboardInterrupt):
+        return _say("stopped; what was finished is kept, go on with --resume", 3)
+    if isinstance(error, MemoryError) or _names(error, "OutOfMemoryError"):
+        return _say(f"out of memory ({error}); try fewer --views, a larger --voxel or a smaller --box", 3)
+    if isinstance(error, OSError) and error.errno in (28, 122):
+        return _say(f"no space left: {error}", 3)
+    if isinstance(error, CycloptsError):
+        return _say(str(error), 2)
+    if isinstance(error, ValueError | TypeError | OSError):
+        return _say(str(error), 2)
+    return _say(f"{type(error).__name__}: {error} (run again with --debug to see where)", 1)
+
+
+def _names(error: BaseException, name: str) -> bool:
+    return type(error).__name__ == name
+
+
+def _say(message: Any, status: int) -> int:
+    print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
+    return status

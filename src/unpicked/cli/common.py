@@ -1,0 +1,171 @@
+"""What the commands share: run folders, progress, the last line as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cyclopts import Parameter
+
+import unpicked
+from unpicked._lazy import torch
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command that computes."""
+
+    seed: int = 0
+    """Makes the run repeatable."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """Threads of the CPU; all of them if not given."""
+    quiet: bool = False
+    """No progress."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+    def begin(self) -> str:
+        """Set threads, turn SIGTERM into an orderly stop, and return the device's name."""
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"--threads must be at least 1; got {self.threads}")
+            torch.set_num_threads(self.threads)
+        signal.signal(signal.SIGTERM, _stop)
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda needs a CUDA device; none was found; try --device cpu")
+        return self.device
+
+    def progress(self, name: str, row: Mapping[str, float]) -> None:
+        """One line per pass on standard error."""
+        if not self.quiet:
+            print(
+                f"{name} pass {int(row['step']) + 1}: log-likelihood {row['log_likelihood']:.1f}, "
+                f"E {row['energy']:.1f}, particles {row['particles']:.0f}, sigma {row['sigma']:.4f}, "
+                f"{row['seconds']:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def say(self, text: str) -> None:
+        """A sentence for the reader, on standard output, unless quiet or JSON."""
+        if not (self.quiet or self.json):
+            print(text, flush=True)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """Where results go."""
+
+    out: Path
+    """Folder for the results."""
+    overwrite: bool = False
+    """Replace the results of an earlier run in that folder."""
+
+
+def claim(
+    folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapping[str, Any] | None = None
+) -> bool:
+    """Take a run folder; True if a finished run with the same settings is already there.
+
+    An existing folder that is not empty is refused unless ``resume`` (same settings only) or ``overwrite`` (only
+    files that this program writes are removed).
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; give a folder")
+    held = folder / "settings.json"
+    if folder.exists() and any(folder.iterdir()):
+        if overwrite:
+            _clear(folder)
+        elif not resume:
+            raise ValueError(
+                f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder"
+            )
+        elif held.exists() and settings is not None:
+            old = json.loads(held.read_text())
+            new = json.loads(json.dumps(settings))
+            changed = [
+                f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+                for key in sorted({*old, *new})
+                if old.get(key) != new.get(key)
+            ]
+            if changed:
+                raise ValueError(f"--resume needs the settings of the first run: {'; '.join(changed)}")
+            if (folder / "result.json").exists():
+                return True
+    folder.mkdir(parents=True, exist_ok=True)
+    if settings is not None:
+        write_text(held, json.dumps(settings, indent=2) + "\n")
+    return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_history(path: Path, rows: list[tuple[str, Mapping[str, float]]]) -> None:
+    """``history.csv``: one row per pass, with the sub-run's name."""
+    names = ["run", *(rows[0][1] if rows else ())]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([run, *(repr(row[name]) for name in names[1:])] for run, row in rows)
+    write_text(path, buffer.getvalue())
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def header(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The first keys of every ``result.json``."""
+    return {
+        "command": shlex.join(["unpicked", *sys.argv[1:]]),
+        "settings": dict(settings),
+        "version": unpicked.__version__,
+        "seed": seed,
+    }
+
+
+def _clear(folder: Path) -> None:
+    ours = (
+        "settings.json",
+        "result.json",
+        "history.csv",
+        "report.html",
+        "volume.mrc",
+        "micrographs.star",
+        "truth.star",
+        "truth.mrc",
+        "truth.json",
+    )
+    for name in ours:
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoint", "micrographs"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

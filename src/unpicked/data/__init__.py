@@ -1,0 +1,1 @@
+"""Records: what was measured, and what is known of it. Frozen, lazy, without files."""

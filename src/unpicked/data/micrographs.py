@@ -1,0 +1,84 @@
+"""A set of micrographs that is read one by one, when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from unpicked._lazy import torch
+from unpicked.data.optics import Optics
+
+
+class Source(Protocol):
+    """Images of one shape that can be read by number; ``unpicked.io`` and ``unpicked.simulate`` make them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels, the same for every image."""
+
+    def read(self, index: int) -> torch.Tensor:
+        """Image ``index`` as ``(height, width)`` float32, matter bright."""
+
+
+@dataclass(frozen=True)
+class Micrographs:
+    """A lazy set of micrographs of one size and pixel size, matter bright.
+
+    Attributes:
+        source: where the images come from.
+        pixel_size: angstrom.
+        names: one name per micrograph, e.g. its path.
+        optics: contrast transfer parameters, or None where nothing is known of them.
+        notes: sentences that tell what was read, converted and assumed.
+    """
+
+    source: Source
+    pixel_size: float
+    names: tuple[str, ...]
+    optics: Optics | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.pixel_size > 0:
+            raise ValueError(f"pixel_size must be positive, in angstrom; got {self.pixel_size}")
+        if len(self.names) != len(self.source):
+            raise ValueError(f"names must be one per micrograph, {len(self.source)}; got {len(self.names)}")
+        if len(self.source) == 0:
+            raise ValueError("a set of micrographs must hold at least one image; got none")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every micrograph in pixels."""
+        return self.source.shape
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Micrograph ``index`` as ``(height, width)``, matter bright."""
+        return self.source.read(index)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A :class:`Source` over images that are already in memory, ``(n, height, width)``."""
+
+    images: torch.Tensor
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    def read(self, index: int) -> torch.Tensor:
+        """Image ``index``."""
+        return self.images[index]

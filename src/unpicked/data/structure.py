@@ -1,0 +1,50 @@
+"""An atomic structure: elements and positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unpicked._lazy import torch
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Heavy atoms of a molecule, in the file's order.
+
+    Attributes:
+        elements: symbol of every atom, e.g. "C".
+        positions: ``(n, 3)`` x, y, z in angstrom, float64.
+        b_factors: ``(n,)`` isotropic, square angstrom, float64.
+        occupancies: ``(n,)`` in [0, 1], float64.
+        name: what it is called, e.g. the entry's code.
+        notes: sentences that tell what was left out and assumed.
+    """
+
+    elements: tuple[str, ...]
+    positions: torch.Tensor
+    b_factors: torch.Tensor
+    occupancies: torch.Tensor
+    name: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.elements)
+        if count == 0:
+            raise ValueError("a structure must hold at least one atom; got none")
+        for name, shape in (("positions", (count, 3)), ("b_factors", (count,)), ("occupancies", (count,))):
+            value = getattr(self, name)
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} must have shape {shape}; got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} must be finite; got NaN or infinite values")
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    @property
+    def mass_kda(self) -> float:
+        """Mass of the atoms held here (no hydrogens) in kDa, without regard to occupancy."""
+        import gemmi
+
+        weights = {element: float(gemmi.Element(element).weight) for element in set(self.elements)}
+        return sum(weights[element] for element in self.elements) / 1000

@@ -1,0 +1,1 @@
+"""How good is it: alignment of maps, Fourier shell correlation and resolution, comparison with a truth."""

@@ -1,0 +1,1 @@
+"""Files to records and back: MRC maps and micrographs, STAR tables, atomic structures."""

@@ -1,0 +1,99 @@
+"""What all formats share: opening compressed files, and output that appears whole or not at all."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal, cast
+
+Compression = Literal["none", "gzip", "bzip2"]
+CHUNK = 1 << 24
+BROKEN = (EOFError, zlib.error, OSError)  # what a damaged compressed file raises on reading
+
+
+def existing(path: Path | str, what: str) -> Path:
+    """The path of a file that exists.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is a folder, or the name cannot be a path.
+    """
+    path = Path(path)
+    if "\0" in str(path):
+        raise ValueError(f"{what} has a name with a zero byte: {str(path)!r}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected {what}")
+    if not path.exists():
+        raise FileNotFoundError(f"{what} not found: {path} (looked in {Path.cwd()})")
+    return path
+
+
+def compression(path: Path) -> Compression:
+    """How a file is compressed, from its first bytes."""
+    with path.open("rb") as file:
+        first = file.read(3)
+    if first == b"\x1f\x8b\x08":
+        return "gzip"
+    return "bzip2" if first == b"BZh" else "none"
+
+
+def opened(path: Path, kind: Compression) -> IO[bytes]:
+    """The file's bytes, decompressed on the way."""
+    if kind == "gzip":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    if kind == "bzip2":
+        return cast("IO[bytes]", bz2.open(path, "rb"))
+    return path.open("rb")
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a file, plain or compressed.
+
+    Raises:
+        ValueError: if it is damaged or not text.
+    """
+    kind = compression(path)
+    try:
+        with opened(path, kind) as file:
+            data = file.read()
+    except BROKEN as error:
+        if kind == "none":
+            raise
+        raise ValueError(f"{path} is a damaged {kind} file: {one_line(error)}") from None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another library's error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def output(path: Path | str, overwrite: bool) -> Iterator[Path]:
+    """A temporary name in the same folder, which becomes ``path`` when the block ends without an error.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        FileNotFoundError: if the folder does not exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a file to write")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give overwrite=True (--overwrite) or another name")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; make it before writing {path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the ending stays: it tells the compression
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

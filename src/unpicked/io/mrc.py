@@ -1,0 +1,436 @@
+"""MRC files: maps, and micrographs that are read one by one."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.data.optics import Optics
+from unpicked.io._files import existing, output
+from unpicked.io._mrc import Header, by, check_finite, header_pixel_size, one_voxel, read_header, read_values
+from unpicked.io.star import Table, read_star
+
+ENDINGS = (".mrc", ".mrc.gz", ".mrc.bz2", ".map")
+Contrast = Literal["dark", "bright"]
+
+
+def read_map(path: Path | str, *, voxel_size: float | None = None) -> Map:
+    """Read a cubic map, float32, axes in the order z, y, x whatever their order in the file.
+
+    Args:
+        path: MRC file, plain, .gz or .bz2.
+        voxel_size: angstrom; overrides the header.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an MRC file, truncated, not a cube, holds values that are not finite, or has
+            no voxel size or one that differs between axes by more than 0.1 %.
+    """
+    header = read_header(path)
+    if len(set(header.shape)) != 1 or header.space_group >= 401:
+        raise ValueError(
+            f"{path} holds {header.kind}; expected a cubic map (d x d x d); crop or pad it to a cube"
+        )
+    if header.space_group == 0 and header.path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2")):
+        raise ValueError(f"{path} holds an image stack ({by(header.shape)}); expected a map")
+    if voxel_size is None:
+        voxel_size = one_voxel(header, header.voxel, "voxel size", "voxel_size= (command line: --map-voxel)")
+    elif not (math.isfinite(voxel_size) and voxel_size > 0):
+        raise ValueError(f"voxel_size must be positive, in angstrom; got {voxel_size}")
+    values = read_values(header)
+    check_finite(header.path, values, "voxels")
+    return Map(torch.from_numpy(values), voxel_size, header.origin)
+
+
+def map_notes(path: Path | str) -> tuple[str, ...]:
+    """Sentences on what :func:`read_map` assumes for this file (header faults, a voxel size of exactly 1).
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_header`.
+    """
+    header = read_header(path)
+    notes = list(header.notes)
+    if header.space_group == 0 and header.shape[0] > 1:
+        notes.append(f"{path}: space group 0 does not tell a volume from an image stack; read as volume")
+    if header.voxel[0] == 1.0:
+        notes.append(f"{path}: the voxel size is exactly 1 A in the header, a common filler; check it")
+    return tuple(notes)
+
+
+def write_map(map: Map, path: Path | str, *, overwrite: bool = False) -> None:
+    """Write a map as float32 MRC volume with its voxel size and origin; ``nstart`` is 0.
+
+    The file appears whole or not at all. A name ending in .gz or .bz2 is compressed.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: if a value is not finite.
+    """
+    _write(map.values, path, map.voxel_size, "volume", map.origin, overwrite)
+
+
+def write_image(
+    image: torch.Tensor,
+    path: Path | str,
+    pixel_size: float,
+    *,
+    contrast: Contrast = "bright",
+    overwrite: bool = False,
+) -> None:
+    """Write one micrograph as float32 MRC.
+
+    Args:
+        image: ``(height, width)``, matter bright.
+        path: file name.
+        pixel_size: angstrom.
+        contrast: "bright" writes the values as they are, "dark" multiplies them by -1, as microscopes do.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for another shape, a bad pixel size, or values that are not finite.
+    """
+    if image.dim() != 2:
+        raise ValueError(f"image must be (height, width); got shape {tuple(image.shape)}")
+    _write(_signed(image, contrast), path, pixel_size, "image", (0.0, 0.0, 0.0), overwrite)
+
+
+def write_stack(
+    images: torch.Tensor,
+    path: Path | str,
+    pixel_size: float,
+    *,
+    contrast: Contrast = "bright",
+    overwrite: bool = False,
+) -> None:
+    """Write ``(n, height, width)`` images as a float32 MRC stack; arguments as :func:`write_image`.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for another shape, a bad pixel size, or values that are not finite.
+    """
+    if images.dim() != 3:
+        raise ValueError(f"images must be (n, height, width); got shape {tuple(images.shape)}")
+    _write(_signed(images, contrast), path, pixel_size, "stack", (0.0, 0.0, 0.0), overwrite)
+
+
+@dataclass(frozen=True)
+class MrcSource:
+    """Micrographs in MRC files, one image per file, read when asked for.
+
+    A :class:`~unpicked.data.micrographs.Source`. All headers are read at construction.
+
+    Attributes:
+        files: the files.
+        contrast: "dark" files are multiplied by -1, so that matter is bright.
+        pixel_size: angstrom; None takes the headers', which must then agree.
+        headers: what the headers say.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is not MRC, truncated or not one image, or if sizes or pixel sizes differ.
+    """
+
+    files: tuple[Path, ...]
+    contrast: Contrast = "dark"
+    pixel_size: float | None = None
+    headers: tuple[Header, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_contrast(self.contrast)
+        if not self.files:
+            raise ValueError("files must name at least one micrograph; got none")
+        if self.pixel_size is not None and not (math.isfinite(self.pixel_size) and self.pixel_size > 0):
+            raise ValueError(f"pixel_size must be positive, in angstrom; got {self.pixel_size}")
+        headers = tuple(read_header(path) for path in self.files)
+        object.__setattr__(self, "headers", headers)
+        first = headers[0]
+        for header in headers:
+            if header.shape[0] != 1 or header.space_group >= 401:
+                raise ValueError(f"{header.path} holds {header.kind}; expected one micrograph per file")
+            if header.shape != first.shape:
+                raise ValueError(
+                    f"micrographs must have one size: {first.path} is {by(first.shape[1:])}, "
+                    f"{header.path} is {by(header.shape[1:])}; treat them as separate sets"
+                )
+        if self.pixel_size is None:
+            sizes = [header_pixel_size(header) for header in headers]
+            for header, size in zip(headers, sizes, strict=True):
+                if abs(size - sizes[0]) > 1e-3 * sizes[0]:
+                    raise ValueError(
+                        f"micrographs must have one pixel size: {first.path} has {sizes[0]:g} A, "
+                        f"{header.path} has {size:g} A; give pixel_size= (--pixel-size) if one is wrong"
+                    )
+            object.__setattr__(self, "pixel_size", sizes[0])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.headers[0].shape[1:]
+
+    def read(self, index: int) -> torch.Tensor:
+        """Micrograph ``index`` as ``(height, width)`` float32, matter bright.
+
+        Raises:
+            ValueError: if the file is damaged, holds pixels that are not finite, or only one value.
+        """
+        header = self.headers[index]
+        values = read_values(header)[0]
+        check_finite(header.path, values, "pixels")
+        low = values.min()
+        if low == values.max():
+            raise ValueError(f"{header.path} is constant: every pixel is {low:g}; leave this micrograph out")
+        return torch.from_numpy(-values if self.contrast == "dark" else values)
+
+
+def read_micrographs(
+    files: Path | str | Sequence[Path | str],
+    *,
+    pixel_size: float | None = None,
+    contrast: Contrast = "dark",
+) -> Micrographs:
+    """Micrographs of MRC files, read one by one when asked for.
+
+    Args:
+        files: a file, a folder (its .mrc, .mrc.gz, .mrc.bz2 and .map files, sorted), a pattern such as
+            ``"data/*.mrc"``, a list of these, or one RELION micrographs STAR file (3.0 or later).
+        pixel_size: angstrom; overrides STAR file and headers.
+        contrast: "dark" (matter dark, as microscopes write; multiplied by -1 on reading) or "bright".
+
+    Returns:
+        The set; its ``notes`` say what was read, where the pixel size comes from, and what was assumed.
+
+    Raises:
+        FileNotFoundError: if a file is missing (for a STAR file: which row, and all places tried).
+        ValueError: for files that are not single micrographs of one size and pixel size.
+    """
+    items = [files] if isinstance(files, str | Path) else list(files)
+    if not items:
+        raise ValueError("files must name at least one micrograph; got an empty list")
+    _check_contrast(contrast)
+    stars = [item for item in items if str(item).lower().endswith((".star", ".star.gz"))]
+    if stars:
+        if len(items) > 1:
+            raise ValueError(f"a STAR file must stand alone; got {stars[0]} among {len(items)} inputs")
+        return _from_star(existing(stars[0], "STAR file"), pixel_size, contrast)
+    paths = [path for item in items for path in _expand(item)]
+    _check_once([str(path.resolve()) for path in paths], "the list of micrographs")
+    source = MrcSource(tuple(paths), contrast, pixel_size)
+    size = header_pixel_size(source.headers[0]) if pixel_size is None else pixel_size
+    origin = "from the headers" if pixel_size is None else "as given"
+    notes = _notes(source, size, origin)
+    if pixel_size is None and size == 1.0:
+        notes.append("the pixel size is exactly 1 A in the headers, a common filler; check it")
+    return Micrographs(source, size, tuple(str(path) for path in paths), None, tuple(notes))
+
+
+def _write(
+    values: torch.Tensor,
+    path: Path | str,
+    voxel_size: float,
+    kind: Literal["volume", "image", "stack"],
+    origin: tuple[float, float, float],
+    overwrite: bool,
+) -> None:
+    import mrcfile
+
+    path = Path(path)
+    if not (math.isfinite(voxel_size) and voxel_size > 0):
+        raise ValueError(f"the pixel or voxel size of {path} must be positive, in angstrom; got {voxel_size}")
+    if values.numel() == 0:
+        raise ValueError(f"nothing to write to {path}: shape {tuple(values.shape)}")
+    array = np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
+    if not np.isfinite(array).all():
+        bad = array.size - int(np.isfinite(array).sum())
+        raise ValueError(f"not written, {path}: {bad} of {array.size} values are not finite in float32")
+    packed = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
+    with output(path, overwrite) as temporary, mrcfile.new(temporary, compression=packed) as file:
+        file.set_data(array)
+        if kind == "volume":
+            file.set_volume()
+        elif kind == "stack":
+            file.set_image_stack()
+        file.voxel_size = voxel_size
+        file.header.nxstart = file.header.nystart = file.header.nzstart = 0
+        file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
+        file.header.label[0] = b"written by unpicked"  # without a time: the same data give the same bytes
+        file.header.nlabl = 1
+
+
+def _signed(values: torch.Tensor, contrast: Contrast) -> torch.Tensor:
+    _check_contrast(contrast)
+    return -values if contrast == "dark" else values
+
+
+def _check_contrast(contrast: str) -> None:
+    if contrast not in ("dark", "bright"):
+        raise ValueError(f"contrast must be 'dark' or 'bright'; got {contrast!r}")
+
+
+def _check_once(names: Sequence[str], where: str) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"{where} names {twice} more than once; expected every micrograph once")
+
+
+def _expand(item: Path | str) -> list[Path]:
+    path = Path(item)
+    if path.is_dir():
+        visible = (p for p in path.iterdir() if not p.name.startswith("."))
+        found = sorted(p for p in visible if p.name.lower().endswith(ENDINGS))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no micrographs; expected files {', '.join(ENDINGS)}")
+        return found
+    if glob.has_magic(str(item)) and not path.exists():
+        found = sorted(Path(name) for name in glob.glob(str(item), recursive=True))
+        if not found:
+            raise FileNotFoundError(f"no file matches {str(item)!r} (looked from {Path.cwd()})")
+        return found
+    return [existing(path, "micrograph")]
+
+
+def _from_star(path: Path, pixel_size: float | None, contrast: Contrast) -> Micrographs:
+    tables = read_star(path)
+    groups = tables.get("optics")
+    table = next((t for name, t in tables.items() if name != "optics" and "rlnMicrographName" in t), None)
+    if table is None:
+        raise ValueError(f"{path} lists no micrographs; expected a column rlnMicrographName")
+    if "rlnImageName" in table or "rlnCoordinateX" in table:
+        raise ValueError(f"{path} is a STAR file of particles; expected one of micrographs")
+    names = table.strings("rlnMicrographName")
+    files = tuple(_locate(path, row, name) for row, name in enumerate(names, start=1))
+    _check_once(names, str(path))
+    rows = _group_rows(path, table, groups)
+    stated = _star_pixel_size(path, table, groups, rows)
+    source = MrcSource(files, contrast, pixel_size if pixel_size is not None else stated and stated[0])
+    size, origin, extra = _choose_pixel_size(path, source, pixel_size, stated)
+    optics, remark = _star_optics(table, groups, rows)
+    notes = [f"micrographs listed in {path}", *_notes(source, size, origin), *extra, remark]
+    return Micrographs(source, size, names, optics, tuple(notes))
+
+
+def _locate(star: Path, row: int, name: str) -> Path:
+    # joining an absolute name gives that name
+    tried = list(dict.fromkeys((star.parent / name, Path.cwd() / name)))
+    for path in tried:
+        if "\0" not in name and path.is_file():
+            return path
+    places = ", ".join(str(path) for path in tried)
+    raise FileNotFoundError(f"{star}, row {row}: micrograph {name} not found; tried {places}")
+
+
+def _group_rows(path: Path, table: Table, groups: Table | None) -> list[int]:
+    """For every micrograph the row of its optics group, matched by number."""
+    if groups is None:
+        return [0] * len(table)
+    if "rlnOpticsGroup" not in table or "rlnOpticsGroup" not in groups:
+        if len(groups) > 1:
+            raise ValueError(f"{path}: {len(groups)} optics groups, but no column rlnOpticsGroup")
+        return [0] * len(table)
+    numbers = [int(value) for value in groups.floats("rlnOpticsGroup")]
+    rows = []
+    for row, value in enumerate(table.floats("rlnOpticsGroup"), start=1):
+        if int(value) not in numbers:
+            raise ValueError(f"{path}, row {row}: optics group {value:g} is not one of {numbers}")
+        rows.append(numbers.index(int(value)))
+    return rows
+
+
+def _column(name: str, table: Table, groups: Table | None, rows: Sequence[int]) -> NDArray[np.float64] | None:
+    """A column per micrograph, from its own table or its optics group."""
+    if name in table:
+        return table.floats(name)
+    if groups is not None and name in groups:
+        return groups.floats(name)[list(rows)]
+    return None
+
+
+def _star_pixel_size(
+    path: Path, table: Table, groups: Table | None, rows: Sequence[int]
+) -> tuple[float, str] | None:
+    """The pixel size that the STAR file states, and the column that states it."""
+    for name in ("rlnMicrographPixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnImagePixelSize",
+                 "rlnMicrographOriginalPixelSize"):  # fmt: skip
+        sizes = _column(name, table, groups, rows)
+        if sizes is None:
+            continue
+        if name == "rlnDetectorPixelSize":
+            magnification = _column("rlnMagnification", table, groups, rows)
+            if magnification is None or not (magnification > 0).all():
+                continue
+            sizes = 1e4 * sizes / magnification
+        if not (sizes > 0).all():
+            raise ValueError(f"{path}: {name} must be positive, in angstrom; got {sizes.min():g}")
+        if sizes.max() > 1.001 * sizes.min():
+            raise ValueError(
+                f"{path}: {name} goes from {sizes.min():g} to {sizes.max():g} A; expected one pixel size; "
+                "split the file by optics group"
+            )
+        return float(sizes[0]), name
+    return None
+
+
+def _choose_pixel_size(
+    path: Path, source: MrcSource, given: float | None, stated: tuple[float, str] | None
+) -> tuple[float, str, list[str]]:
+    """Pixel size, where it comes from, and notes on disagreement: override, STAR, header, in this order."""
+    header = source.headers[0].voxel[0]
+    if given is not None:
+        size, origin = given, "as given"
+    elif stated is not None:
+        size, origin = stated[0], f"from {stated[1]} of {path.name}"
+    else:
+        size, origin = header_pixel_size(source.headers[0]), "from the headers"
+    notes = []
+    if given is None and size == 1.0:
+        notes.append(f"the pixel size is exactly 1 A ({origin}), a common filler; check it")
+    others = [("the header", header), (f"{stated[1]} of the STAR file", stated[0])] if stated else []
+    for what, other in others:
+        if other > 0 and abs(other - size) > 5e-3 * size:
+            notes.append(f"{what} says {other:g} A per pixel; {size:g} A is used, {origin}")
+    return size, origin, notes
+
+
+def _star_optics(table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[Optics | None, str]:
+    needed = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration",
+              "rlnAmplitudeContrast")  # fmt: skip
+    optional = (("rlnPhaseShift", 0.0), ("rlnCtfBfactor", 0.0), ("rlnCtfScalefactor", 1.0))
+    columns = [_column(name, table, groups, rows) for name in needed]
+    if missing := [name for name, column in zip(needed, columns, strict=True) if column is None]:
+        return None, f"no contrast transfer is known: the STAR file has no {', '.join(missing)}"
+    for name, default in optional:
+        column = _column(name, table, groups, rows)
+        columns.append(np.full(len(table), default) if column is None else column)
+    kinds = [tuple(float(v) for v in row) for row in np.stack([c for c in columns if c is not None], -1)]
+    found = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
+    u, v, angle, voltage, cs, amplitude, phase, b_factor, scale = zip(*found, strict=True)
+    group = tuple(found[kind] for kind in kinds)
+    optics = Optics(u, v, angle, voltage, cs, amplitude, phase, b_factor, scale, group)
+    return optics, f"contrast transfer from the STAR file: {len(found)} settings for {len(kinds)} micrographs"
+
+
+def _notes(source: MrcSource, pixel_size: float, origin: str) -> list[str]:
+    count, (height, width) = len(source), source.shape
+    several = "s" if count > 1 else ""
+    types = ", ".join(sorted({header.dtype.name for header in source.headers}))
+    notes = [
+        f"{count} micrograph{several} of {height} x {width} pixels (rows x columns), {types}",
+        f"pixel size {pixel_size:g} A, {origin}",
+        "contrast dark: values are multiplied by -1, matter is bright inside"
+        if source.contrast == "dark"
+        else "contrast bright: values are taken as they are",
+    ]
+    return notes + [note for header in source.headers for note in header.notes]

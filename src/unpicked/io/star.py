@@ -1,0 +1,380 @@
+"""STAR tables: read, written in RELION 3.1 style, and the two layouts that this package makes.
+
+Column names are given without their leading underscore; the unnamed block ``data_`` has the name "".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpicked._lazy import torch
+from unpicked.data.optics import Optics
+from unpicked.io._files import existing, one_line, output, read_text
+from unpicked.ops.rotation import euler_to_matrix, matrix_to_euler
+
+Column = Sequence[Any]
+_WORD = re.compile(r"'[^']*'(?=\s|$)|\"[^\"]*\"(?=\s|$)|\S+")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One block of a STAR file: text, column by column, in the file's order.
+
+    Attributes:
+        names: column names without the underscore.
+        columns: the values of each column as text, all of one length.
+        source: where it was read, for messages.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.columns):
+            raise ValueError(f"names must be one per column, {len(self.columns)}; got {len(self.names)}")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"column names must differ; got {', '.join(self.names)}")
+        if len({len(column) for column in self.columns}) > 1:
+            lengths = ", ".join(f"{n}: {len(c)}" for n, c in zip(self.names, self.columns, strict=True))
+            raise ValueError(f"columns must have one length; got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        """A column as text.
+
+        Raises:
+            ValueError: if there is no such column.
+        """
+        if name not in self.names:
+            where = f"{self.source}: " if self.source else ""
+            raise ValueError(f"{where}no column {name}; found {', '.join(self.names) or 'none'}")
+        return self.columns[self.names.index(name)]
+
+    def floats(self, name: str) -> NDArray[np.float64]:
+        """A column as float64.
+
+        Raises:
+            ValueError: if there is no such column, or a value is not a finite number (it names the row).
+        """
+        values = self.strings(name)
+        out = np.empty(len(values))
+        for row, text in enumerate(values):
+            try:
+                out[row] = float(text)
+            except ValueError:
+                out[row] = math.nan
+            if not math.isfinite(out[row]):
+                where = f"{self.source}: " if self.source else ""
+                raise ValueError(f"{where}{name} of row {row + 1} must be a finite number; got {text[:40]!r}")
+        return out
+
+
+def read_star(path: Path | str) -> dict[str, Table]:
+    """All blocks of a STAR file (RELION 3.0 to 5), plain or compressed.
+
+    Args:
+        path: file name.
+
+    Returns:
+        Block name to table, in the file's order; a block of single values is a table of one row, the unnamed
+        block has the name "".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a STAR file, a row has too many or too few values, or a loop has no rows; the
+            message gives the line number.
+    """
+    from gemmi import cif
+
+    path = existing(path, "STAR file")
+    text = read_text(path)
+    try:
+        document = cif.read_string(text)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(_complaint(path, text, one_line(error))) from None
+    tables = {}
+    for block in document:
+        items = [item for item in block if item.pair is not None or item.loop is not None]
+        if items:
+            tables[block.name.strip()] = _table(path, block.name.strip(), items)
+    if not tables:
+        raise ValueError(f"{path} holds no table; expected a STAR file with at least one block of data")
+    return tables
+
+
+def write_star(
+    path: Path | str, blocks: Mapping[str, Table | Mapping[str, Column]], *, overwrite: bool = False
+) -> None:
+    """Write blocks as loops; floats are written such that reading gives the same number.
+
+    Args:
+        path: file name.
+        blocks: block name to a :class:`Table` or to columns of text, integers or finite floats.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for no blocks, no rows, columns of different lengths, or values that STAR cannot hold.
+    """
+    if not blocks:
+        raise ValueError("blocks must hold at least one table; got none")
+    parts = []
+    for name, block in blocks.items():
+        table = block if isinstance(block, Table) else _as_table(name, block)
+        parts.append(_format(name, table))
+    with output(path, overwrite) as temporary:
+        temporary.write_text("".join(parts), encoding="utf-8")
+
+
+def write_micrographs_star(
+    path: Path | str,
+    names: Sequence[str],
+    pixel_size: float,
+    *,
+    optics: Optics | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a list of micrographs with their pixel size and, where known, optics (RELION 3.1).
+
+    Args:
+        path: file name.
+        names: one path per micrograph, as it shall stand in the file.
+        pixel_size: angstrom.
+        optics: parameters whose ``group`` has one entry per micrograph.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for no names, a bad pixel size, or optics of another number of micrographs.
+    """
+    if optics is not None and len(optics.group) != len(names):
+        raise ValueError(f"optics must have one group per micrograph, {len(names)}; got {len(optics.group)}")
+    size = _positive("pixel_size", pixel_size)
+    columns: dict[str, Column] = {"rlnMicrographName": list(names)}
+    head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
+    if optics is None:
+        columns["rlnOpticsGroup"] = [1] * len(names)
+    else:
+        kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
+        kinds = [kinds[group] for group in optics.group]
+        found = list(dict.fromkeys(kinds))
+        head = {
+            "rlnOpticsGroup": list(range(1, len(found) + 1)),
+            "rlnOpticsGroupName": [f"opticsGroup{k + 1}" for k in range(len(found))],
+            "rlnVoltage": [kind[0] for kind in found],
+            "rlnSphericalAberration": [kind[1] for kind in found],
+            "rlnAmplitudeContrast": [kind[2] for kind in found],
+        }
+        columns["rlnOpticsGroup"] = [found.index(kind) + 1 for kind in kinds]
+        for name, values in (
+            ("rlnDefocusU", optics.defocus_u),
+            ("rlnDefocusV", optics.defocus_v),
+            ("rlnDefocusAngle", optics.astigmatism_angle),
+            ("rlnPhaseShift", optics.phase_shift),
+            ("rlnCtfBfactor", optics.b_factor),
+            ("rlnCtfScalefactor", optics.scale),
+        ):
+            columns[name] = [float(values[group]) for group in optics.group]
+    head["rlnMicrographPixelSize"] = [size] * len(head["rlnOpticsGroup"])
+    write_star(path, {"optics": head, "micrographs": columns}, overwrite=overwrite)
+
+
+def write_particles_star(
+    path: Path | str,
+    micrographs: Sequence[str],
+    coordinates: torch.Tensor,
+    rotations: torch.Tensor,
+    pixel_size: float,
+    box: int,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write positions and orientations of particles on micrographs (RELION 3.1).
+
+    Args:
+        path: file name.
+        micrographs: the micrograph's name for every particle.
+        coordinates: ``(n, 2)`` x (column) and y (row) of the particle's centre, pixels, counted from 0.
+        rotations: ``(n, 3, 3)``, active, object to image; written as rot, tilt, psi in degrees.
+        pixel_size: of the micrograph, angstrom.
+        box: edge of a particle's box in pixels.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for shapes that do not fit together or no particles.
+    """
+    count = len(micrographs)
+    if tuple(coordinates.shape) != (count, 2):
+        raise ValueError(
+            f"coordinates must be ({count}, 2), x and y per name; got {tuple(coordinates.shape)}"
+        )
+    if tuple(rotations.shape) != (count, 3, 3):
+        raise ValueError(f"rotations must be ({count}, 3, 3); got {tuple(rotations.shape)}")
+    if count == 0:
+        raise ValueError(f"no particles to write to {path}: a STAR loop needs at least one row")
+    if box < 1:
+        raise ValueError(f"box must be at least 1 pixel; got {box}")
+    size = _positive("pixel_size", pixel_size)
+    xy = coordinates.detach().double().cpu()
+    angles = matrix_to_euler(rotations.detach().double().cpu())
+    head: dict[str, Column] = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnMicrographPixelSize": [size],
+        "rlnImagePixelSize": [size],
+        "rlnImageSize": [int(box)],
+        "rlnImageDimensionality": [2],
+    }
+    columns: dict[str, Column] = {
+        "rlnMicrographName": list(micrographs),
+        "rlnCoordinateX": xy[:, 0].tolist(),
+        "rlnCoordinateY": xy[:, 1].tolist(),
+        "rlnAngleRot": angles[:, 0].tolist(),
+        "rlnAngleTilt": angles[:, 1].tolist(),
+        "rlnAnglePsi": angles[:, 2].tolist(),
+        "rlnOpticsGroup": [1] * count,
+    }
+    write_star(path, {"optics": head, "particles": columns}, overwrite=overwrite)
+
+
+def read_particles_positions(path: Path | str) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor]:
+    """Micrograph names, centres and rotations of particles, in the file's order.
+
+    Returns:
+        names (n), coordinates ``(n, 2)`` x, y in pixels from 0, rotations ``(n, 3, 3)`` active; float64.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a STAR file with coordinates and angles.
+    """
+    tables = read_star(path)
+    angle_names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    wanted = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", *angle_names)
+    table = next((t for name, t in tables.items() if name != "optics" and "rlnCoordinateX" in t), None)
+    if table is None:
+        raise ValueError(f"{path} holds no particle positions; expected the columns {', '.join(wanted)}")
+    names = table.strings(wanted[0])
+    coordinates = torch.tensor(np.stack([table.floats(name) for name in wanted[1:3]], -1))
+    angles = torch.tensor(np.stack([table.floats(name) for name in angle_names], -1))
+    return names, coordinates, euler_to_matrix(angles)
+
+
+def _table(path: Path, name: str, items: Sequence[Any]) -> Table:
+    where = f"{path}, data_{name}"
+    loops = [item for item in items if item.loop is not None]
+    if loops and len(items) > 1:
+        raise ValueError(
+            f"{where}: {len(items)} tables in one block (line {items[1].line_number}); expected one"
+        )
+    columns: list[tuple[str, ...]]
+    if not loops:
+        tags = [item.pair[0] for item in items]
+        columns = [(_text(item.pair[1]),) for item in items]
+    else:
+        loop, line = loops[0].loop, loops[0].line_number
+        tags = list(loop.tags)
+        if not loop.values:
+            raise ValueError(
+                f"{path}: the loop of data_{name} at line {line} has no rows; expected at least one"
+            )
+        values = [_text(value) for value in loop.values]
+        columns = [tuple(values[k :: len(tags)]) for k in range(len(tags))]
+    return Table(tuple(tag.removeprefix("_") for tag in tags), tuple(columns), where)
+
+
+def _text(raw: str) -> str:
+    from gemmi import cif
+
+    return raw if raw in ("?", ".") else str(cif.as_string(raw))
+
+
+def _complaint(path: Path, text: str, message: str) -> str:
+    """One line that says where the file goes wrong, from the parser's message."""
+    if not text.strip():
+        return f"{path} is empty; expected a STAR file"
+    found = re.match(r"string(?::(\d+))?[^ ]* ?(?:in (data_\S*): )?(.*)", message)
+    line, reason = (int(found[1] or 1), found[3]) if found else (1, message)
+    if "Wrong number of values" in reason:
+        line, reason = _ragged_row(text, line)
+    return f"{path}, line {line}: {reason}; expected a STAR file"
+
+
+def _ragged_row(text: str, loop_line: int) -> tuple[int, str]:
+    """The first row of a loop whose number of values is not that of the columns."""
+    tags = 0
+    for number, line in enumerate(text.splitlines()[loop_line - 1 :], start=loop_line):
+        words = _WORD.findall(re.split(r"\s#", line)[0])
+        if not words or words[0].startswith("#") or words[0].lower() == "loop_":
+            continue
+        if words[0].startswith("_"):
+            tags += 1
+        elif len(words) != tags:
+            return number, f"the row has {len(words)} values, the loop {tags} columns"
+    return loop_line, "the number of values is not a multiple of the number of columns"
+
+
+def _as_table(name: str, columns: Mapping[str, Column]) -> Table:
+    values = tuple(tuple(_written(name, column, value) for value in columns[column]) for column in columns)
+    return Table(tuple(columns), values, f"data_{name}")
+
+
+def _written(block: str, column: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float | np.floating) and math.isfinite(value):
+        return repr(float(value))
+    raise ValueError(f"{column} of data_{block} must hold text, integers or finite floats; got {value!r}")
+
+
+def _format(name: str, table: Table) -> str:
+    from gemmi import cif
+
+    for title in (name, *table.names):
+        if title and not re.fullmatch(r"[!-~]+", title):
+            raise ValueError(f"names of blocks and columns must be printable without spaces; got {title!r}")
+    if len(table) == 0:
+        raise ValueError(f"data_{name} has no rows; a STAR loop needs at least one")
+    quoted = []
+    for column, values in zip(table.names, table.columns, strict=True):
+        if bad := next((text for text in values if re.search(r"[\x00-\x1f\x7f]", text)), None):
+            raise ValueError(f"{column} of data_{name} must not hold control characters; got {bad!r}")
+        quoted.append([text if _bare(text) else str(cif.quote(text)) for text in values])
+        if bad := next((text for text in quoted[-1] if "\n" in text), None):
+            raise ValueError(f"{column} of data_{name} must not mix both kinds of quotes; got {bad!r}")
+    tags = "".join(f"_{column} #{k} \n" for k, column in enumerate(table.names, start=1))
+    widths = [max(len(text) for text in column) for column in quoted]
+    rows = (
+        " ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        for row in zip(*quoted, strict=True)
+    )
+    body = "".join(f"{row} \n" for row in rows)
+    return f"\n# version 30001\n\ndata_{name}\n\nloop_ \n{tags}{body}\n"
+
+
+def _bare(text: str) -> bool:
+    """Whether a value needs no quotes; fewer quotes are written than CIF's rules suggest, as RELION does."""
+    reserved = re.fullmatch(r"(data|save)_.*|loop_|stop_|global_", text, flags=re.IGNORECASE)
+    return not reserved and re.fullmatch(r"[^\s'\"#_$;\[\]][^\s]*", text) is not None
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive, in angstrom; got {value}")
+    return float(value)

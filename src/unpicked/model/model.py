@@ -1,0 +1,40 @@
+"""The model: object, view, placement, optics and noise, checked to fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unpicked._lazy import torch
+from unpicked.data.optics import Optics
+from unpicked.model.noise import White
+from unpicked.model.placements import Placement
+from unpicked.model.views import View
+from unpicked.objects.base import Object
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is believed of the measurement, with starting values for what is to be estimated.
+
+    Attributes:
+        object: class of signals, images or volumes.
+        view: how the object becomes templates.
+        placement: where the templates lie in the data.
+        optics: contrast transfer; None means none.
+        noise: noise law.
+    """
+
+    object: Object
+    view: View
+    placement: Placement
+    optics: Optics | None = None
+    noise: White = White()
+
+    @property
+    def side(self) -> int:
+        """Side L of a template in pixels."""
+        return self.view.image_shape(self.object)[-1]
+
+    def templates(self, x: torch.Tensor) -> torch.Tensor:
+        """All templates ``(k, L, L)`` of the object with coefficients x."""
+        return self.view.operator(self.object, x).project(x)

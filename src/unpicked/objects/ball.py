@@ -1,0 +1,388 @@
+"""Ball: band-limited volumes in spherical Bessel functions and spherical harmonics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+
+from unpicked._lazy import torch
+from unpicked.objects.base import Projector
+from unpicked.ops import special
+
+_CUTOFF = 0.5  # cycles per voxel
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Volumes V(p) = sum x_lsm f_ls(|p|) S_lm(p / |p|), band-limited to |k| <= c = 1/2 cycle per voxel.
+
+    The Fourier transform of a basis function is (-i)^l N_ls j_l(u_ls |k| / c) S_lm(k / |k|) inside the ball
+    and 0 outside: u_ls is the s-th zero of j_l, S_lm a real harmonic, and (-i)^l makes the volume real
+    (Bendory 2022; Levin et al. 2018). The functions are orthonormal in space, in voxel units, and f_ls has
+    the closed form 4 pi N c^3 u j_{l+1}(u) j_l(v) / (u^2 - v^2), v = 2 pi c |p| (Lommel's integral). Kept are
+    all (l, s) with u_ls < 2 pi c floor(box / 2): f_ls peaks at |p| = u_ls / (2 pi c), which then lies inside
+    the box; 219 coefficients at box 11, lmax 10.
+
+    A rotation acts exactly, x' = D(R) x, and a projection along z is exact too: it is the plane k_z = 0, to
+    which only even l + m contribute. Coefficients run over l, then s, then m = -l .. l; see :attr:`index`.
+
+    Attributes:
+        box: side of the cube in voxels, >= 4, even or odd.
+        lmax: largest degree.
+
+    Raises:
+        ValueError: if box < 4, lmax < 0, or the box is too small to sample the degree lmax.
+    """
+
+    box: int
+    lmax: int = 10
+
+    def __post_init__(self) -> None:
+        if self.box < 4:
+            raise ValueError(f"box must be at least 4 voxels; got {self.box}")
+        if self.lmax < 0:
+            raise ValueError(f"lmax must be at least 0; got {self.lmax}")
+        if not radial_counts(self.box, self.lmax)[-1]:
+            best = max(degree for degree, count in enumerate(radial_counts(self.box, self.lmax)) if count)
+            raise ValueError(
+                f"lmax is too high for a box of {self.box} voxels: at most {best}; got {self.lmax}; "
+                "try a smaller lmax or a larger box"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the values, zyx."""
+        return (self.box, self.box, self.box)
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients."""
+        return sum(
+            (2 * degree + 1) * count for degree, count in enumerate(radial_counts(self.box, self.lmax))
+        )
+
+    @property
+    def index(self) -> Int[torch.Tensor, "n 3"]:
+        """Degree l, radial number s (from 1) and order m of every coefficient."""
+        return _index(self.box, self.lmax).clone()
+
+    def values(self, x: Float[torch.Tensor, "*b n"]) -> Float[torch.Tensor, "*b d d d"]:
+        """Volume on the voxels, ``(..., box, box, box)`` zyx, of coefficients ``(..., size)``.
+
+        Raises:
+            ValueError: if the last axis of x is not ``size``.
+        """
+        self._check(x)
+        flat = x @ _grid(self.box, self.lmax, x.dtype, x.device)
+        return flat.reshape(*x.shape[:-1], *self.shape)
+
+    def fit(self, values: Float[torch.Tensor, "*b d d d"]) -> Float[torch.Tensor, "*b n"]:
+        """Least-squares coefficients of a volume (pseudo-inverse of :meth:`values`), ``(..., size)``.
+
+        Raises:
+            ValueError: if the last three axes are not ``(box, box, box)``.
+        """
+        if values.shape[-3:] != self.shape:
+            raise ValueError(
+                f"values must have shape (..., {self.box}, {self.box}, {self.box}); got {tuple(values.shape)}"
+            )
+        return values.flatten(-3) @ _inverse(self.box, self.lmax, values.dtype, values.device)
+
+    def evaluate(
+        self, x: Float[torch.Tensor, "*b n"], points: Float[torch.Tensor, "p 3"]
+    ) -> Float[torch.Tensor, "*b p"]:
+        """Volume at any points, in closed form; the basis is computed in float64 at each call.
+
+        Args:
+            x: ``(..., size)`` coefficients.
+            points: ``(p, 3)`` xyz in voxels, from the centre.
+
+        Returns:
+            ``(..., p)`` values in the dtype of x; no gradient in points.
+
+        Raises:
+            ValueError: if the last axis of x is not ``size`` or points is not ``(p, 3)``.
+        """
+        self._check(x)
+        if points.dim() != 2 or points.shape[-1] != 3:
+            raise ValueError(f"points must have shape (p, 3), x y z in voxels; got {tuple(points.shape)}")
+        return x @ _basis(self.box, self.lmax, points.detach().double().cpu()).to(x.device, x.dtype)
+
+    def rotate(
+        self, x: Float[torch.Tensor, "*b n"], rotation: Float[torch.Tensor, "*c 3 3"]
+    ) -> Float[torch.Tensor, "*d n"]:
+        """Coefficients D(R) x of the turned volume V'(p) = V(R^T p), exactly.
+
+        Args:
+            x: ``(..., size)`` coefficients.
+            rotation: ``(3, 3)``, or ``(..., 3, 3)`` broadcasting with the leading axes of x.
+
+        Raises:
+            ValueError: for a wrong last axis of x or a rotation that is not ``(..., 3, 3)``.
+        """
+        self._check(x)
+        angles, tangent = special.zyz_angles(rotation)
+        if tangent is not None:
+            x = x + self._turn_slightly(x, tangent)
+        return self._turn(x, angles)
+
+    def project(
+        self, x: Float[torch.Tensor, "*b n"], rotations: Float[torch.Tensor, "k 3 3"]
+    ) -> Float[torch.Tensor, "*b k d d"]:
+        """Projections (P_R V)(x, y) = sum over all integers z of V(R^T (x, y, z)) (conventions, section 4).
+
+        The sum equals the integral, because V is band-limited; it is not cut off at the faces of the box.
+        Grid units; the gradient in rotations is first order only and finite at every tilt.
+
+        Args:
+            x: ``(..., size)`` coefficients.
+            rotations: ``(k, 3, 3)`` active, object to view.
+
+        Returns:
+            ``(..., k, box, box)`` images, yx.
+
+        Raises:
+            ValueError: for a wrong last axis of x or rotations that are not ``(k, 3, 3)``.
+        """
+        self._check(x)
+        self._check_rotations(rotations)
+        turned = self.rotate(x[..., None, :], rotations)
+        seen = turned.index_select(-1, _seen(self.box, self.lmax, x.device))
+        flat = seen @ _plane(self.box, self.lmax, x.dtype, x.device)
+        return flat.reshape(*flat.shape[:-1], self.box, self.box)
+
+    def backproject(
+        self, images: Float[torch.Tensor, "*b k d d"], rotations: Float[torch.Tensor, "k 3 3"]
+    ) -> Float[torch.Tensor, "*b n"]:
+        """Adjoint of :meth:`project`, exact: the sum over k of D(R_k)^T B^T y_k.
+
+        Args:
+            images: ``(..., k, box, box)``.
+            rotations: ``(k, 3, 3)``.
+
+        Returns:
+            ``(..., size)`` coefficients.
+
+        Raises:
+            ValueError: for images or rotations of another shape, or another number of them.
+        """
+        self._check_rotations(rotations)
+        expected = (rotations.shape[0], self.box, self.box)
+        if images.shape[-3:] != expected:
+            raise ValueError(
+                f"images must have shape (..., {', '.join(map(str, expected))}); got {tuple(images.shape)}"
+            )
+        seen = images.flatten(-2) @ _plane(self.box, self.lmax, images.dtype, images.device).mT
+        full = seen.new_zeros((*seen.shape[:-1], self.size))
+        full = full.index_copy(-1, _seen(self.box, self.lmax, images.device), seen)
+        angles, tangent = special.zyz_angles(rotations)
+        back = self._turn(full, -angles.flip(-1))
+        if tangent is not None:
+            back = back - self._turn_slightly(back, tangent)
+        return back.sum(-2)
+
+    def projector(self, rotations: Float[torch.Tensor, "k 3 3"]) -> Projector:
+        """:meth:`project` and :meth:`backproject` for one set of rotations."""
+        return Projector(
+            lambda x: self.project(x, rotations),
+            lambda images: self.backproject(images, rotations),
+        )
+
+    def _turn(self, x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+        """D(Rz(a)) J D(Rz(b)) J^T D(Rz(g)) x, J = D(Rx(-90)), without a Wigner matrix per rotation."""
+        order, mirrored = _orders(self.box, self.lmax, x.device)
+        cos, sin = special.turn_tables(self.lmax, angles.to(x.device), x.dtype)
+        cos, sin = cos.index_select(-1, order), sin.index_select(-1, order)
+        forth, back = _quarters(self.lmax, x.dtype, x.device)
+        for i, quarter in ((2, back), (1, forth), (0, None)):
+            x = cos[..., i, :] * x + sin[..., i, :] * x.index_select(-1, mirrored)
+            if quarter is not None:
+                x = self._blocks(x, quarter)
+        return x
+
+    def _turn_slightly(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        small = [self._blocks(x, part) for part in _slight(self.lmax, x.dtype, x.device)]
+        return torch.stack(small, -1).mul(tangent.to(x.device, x.dtype)[..., None, :]).sum(-1)
+
+    def _blocks(self, x: torch.Tensor, transposed: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """One matrix per degree, given transposed, applied to every radial function of that degree."""
+        out, start = [], 0
+        for degree, count in enumerate(radial_counts(self.box, self.lmax)):
+            side = 2 * degree + 1
+            part = x[..., start : start + count * side].reshape(*x.shape[:-1], count, side)
+            out.append((part @ transposed[degree]).flatten(-2))
+            start += count * side
+        return torch.cat(out, -1)
+
+    def _check(self, x: torch.Tensor) -> None:
+        if x.shape[-1:] != (self.size,):
+            raise ValueError(
+                f"x must have {self.size} coefficients on its last axis; got shape {tuple(x.shape)}"
+            )
+
+    def _check_rotations(self, rotations: torch.Tensor) -> None:
+        if rotations.dim() != 3 or rotations.shape[-2:] != (3, 3):
+            raise ValueError(f"rotations must have shape (k, 3, 3); got {tuple(rotations.shape)}")
+
+
+@special.constants(64)
+def radial_counts(box: int, lmax: int) -> tuple[int, ...]:
+    """Number S(l) of radial functions per degree: the zeros of j_l strictly below 2 pi c floor(box / 2)."""
+    limit = 2 * math.pi * _CUTOFF * (box // 2) - 1e-9  # a zero on the limit (l = 0: always one) is left out
+    counts = []
+    for degree in range(lmax + 1):
+        # consecutive zeros of j_l are more than pi apart for l >= 1 and exactly pi for l = 0
+        zeros = special.spherical_bessel_zeros(degree, box // 2 + 1)
+        counts.append(int((zeros < limit).sum()))
+        if not counts[-1]:
+            break
+    return tuple(counts)
+
+
+# constants of a ball: float64 on the CPU first, then cast once per dtype and device
+
+
+@special.constants(16)
+def _index(box: int, lmax: int) -> torch.Tensor:
+    counts = radial_counts(box, lmax)
+    rows = [(n, s + 1, m) for n in range(lmax + 1) for s in range(counts[n]) for m in range(-n, n + 1)]
+    return torch.tensor(rows)
+
+
+@special.constants(16)
+def _radial(box: int, lmax: int) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]:
+    """Per degree: zeros u, j_{l+1}(u), and the normalisation N that makes each basis function's norm 1."""
+    out = []
+    for degree, count in enumerate(radial_counts(box, lmax)):
+        zeros = special.spherical_bessel_zeros(degree, count)
+        slope = special.spherical_bessel(degree + 1, zeros)
+        out.append((zeros, slope, math.sqrt(2 / _CUTOFF**3) / slope.abs()))
+    return tuple(out)
+
+
+def _lommel(degree: int, zeros: torch.Tensor, slope: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Integral of j_l(u t) j_l(v t) t^2 over t = 0 .. 1, zeros u of j_l, (s, p); quadrature near u = v."""
+    u, v = zeros[:, None], v[None, :]
+    gap = u.square() - v.square()
+    near = gap.abs() < 0.1
+    out = u * slope[:, None] * special.spherical_bessel(degree, v) / torch.where(near, 1.0, gap)
+    if bool(near.any()):
+        nodes, weights = _gauss(64 + int(2 * float(zeros.max())))
+        row, column = near.nonzero().unbind(-1)
+        first = special.spherical_bessel(degree, zeros[row, None] * nodes)
+        second = special.spherical_bessel(degree, v[0, column, None] * nodes)
+        out[row, column] = (first * second) @ (weights * nodes.square())
+    return out
+
+
+def _basis(box: int, lmax: int, points: torch.Tensor) -> torch.Tensor:
+    """Basis functions (n, p) at points (p, 3)."""
+    radius = points.norm(dim=-1)
+    unique, inverse = radius.unique(return_inverse=True)
+    harmonics = special.spherical_harmonics(lmax, _directions(points, radius)).mT
+    out = []
+    for degree, (zeros, slope, norm) in enumerate(_radial(box, lmax)):
+        f = _lommel(degree, zeros, slope, 2 * math.pi * _CUTOFF * unique) * (
+            4 * math.pi * _CUTOFF**3 * norm[:, None]
+        )
+        f = f[:, inverse]
+        out.append((f[:, None] * harmonics[None, degree**2 : (degree + 1) ** 2]).flatten(0, 1))
+    return torch.cat(out)
+
+
+@special.constants(8)
+def _grid64(box: int, lmax: int) -> torch.Tensor:
+    axis = torch.arange(box, dtype=torch.float64) - box // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return _basis(box, lmax, torch.stack([x, y, z], -1).reshape(-1, 3))
+
+
+@special.constants(16)
+def _grid(box: int, lmax: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return _grid64(box, lmax).to(device, dtype)
+
+
+@special.constants(16)
+def _inverse(box: int, lmax: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    q, r = torch.linalg.qr(_grid64(box, lmax).mT)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(r, q.mT, upper=True)
+    return inverse.mT.contiguous().to(device, dtype)
+
+
+@special.constants(8)
+def _plane64(box: int, lmax: int) -> torch.Tensor:
+    """Projections along z of the basis functions with even l + m, (n', box^2), by Hankel quadrature."""
+    from scipy.special import jv
+
+    axis = torch.arange(box, dtype=torch.float64) - box // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack([x, y, torch.zeros_like(x)], -1).reshape(-1, 3)
+    radius = points.norm(dim=-1)
+    unique, inverse = radius.unique(return_inverse=True)
+    harmonics = special.spherical_harmonics(lmax, _directions(points, radius)).mT
+    nodes, weights = _gauss(48 + int(math.pi * box))
+    phase = (2 * math.pi * _CUTOFF * unique[:, None] * nodes).numpy()
+    hankel = [torch.as_tensor(jv(m, phase)) * (weights * nodes) for m in range(lmax + 1)]
+    out = []
+    for degree, (zeros, _, norm) in enumerate(_radial(box, lmax)):
+        bessel = special.spherical_bessel(degree, zeros[:, None] * nodes) * norm[:, None]
+        block: list[torch.Tensor] = []
+        for m in range(-degree, degree + 1, 2):
+            sign = (-1) ** ((degree - abs(m)) // 2)  # (-i)^l of the basis times i^|m| of the plane wave
+            f = sign * 2 * math.pi * _CUTOFF**2 * (bessel @ hankel[abs(m)].mT)
+            block.append(f[:, inverse] * harmonics[degree * degree + degree + m])
+        out.append(torch.stack(block, 1).flatten(0, 1))
+    return torch.cat(out)
+
+
+@special.constants(16)
+def _plane(box: int, lmax: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return _plane64(box, lmax).to(device, dtype)
+
+
+@special.constants(16)
+def _seen(box: int, lmax: int, device: torch.device) -> torch.Tensor:
+    """Positions of the coefficients with even l + m: the others vanish in projection."""
+    index = _index(box, lmax)
+    return ((index[:, 0] + index[:, 2]) % 2 == 0).nonzero().squeeze(-1).to(device)
+
+
+@special.constants(16)
+def _orders(box: int, lmax: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position of m in turn_tables, and position of the coefficient (l, s, -m), of every coefficient."""
+    order = _index(box, lmax)[:, 2]
+    return (order + lmax).to(device), (torch.arange(len(order)) - 2 * order).to(device)
+
+
+@special.constants(16)
+def _quarters(
+    lmax: int, dtype: torch.dtype, device: torch.device
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """D(Rx(-90)) and D(Rx(90)) of every degree, transposed for row vectors."""
+    quarters = special.quarter_turns(lmax)
+    forth = tuple(part.mT.contiguous().to(device, dtype) for part in quarters)
+    return forth, tuple(part.to(device, dtype) for part in quarters)
+
+
+@special.constants(16)
+def _slight(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[tuple[torch.Tensor, ...], ...]:
+    parts = special.generators(lmax)
+    return tuple(tuple(part[i].mT.contiguous().to(device, dtype) for part in parts) for i in range(3))
+
+
+@special.constants(32)
+def _gauss(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gauss-Legendre nodes and weights on 0 .. 1."""
+    from scipy.special import roots_legendre
+
+    nodes, weights = roots_legendre(count)
+    return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
+
+
+def _directions(points: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """Unit vectors; +x at the origin, where every function that depends on the direction vanishes."""
+    east = torch.tensor([1.0, 0.0, 0.0], dtype=points.dtype)
+    unit = points / torch.where(radius > 0, radius, 1.0)[:, None]
+    return torch.where((radius > 0)[:, None], unit, east)

@@ -1,0 +1,50 @@
+"""What an object is: a linear map from coefficients to values, and, in three dimensions, to projections.
+
+An object is a frozen record without the unknowns; the unknowns x are one real vector of length ``size``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from unpicked._lazy import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Projector:
+    """The projections of one object along a fixed set of rotations, as a linear operator with its adjoint.
+
+    Attributes:
+        project: ``(..., size)`` coefficients to ``(..., k, L, L)`` images.
+        backproject: ``(..., k, L, L)`` to ``(..., size)``, the exact adjoint.
+    """
+
+    project: Callable[[torch.Tensor], torch.Tensor]
+    backproject: Callable[[torch.Tensor], torch.Tensor]
+
+
+class Object(Protocol):
+    """A class of signals, images or volumes, linear in its coefficients."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values on the grid."""
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients."""
+
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        """Coefficients ``(..., size)`` to grid values ``(..., *shape)``."""
+
+    def fit(self, values: torch.Tensor) -> torch.Tensor:
+        """Grid values to the coefficients that represent them best; ``fit(values(x)) = x``."""
+
+
+class Volume(Object, Protocol):
+    """An object in three dimensions: it can be projected."""
+
+    def projector(self, rotations: torch.Tensor) -> Projector:
+        """Projections along ``(k, 3, 3)`` active rotations, in their dtype and on their device."""

@@ -1,0 +1,1 @@
+"""Pure operators on tensors: batched, differentiable, without classes and without files."""

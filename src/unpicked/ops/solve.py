@@ -1,0 +1,49 @@
+"""Linear systems that are known only by what they do to a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+
+from unpicked._lazy import torch
+
+
+def conjugate_gradients(
+    apply: Callable[[torch.Tensor], torch.Tensor],
+    right: Float[torch.Tensor, " n"],
+    start: Float[torch.Tensor, " n"],
+    *,
+    tolerance: float = 1e-8,
+    steps: int = 100,
+) -> Float[torch.Tensor, " n"]:
+    """Solve A x = b for a symmetric positive semi-definite A (Hestenes and Stiefel 1952).
+
+    Every iterate lowers x^T A x / 2 - b^T x, so a solve that is cut short still makes an ascent step of EM.
+
+    Args:
+        apply: x -> A x.
+        right: b.
+        start: first guess, not changed.
+        tolerance: stop when |b - A x| <= tolerance |b|.
+        steps: at most so many applications of A.
+    """
+    x = start.clone()
+    residual = right - apply(x)
+    direction = residual.clone()
+    square = residual.dot(residual)
+    limit = tolerance**2 * right.dot(right)
+    for _ in range(steps):
+        if not square > limit:
+            break
+        image = apply(direction)
+        curvature = direction.dot(image)
+        if not curvature > 0:
+            break
+        alpha = square / curvature
+        x = x + alpha * direction
+        residual = residual - alpha * image
+        new = residual.dot(residual)
+        direction = residual + (new / square) * direction
+        square = new
+    return x

@@ -1,0 +1,347 @@
+"""The loop: every estimator runs through it, with batches, processes, checkpoints, starts and moves written once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.estimators.base import Batch, Estimator, State, Stats, add
+from unpicked.model.model import Model
+from unpicked.ops import seeding
+from unpicked.priors import Flat, Prior
+
+History = list[dict[str, float]]
+Report = Callable[[str, dict[str, float]], None]
+
+
+class Result(Enum):
+    """How a run ended, in words for its user."""
+
+    CONVERGED = "converged: the last passes gained nothing more"
+    ITERATIONS = "stopped at the iteration limit while the likelihood was still rising; try more iterations"
+    EMPTY = "nothing was found: almost every window ended empty; the noise may be too strong, the contrast inverted, or the box wrong"
+    FULL = (
+        "the density ran to the largest the model allows; the box may be too large, or the noise is not white"
+    )
+    NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a run found.
+
+    Attributes:
+        x: coefficients of the object, ``(size,)``.
+        map: the object on its grid, for volumes.
+        history: one row of figures per pass, of the sub-run that was kept.
+        histories: the histories of all sub-runs by name.
+        result: how the run ended.
+        state: everything a continuation needs.
+        model: the model with the final estimates put in.
+        notes: what was tried beside the passes (starts, moves) and what came of it.
+        seconds: wall-clock time.
+    """
+
+    x: torch.Tensor
+    map: Map | None
+    history: History
+    result: Result
+    state: State
+    model: Model
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    histories: dict[str, History] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> float:
+        """Penalised log-likelihood at the last pass."""
+        return self.history[-1]["objective"] if self.history else float("-inf")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run of the loop, with what all its relatives share."""
+
+    data: Micrographs
+    model: Model
+    estimator: Estimator
+    prior: Prior
+    seed: int
+    batch_size: int
+    folder: Path | None
+    fingerprint: str
+    report: Report | None
+    name: str = "run"
+    iterations: int = field(default=0)
+
+
+def reconstruct(
+    data: Micrographs,
+    model: Model,
+    estimator: Estimator,
+    *,
+    prior: Prior | None = None,
+    seed: int = 0,
+    start: torch.Tensor | None = None,
+    starts: int = 1,
+    moves: int = 1,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    batch_size: int = 16,
+    report: Report | None = None,
+) -> Reconstruction:
+    """Reconstruct an object from data.
+
+    Args:
+        data: micrographs, prepared to what the model assumes.
+        model: what is believed of the measurement, with starting values.
+        estimator: the method.
+        prior: belief about the object; None means none.
+        seed: of everything random.
+        start: coefficients ``(size,)`` to start from; None means random starts.
+        starts: number of random starts; the one of the highest objective is kept.
+        moves: rounds of recentre moves tried on the answer (the placement supplies the candidates).
+        checkpoint: folder for the state of every sub-run; None keeps nothing.
+        resume: go on from that folder; without a checkpoint in it, start anew.
+        batch_size: micrographs per batch.
+        report: called after every pass with the sub-run's name and its row of the history.
+
+    Returns:
+        The best answer. Under ``torchrun`` every process returns the same.
+
+    Raises:
+        ValueError: for settings that do not fit, or a checkpoint of another run.
+    """
+    began = time.perf_counter()
+    if starts < 1:
+        raise ValueError(f"starts must be at least 1; got {starts}")
+    if moves < 0:
+        raise ValueError(f"moves must not be negative; got {moves}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if min(data.shape) < model.side:
+        raise ValueError(
+            f"a box of {model.side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
+            "try a smaller box or a finer working voxel"
+        )
+    prior = prior or Flat()
+    folder = Path(checkpoint) if checkpoint is not None else None
+    job = _Job(
+        data,
+        model,
+        estimator,
+        prior,
+        seed,
+        batch_size,
+        folder,
+        _fingerprint(data, model, estimator, prior, seed, start),
+        report,
+    )
+    if folder is not None and not resume and any(folder.glob("*.pt")):
+        raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
+    runs = []
+    for index in range(1 if start is not None else starts):
+        first = _start(job, start, index)
+        runs.append(_loop(replace(job, name=f"start-{index}"), first))
+    best = max(runs, key=lambda run: run.objective)
+    histories = {name: run.history for run in runs for name in run.histories}
+    notes = []
+    if len(runs) > 1:
+        values = ", ".join(f"{run.objective:.1f}" for run in runs)
+        notes.append(f"{len(runs)} starts ended at objectives {values}; start {runs.index(best)} was kept")
+    for round_ in range(moves):
+        moved = _move(replace(job, name=f"move-{round_}"), best)
+        if moved is None:
+            notes.append("recentre moves: none raised the objective")
+            break
+        best, note = moved
+        histories |= best.histories
+        notes.append(note)
+    return replace(best, notes=tuple(notes), seconds=time.perf_counter() - began, histories=histories)
+
+
+def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
+    seed = job.seed if index == 0 else seeding.derive(job.seed, "start", index)
+    with torch.no_grad():
+        state = job.estimator.init(job.data, job.model, start, seed)
+    # all starts share one stream of view grids, so that their objectives can be compared
+    if "seed" in state:
+        state["seed"] = torch.tensor(job.seed)
+    return state
+
+
+def _loop(job: _Job, state: State, *, resume: bool = True) -> Reconstruction:
+    """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
+    began, history, finished = time.perf_counter(), [], ""
+    loaded = _load(job) if resume else None
+    if loaded is not None:
+        state, history, finished = loaded
+    estimator, last = job.estimator, job.iterations or job.estimator.iterations
+    result = Result[finished] if finished else None
+    while result is None and int(state["step"]) < last:
+        before = time.perf_counter()
+        model = estimator.current(job.model, state)
+        try:
+            with torch.no_grad():
+                stats = _sum(job, model, state)
+                new = estimator.update(model, state, stats, job.prior)
+                row = estimator.record(model, state, stats, job.prior)
+        except FloatingPointError:
+            result = Result.NOT_FINITE
+            break
+        row = {"step": float(state["step"]), **row, "seconds": time.perf_counter() - before}
+        history.append(row)
+        state = new
+        result = _verdict(estimator, history, state, last)
+        _save(job, state, history, result)
+        if job.report is not None:
+            job.report(job.name, row)
+    result = result or Result.ITERATIONS
+    return Reconstruction(
+        x=state["x"],
+        map=_map(job, state["x"]),
+        history=history,
+        result=result,
+        state=state,
+        model=estimator.current(job.model, state),
+        seconds=time.perf_counter() - began,
+        histories={job.name: history},
+    )
+
+
+def _sum(job: _Job, model: Model, state: State) -> Stats:
+    """The statistics of the whole data, summed over batches and processes."""
+    rank, world = _processes()
+    total: Stats | None = None
+    for first in range(0, len(job.data), job.batch_size):
+        indices = range(first, min(first + job.batch_size, len(job.data)))
+        total = add(
+            total, job.estimator.accumulate(model, Batch(job.data, indices).shard(rank, world), state)
+        )
+    if total is None:
+        raise ValueError("the data are empty; give at least one micrograph")
+    if world > 1:
+        for value in total.values():
+            torch.distributed.all_reduce(value)
+    return total
+
+
+def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction, str] | None:
+    """Try the placement's moves, two passes each on frozen views; run on from the best that beats the present answer."""
+    last = job.estimator.iterations
+    trial = replace(job, folder=None, report=None, iterations=last + 2)
+    held = replace_state(best.state, step=last)
+    bar = _loop(trial, held, resume=False).objective
+    found: tuple[float, str, State] | None = None
+    for name, x in job.model.placement.moves(job.model.object, best.x):
+        run = _loop(trial, replace_state(held, x=x), resume=False)
+        if run.objective > max(bar, found[0] if found else bar):
+            found = (run.objective, name, run.state)
+    if found is None:
+        return None
+    polish = replace(job, iterations=last + 6)
+    run = _loop(polish, replace_state(found[2], step=last))
+    note = f"recentre move taken ({found[1]}): objective {bar:.1f} -> {found[0]:.1f}"
+    return run, note
+
+
+def replace_state(state: State, *, step: int | None = None, x: torch.Tensor | None = None) -> State:
+    """A copy of a state with another step or other coefficients."""
+    new = dict(state)
+    if step is not None:
+        new["step"] = torch.tensor(step)
+    if x is not None:
+        new["x"] = x
+    return new
+
+
+def _verdict(estimator: Estimator, history: History, state: State, last: int) -> Result | None:
+    row = history[-1]
+    finished = estimator.done(history, state)
+    if not finished and int(state["step"]) < last:
+        return None
+    if row.get("occupied", 1.0) <= 0.01:
+        return Result.EMPTY
+    if row.get("occupied", 0.0) >= 0.99:
+        return Result.FULL
+    return Result.CONVERGED if finished else Result.ITERATIONS
+
+
+def _map(job: _Job, x: torch.Tensor) -> Map | None:
+    values = job.model.object.values(x)
+    return Map(values, job.data.pixel_size) if values.dim() == 3 else None
+
+
+def _processes() -> tuple[int, int]:
+    """Rank and number of processes: those of an initialised ``torch.distributed``, else one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _fingerprint(
+    data: Micrographs, model: Model, estimator: Estimator, prior: Prior, seed: int, start: torch.Tensor | None
+) -> str:
+    """What a checkpoint must share with the run that resumes it."""
+    parts: Sequence[Any] = (
+        data.names,
+        data.shape,
+        data.pixel_size,
+        model.object,
+        len(model.view),
+        model.placement,
+        model.noise,
+        estimator,
+        prior,
+        seed,
+        None if start is None else start.tolist(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _save(job: _Job, state: State, history: History, result: Result | None) -> None:
+    if job.folder is None or _processes()[0] != 0:
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    path = job.folder / f"{job.name}.pt"
+    temporary = path.with_suffix(".pt.part")
+    held = {
+        "fingerprint": job.fingerprint,
+        "state": state,
+        "history": history,
+        "result": result.name if result else "",
+    }
+    with open(temporary, "wb") as file:
+        torch.save(held, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _load(job: _Job) -> tuple[State, History, str] | None:
+    path = job.folder / f"{job.name}.pt" if job.folder is not None else None
+    if path is None or not path.exists():
+        return None
+    try:
+        held = torch.load(path, weights_only=True)
+        fingerprint, state, history, result = (
+            held[key] for key in ("fingerprint", "state", "history", "result")
+        )
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this part anew"
+        ) from error
+    if fingerprint != job.fingerprint:
+        raise ValueError(
+            f"{path} belongs to a run with other data or settings; resume with the same ones, or use another folder"
+        )
+    return state, history, result

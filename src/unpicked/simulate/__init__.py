@@ -1,0 +1,1 @@
+"""Simulation: structures to potentials, and potentials to lazy data with known truth."""

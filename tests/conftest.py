@@ -1,0 +1,31 @@
+"""What all tests share: the folder of real data, and two threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """A file of the shared data folder (UNPICKED_SHARED, else ../shared beside the checkout), or a skip with a reason."""
+    root = Path(os.environ.get("UNPICKED_SHARED", HERE.parent.parent / "shared"))
+
+    def find(name: str) -> Path:
+        for path in (root / "data" / name, root / name):
+            if path.exists():
+                return path
+        pytest.skip("shared data not found: set UNPICKED_SHARED")
+
+    return find
+
+
+@pytest.fixture
+def bpti() -> Path:
+    """5PTI, the one structure that the repository ships (CC0)."""
+    return HERE.parent / "src" / "unpicked" / "simulate" / "5pti.cif"

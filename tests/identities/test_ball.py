@@ -1,0 +1,219 @@
+"""The Ball object: expansion, exact rotation, exact projection and its adjoint."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from unpicked._lazy import torch
+from unpicked.objects.ball import Ball, radial_counts
+from unpicked.ops import rotation, special
+
+BALLS = [(4, 2), (6, 3), (7, 3), (10, 10), (11, 10), (12, 7)]
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def turns(count: int, seed: int = 1) -> torch.Tensor:
+    return rotation.random_rotations(count, torch.Generator().manual_seed(seed))
+
+
+def grid(side: int, depth: int | None = None) -> torch.Tensor:
+    """Voxel positions (depth, side, side, 3), xyz, from the centre."""
+    z = torch.arange(depth or side, dtype=torch.float64) - (depth or side) // 2
+    line = torch.arange(side, dtype=torch.float64) - side // 2
+    zz, yy, xx = torch.meshgrid(z, line, line, indexing="ij")
+    return torch.stack([xx, yy, zz], -1)
+
+
+def test_radial_counts() -> None:
+    assert radial_counts(11, 10) == (4, 4, 4, 3, 3, 2, 2, 2, 1, 1, 1)
+    assert Ball(11).size == 219 and Ball(11, lmax=10).shape == (11, 11, 11)
+    index = Ball(11).index
+    assert index.shape == (219, 3) and index[4].tolist() == [1, 1, -1] and index[7].tolist() == [1, 2, -1]
+
+
+@pytest.mark.parametrize(("box", "best"), [(4, 2), (5, 2), (8, 7), (10, 10)])
+def test_too_high_a_degree(box: int, best: int) -> None:
+    Ball(box, best)
+    with pytest.raises(ValueError, match=f"at most {best}; got {best + 1}") as caught:
+        Ball(box, best + 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_construction_errors() -> None:
+    with pytest.raises(ValueError, match="box"):
+        Ball(3, 1)
+    with pytest.raises(ValueError, match="lmax"):
+        Ball(8, -1)
+
+
+@pytest.mark.parametrize(("box", "lmax"), BALLS)
+def test_fit_inverts_values(box: int, lmax: int) -> None:
+    ball = Ball(box, lmax)
+    x = draw(2, 3, ball.size)
+    values = ball.values(x)
+    assert values.shape == (2, 3, box, box, box)
+    assert torch.allclose(ball.fit(values), x, atol=1e-8, rtol=0)
+    single = ball.fit(ball.values(x.float()))
+    assert single.dtype == torch.float32 and torch.allclose(single.double(), x, atol=1e-4)
+    norms = ball.values(torch.eye(ball.size, dtype=torch.float64)).flatten(1).norm(dim=1)
+    assert (norms < 1).all() and (norms > (0.85 if box % 2 == 0 else 0.98)).all()
+
+
+@pytest.mark.parametrize(("box", "lmax"), [(6, 3), (7, 3), (11, 10)])
+def test_values_are_zyx(box: int, lmax: int) -> None:
+    ball = Ball(box, lmax)
+    x = draw(ball.size)
+    points = grid(box)
+    spots = [(1, 2, 3), (box // 2,) * 3, (0, box - 1, 2)]
+    expected = ball.evaluate(x, torch.stack([points[s] for s in spots]))
+    assert torch.allclose(torch.stack([ball.values(x)[s] for s in spots]), expected, atol=1e-12)
+    assert float(ball.values(x[None] * (ball.index[:, 0] > 0))[0][(box // 2,) * 3].abs()) < 1e-14
+
+
+def test_orthonormal_in_space() -> None:
+    # on all integer points the Gram matrix is exactly 1; what a finite grid leaves out falls like 1 / side^3
+    ball = Ball(6, 3)
+    basis = ball.evaluate(torch.eye(ball.size, dtype=torch.float64), grid(61).reshape(-1, 3))
+    gram = basis @ basis.mT
+    assert float((gram - torch.eye(ball.size)).abs().max()) < 1e-4
+    assert (gram.diagonal() < 1 + 1e-12).all()
+
+
+def test_closed_form_is_continuous_where_u_equals_v() -> None:
+    ball = Ball(11)
+    index = ball.index
+    for degree, number in ((0, 2), (3, 1), (10, 1)):
+        which = int(((index[:, 0] == degree) & (index[:, 1] == number)).nonzero()[0])
+        x = torch.zeros(ball.size, dtype=torch.float64)
+        x[which] = 1
+        radius = float(special.spherical_bessel_zeros(degree, number)[-1]) / math.pi
+        steps = torch.tensor([-1e-2, -1e-3, -1e-6, 0, 1e-6, 1e-3, 1e-2], dtype=torch.float64)
+        direction = torch.tensor([0.48, -0.6, 0.64], dtype=torch.float64)
+        values = ball.evaluate(x, (radius + steps)[:, None] * direction)
+        smooth = torch.linalg.lstsq(steps[:, None] ** torch.arange(4), values[:, None])
+        fitted = (steps[:, None] ** torch.arange(4)) @ smooth.solution
+        assert torch.allclose(fitted[:, 0], values, atol=1e-9)
+
+
+@pytest.mark.parametrize(("box", "lmax"), BALLS)
+def test_rotation_is_exact(box: int, lmax: int) -> None:
+    ball = Ball(box, lmax)
+    x, points = draw(ball.size), 3 * draw(40, 3, seed=5)
+    rotations = torch.cat([turns(4), torch.diag(torch.tensor([1.0, -1, -1]).double())[None]])
+    for r in rotations:
+        turned = ball.rotate(x, r)
+        assert torch.allclose(
+            ball.evaluate(turned, points), ball.evaluate(x, points @ r), atol=1e-12
+        )  # R^T p
+        assert torch.allclose(turned.norm(), x.norm())
+        assert torch.allclose(ball.rotate(turned, r.mT), x, atol=1e-12)
+    assert torch.allclose(ball.rotate(x, rotations)[2], ball.rotate(x, rotations[2]), atol=1e-13)
+
+
+@pytest.mark.parametrize(("box", "lmax"), [(4, 2), (6, 3), (7, 3)])
+def test_projection_is_the_sum_along_z(box: int, lmax: int) -> None:
+    ball = Ball(box, lmax)
+    x = draw(ball.size)
+    rotations = torch.cat([torch.eye(3, dtype=torch.float64)[None], turns(2)])
+    images = ball.project(x, rotations)
+    depth = 301
+    for r, image in zip(rotations, images, strict=True):
+        points = grid(box, depth).reshape(-1, 3)
+        summed = ball.evaluate(x, points @ r).reshape(depth, box, box).sum(0)
+        assert torch.allclose(image, summed, atol=1e-6)  # the rest of the sum beyond |z| = 150
+    inside = ball.values(x).sum(0)
+    assert float((images[0] - inside).norm() / images[0].norm()) < (0.05 if box % 2 else 0.25)
+
+
+@pytest.mark.parametrize(("box", "lmax"), BALLS)
+def test_projection_is_the_central_slice(box: int, lmax: int) -> None:
+    # only k_z = 0 counts, so odd l + m vanish and an in-plane turn of the image is a turn of R
+    ball = Ball(box, lmax)
+    index = ball.index
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    odd = (index[:, 0] + index[:, 2]) % 2 == 1
+    assert float(ball.project(draw(ball.size) * odd, eye).abs().max()) < 1e-14
+    x, r = draw(ball.size), turns(3)
+    flip = torch.diag(torch.tensor([-1.0, -1, 1], dtype=torch.float64))
+    first, turned = ball.project(x, r), ball.project(x, flip @ r)
+    kept = slice(1 - box % 2, None)
+    assert torch.allclose(turned[:, kept, kept], first[:, kept, kept].rot90(2, (-2, -1)), atol=1e-12)
+    assert torch.allclose(ball.project(ball.rotate(x, r[0]), eye)[0], first[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("box", "lmax"), BALLS)
+def test_backproject_is_the_adjoint(box: int, lmax: int) -> None:
+    ball = Ball(box, lmax)
+    x, images, rotations = draw(2, ball.size), draw(2, 5, box, box, seed=3), turns(5)
+    left = (ball.project(x, rotations) * images).sum()
+    right = (x * ball.backproject(images, rotations)).sum()
+    assert abs(float(left - right)) < 1e-12 * float(x.norm() * images.norm())
+    looped = torch.stack([ball.project(one, rotations) for one in x])
+    assert torch.allclose(ball.project(x, rotations), looped, atol=1e-12)
+    single = ball.project(x.float(), rotations.float())
+    assert single.dtype == torch.float32 and torch.allclose(single.double(), looped, atol=1e-4)
+    assert ball.backproject(images.float(), rotations).dtype == torch.float32
+
+
+@pytest.mark.parametrize("angles", [[0.0, 0.0, 0.0], [20.0, 180.0, 5.0], [20.0, 70.0, 5.0]])
+def test_gradients(angles: list[float]) -> None:
+    ball = Ball(5, 2)
+    base = rotation.euler_to_matrix(torch.tensor([angles], dtype=torch.float64))
+    w = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    x, images = draw(2, ball.size).requires_grad_(), draw(1, 5, 5).requires_grad_()
+    options = {"eps": 1e-6, "atol": 1e-7}
+
+    def at(vector: torch.Tensor) -> torch.Tensor:
+        return rotation.exp_map(vector) @ base
+
+    assert torch.autograd.gradcheck(lambda x, w: ball.project(x, at(w)), (x, w), **options)
+    assert torch.autograd.gradcheck(lambda y, w: ball.backproject(y, at(w)), (images, w), **options)
+    assert torch.autograd.gradcheck(lambda x, w: ball.rotate(x, at(w)), (x, w), **options)
+    assert torch.autograd.gradcheck(lambda x: ball.fit(ball.values(x)), (x,), **options)
+
+
+def gaussian_errors(box: int, lmax: int, sigma: float, centre: list[float]) -> tuple[float, float]:
+    """Mean relative errors, over 8 rotations, of projections with R and with R^T against the closed form."""
+    ball, mu, rotations = Ball(box, lmax), torch.tensor(centre, dtype=torch.float64), turns(8)
+    volume = torch.exp(-(grid(box) - mu).square().sum(-1) / (2 * sigma**2))
+    plane = grid(box, 1)[0, ..., :2]
+    seen = (rotations @ mu)[:, None, None, :2]
+    expected = math.sqrt(2 * math.pi) * sigma * torch.exp(-(plane - seen).square().sum(-1) / (2 * sigma**2))
+    x = ball.fit(volume)
+
+    def error(images: torch.Tensor) -> float:
+        return float(((images - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).mean())
+
+    return error(ball.project(x, rotations)), error(ball.project(x, rotations.mT.contiguous()))
+
+
+@pytest.mark.parametrize(
+    ("box", "lmax", "limit"), [(10, 10, 0.02), (11, 10, 0.02), (16, 12, 4e-4), (17, 12, 4e-4)]
+)
+def test_off_centre_gaussian(box: int, lmax: int, limit: float) -> None:
+    # truncation of a Gaussian of this width: measured 0.016, 0.017, 3e-4 and 3e-4; with R^T 0.63
+    right, wrong = gaussian_errors(box, lmax, 1.3, [1.2, -0.7, 0.6])
+    assert right < limit and wrong > 0.5, (right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("x", lambda b: b.values(torch.zeros(5))),
+        ("values", lambda b: b.fit(torch.zeros(6, 6, 5))),
+        ("x", lambda b: b.project(torch.zeros(5), torch.eye(3)[None])),
+        ("rotations", lambda b: b.project(torch.zeros(b.size), torch.eye(3))),
+        ("images", lambda b: b.backproject(torch.zeros(2, 6, 6), torch.eye(3)[None])),
+        ("rotations", lambda b: b.rotate(torch.zeros(b.size), torch.zeros(3))),
+        ("points", lambda b: b.evaluate(torch.zeros(b.size), torch.zeros(3))),
+    ],
+)
+def test_shape_errors(name: str, call: object) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must have") as caught:
+        call(Ball(6, 3))  # type: ignore[operator]
+    assert "got" in str(caught.value) and "\n" not in str(caught.value)
