@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run side by side, one process per core
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """A file of the shared data folder (UNPICKED_SHARED, else ../shared beside the checkout), or a skip with a reason."""
+    """A file of the shared data (UNPICKED_SHARED, else ../shared beside the checkout), or a skip with a reason."""
     root = Path(os.environ.get("UNPICKED_SHARED", HERE.parent.parent / "shared"))
 
     def find(name: str) -> Path:

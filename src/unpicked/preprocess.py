@@ -11,7 +11,7 @@ from unpicked.data.micrographs import Micrographs, Source
 from unpicked.ops.fourier import resize_image
 
 GAUSSIAN_MAD = 1.4826  # s.d. of a normal distribution over its median absolute deviation
-HOT = 8.0  # robust s.d. from background and neighbours at which a pixel is bad
+HOT = 12.0  # robust s.d. from background and neighbours at which a pixel is bad
 MANY = 5e-3  # a larger share of such pixels is not a fault of the camera
 CELL = 4  # the background is fitted to means of CELL x CELL pixels
 TUKEY = 4.685  # of the biweight: 95 % efficient on normal noise
@@ -245,8 +245,7 @@ def _fit_background(image: torch.Tensor) -> torch.Tensor:
 def _basis(height: int, width: int, cell: int) -> tuple[torch.Tensor, ...]:
     """The six monomials at the centres of cells, coordinates from -1 to 1 over the whole image."""
     y, x = (
-        ((torch.arange(n // cell, dtype=torch.float64) + 0.5) * cell - 0.5 - (n - 1) / 2)
-        / max((n - 1) / 2, 1)
+        ((torch.arange(n // cell, dtype=torch.float64) + 0.5) * cell - 0.5 - (n - 1) / 2) / max((n - 1) / 2, 1)
         for n in (height, width)
     )
     y, x = y[:, None].expand(-1, len(x)), x[None, :].expand(len(y), -1)
@@ -255,9 +254,7 @@ def _basis(height: int, width: int, cell: int) -> tuple[torch.Tensor, ...]:
 
 def _polynomial(coefficients: torch.Tensor, height: int, width: int) -> torch.Tensor:
     c: list[float] = coefficients.tolist()
-    y, x = (
-        (torch.arange(n, dtype=torch.float64) - (n - 1) / 2) / max((n - 1) / 2, 1) for n in (height, width)
-    )
+    y, x = ((torch.arange(n, dtype=torch.float64) - (n - 1) / 2) / max((n - 1) / 2, 1) for n in (height, width))
     rows, columns = c[0] + c[2] * y + c[5] * y * y, c[1] * x + c[3] * x * x
     return (rows[:, None] + columns[None, :] + c[4] * y[:, None] * x[None, :]).float()
 
@@ -272,9 +269,7 @@ def _mend(flat: torch.Tensor) -> tuple[torch.Tensor, int, int]:
         return flat, 0, len(rows)
     step = torch.arange(-2, 3)
     near_rows, near_columns = rows[:, None, None] + step[:, None], columns[:, None, None] + step
-    inside = (
-        (near_rows >= 0) & (near_rows < flat.shape[0]) & (near_columns >= 0) & (near_columns < flat.shape[1])
-    )
+    inside = (near_rows >= 0) & (near_rows < flat.shape[0]) & (near_columns >= 0) & (near_columns < flat.shape[1])
     inside &= (step[:, None] != 0) | (step != 0)
     height, width = flat.shape
     near = flat[near_rows.clamp(0, height - 1), near_columns.clamp(0, width - 1)]
@@ -334,9 +329,7 @@ def _common_ratio(shape: tuple[int, int], ratio: float) -> Grid:
                 if best is None or cost < best[0]:
                     best = cost, Grid((rows, columns), (height, width))
     if best is None:
-        raise ValueError(
-            f"no even size fits {_by(shape)} pixels cropped by {ratio:g}; try another voxel_size"
-        )
+        raise ValueError(f"no even size fits {_by(shape)} pixels cropped by {ratio:g}; try another voxel_size")
     return best[1]
 
 

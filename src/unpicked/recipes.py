@@ -72,9 +72,7 @@ class MicrographJob:
                 f"got {len(self.views)} and {len(self.iterations)}"
             )
         if min(self.views) < 1 or min(self.iterations) < 1:
-            raise ValueError(
-                f"--views and --iterations must be positive; got {self.views} and {self.iterations}"
-            )
+            raise ValueError(f"--views and --iterations must be positive; got {self.views} and {self.iterations}")
         if self.starts < 1:
             raise ValueError(f"--starts must be at least 1; got {self.starts}")
         if self.lmax < 0:
@@ -112,9 +110,7 @@ class MicrographAnswer:
         """The figures of ``result.json``."""
         row = self.last.history[-1] if self.last.history else {}
         out = {
-            name: row[name]
-            for name in ("log_likelihood", "objective", "energy", "density", "particles")
-            if name in row
+            name: row[name] for name in ("log_likelihood", "objective", "energy", "density", "particles") if name in row
         }
         return out | {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
 
@@ -237,7 +233,8 @@ def specimen_from_map(map: Map, box: int, voxel: float | None = None) -> Specime
     field = map.box if voxel is None else round(box * voxel / map.voxel_size)
     if field < box:
         raise ValueError(
-            f"the map's voxels of {map.voxel_size} A are coarser than the working voxel of {voxel} A; try a larger --voxel"
+            f"the map's voxels of {map.voxel_size} A are coarser than the working voxel of {voxel} A; "
+            "try a larger --voxel"
         )
     values = crop_or_pad(map.values.double(), (field, field, field))
     fine = Map(values, map.voxel_size)

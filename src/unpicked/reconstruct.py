@@ -28,10 +28,11 @@ class Result(Enum):
 
     CONVERGED = "converged: the last passes gained nothing more"
     ITERATIONS = "stopped at the iteration limit while the likelihood was still rising; try more iterations"
-    EMPTY = "nothing was found: almost every window ended empty; the noise may be too strong, the contrast inverted, or the box wrong"
-    FULL = (
-        "the density ran to the largest the model allows; the box may be too large, or the noise is not white"
+    EMPTY = (
+        "nothing was found: almost every window ended empty; "
+        "the noise may be too strong, the contrast inverted, or the box wrong"
     )
+    FULL = "the density ran to the largest the model allows; the box may be too large, or the noise is not white"
     NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
 
 
@@ -181,7 +182,8 @@ def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
 
 def _loop(job: _Job, state: State, *, resume: bool = True) -> Reconstruction:
     """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
-    began, history, finished = time.perf_counter(), [], ""
+    began, finished = time.perf_counter(), ""
+    history: History = []
     loaded = _load(job) if resume else None
     if loaded is not None:
         state, history, finished = loaded
@@ -224,9 +226,7 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
     total: Stats | None = None
     for first in range(0, len(job.data), job.batch_size):
         indices = range(first, min(first + job.batch_size, len(job.data)))
-        total = add(
-            total, job.estimator.accumulate(model, Batch(job.data, indices).shard(rank, world), state)
-        )
+        total = add(total, job.estimator.accumulate(model, Batch(job.data, indices).shard(rank, world), state))
     if total is None:
         raise ValueError("the data are empty; give at least one micrograph")
     if world > 1:
@@ -333,9 +333,7 @@ def _load(job: _Job) -> tuple[State, History, str] | None:
         return None
     try:
         held = torch.load(path, weights_only=True)
-        fingerprint, state, history, result = (
-            held[key] for key in ("fingerprint", "state", "history", "result")
-        )
+        fingerprint, state, history, result = (held[key] for key in ("fingerprint", "state", "history", "result"))
     except Exception as error:
         raise ValueError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this part anew"

@@ -38,9 +38,7 @@ def blobs(box: int = 11) -> torch.Tensor:
     axis = torch.arange(box, dtype=torch.float64) - box // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     centres = ((0.0, 0.0, 0.0, 1.0), (2.5, 0.5, 0.0, 0.8), (0.0, -1.5, 2.0, 0.6))
-    return sum(
-        weight * torch.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2.5) for a, b, c, weight in centres
-    )
+    return sum(weight * torch.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 2.5) for a, b, c, weight in centres)
 
 
 def noisy(values: torch.Tensor) -> torch.Tensor:
@@ -251,10 +249,23 @@ def test_an_existing_page_is_kept_when_asked(tmp_path: Path) -> None:
 def test_a_poor_record_still_makes_a_page(tmp_path: Path, changes: dict[str, Any]) -> None:
     page = text_of(report(make_run(tmp_path / "run", **changes)))
     assert page.rstrip().endswith("</html>")
-    assert (
-        "nan"
-        not in re.sub(r"<style>.*?</style>", "", page.lower(), flags=re.DOTALL).replace("base64", "").split()
-    )
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page.lower(), flags=re.DOTALL).replace("base64", "").split()
+
+
+def test_stages_follow_one_another(tmp_path: Path) -> None:
+    from unpicked.report import page
+
+    first, second = rows(2)[:12], [row for row in rows(1) if row["run"] == "start-0"]
+    history = [row | {"run": "stage-0 " + row["run"]} for row in first]
+    history += [row | {"run": "stage-1 " + row["run"]} for row in second]
+    history += [second[-1] | {"run": "stage-1 move-0", "step": 6.0}]
+    run = make_run(tmp_path / "run", history=history)
+    runs = page._history(run / "history.csv")
+    assert [row["step"] for row in runs["stage-1 start-0"]] == [6, 7, 8, 9, 10, 11]
+    assert runs["stage-1 move-0"][0]["step"] == 12
+    assert page._kept(runs) == ("stage-0 start-0", "stage-1 start-0")
+    text = text_of(report(run))
+    assert "2 starts; 6 + 6 passes over the data in 2 stages" in text and "after recentring" in text
 
 
 def test_slices_are_true_pixels_on_one_scale() -> None:
@@ -270,9 +281,7 @@ def test_slices_are_true_pixels_on_one_scale() -> None:
         assert image.shape == (8 * size, 8 * size)
         cells = image.reshape(8, size, 8, size)
         assert (cells == cells[:, :1, :, :1]).all(), "nearest neighbour: one grey value per voxel"
-        assert [tuple(index) for index in np.argwhere(cells[:, 0, :, 0] == 255)] == (
-            [bright] if bright else []
-        )
+        assert [tuple(index) for index in np.argwhere(cells[:, 0, :, 0] == 255)] == ([bright] if bright else [])
     assert figures.scale_bar(44.0) == pytest.approx((10.0, 100 * 10 / 44))
     assert figures.scale_bar(300.0)[0] == pytest.approx(100.0)
 
@@ -281,9 +290,7 @@ def test_slices_are_true_pixels_on_one_scale() -> None:
 
 
 def browser() -> str:
-    found = next(
-        (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
-    )
+    found = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
     if found is None:
         pytest.skip("no chromium or chrome on this machine: the page is not looked at")
     return found

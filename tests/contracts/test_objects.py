@@ -87,9 +87,7 @@ def ball(box: int, lmax: int) -> Row:
 
 
 def gaussians(box: int) -> Row:
-    positions = 2 * torch.tensor(
-        [[0, 0, 0], [1, 0, 0.5], [-1, 1, 0], [0.5, -1, 1], [0, 1.2, -1]], dtype=torch.float64
-    )
+    positions = 2 * torch.tensor([[0, 0, 0], [1, 0, 0.5], [-1, 1, 0], [0.5, -1, 1], [0, 1.2, -1]], dtype=torch.float64)
     sigmas = torch.tensor([0.9, 1.0, 1.1, 0.95, 1.2], dtype=torch.float64)
     object = Gaussians(box, positions, sigmas)
 
@@ -325,7 +323,9 @@ def test_impossible_objects_are_refused(make: Callable[[], object], message: str
 
 
 def test_gaussian_is_sampled_at_the_voxel_centres() -> None:
-    object = Gaussians(9, torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64), torch.tensor([1.5], dtype=torch.float64))
+    object = Gaussians(
+        9, torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64), torch.tensor([1.5], dtype=torch.float64)
+    )
     value = object.values(torch.tensor([3.0], dtype=torch.float64))[4 + 1, 4 + 0, 4 - 1]  # z 1, y 0, x -1
     squared = 2**2 + 2**2 + 0.5**2
     expected = 3 * (2 * math.pi * 1.5**2) ** -1.5 * math.exp(-squared / (2 * 1.5**2))

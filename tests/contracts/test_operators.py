@@ -210,10 +210,7 @@ ROWS = [
         lambda y: fourier.ifft2(torch.fft.ifftshift(y, dim=(-2, -1))),
     ),
     *(Row(f"fft3 {n}", (n, n, n), fourier.fft3, lambda y, n=n: n * fourier.ifft3(y)) for n in (4, 5)),
-    *(
-        Row(f"ifft3 {n}", (n, n, n), fourier.ifft3, lambda y, n=n: fourier.fft3(y) / n, complex=True)
-        for n in (4, 5)
-    ),
+    *(Row(f"ifft3 {n}", (n, n, n), fourier.ifft3, lambda y, n=n: fourier.fft3(y) / n, complex=True) for n in (4, 5)),
     resize_images((8, 8), (6, 6)),
     resize_images((9, 8), (5, 6)),
     resize_images((6, 6), (9, 9)),

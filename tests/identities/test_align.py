@@ -158,9 +158,7 @@ def test_a_noisy_estimate_still_lands() -> None:
 
 @pytest.mark.parametrize("box", [11, 16])
 def test_the_hand_of_a_ball_is_undecidable(box: int) -> None:
-    ball = Map(
-        render(box, torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 1.7), VOXEL
-    )
+    ball = Map(render(box, torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 1.7), VOXEL)
     found = compare(ball, ball)
     assert found.correlation > 0.999
     assert not found.hand_decidable

@@ -107,9 +107,7 @@ def test_rotation_is_exact(box: int, lmax: int) -> None:
     rotations = torch.cat([turns(4), torch.diag(torch.tensor([1.0, -1, -1]).double())[None]])
     for r in rotations:
         turned = ball.rotate(x, r)
-        assert torch.allclose(
-            ball.evaluate(turned, points), ball.evaluate(x, points @ r), atol=1e-12
-        )  # R^T p
+        assert torch.allclose(ball.evaluate(turned, points), ball.evaluate(x, points @ r), atol=1e-12)  # R^T p
         assert torch.allclose(turned.norm(), x.norm())
         assert torch.allclose(ball.rotate(turned, r.mT), x, atol=1e-12)
     assert torch.allclose(ball.rotate(x, rotations)[2], ball.rotate(x, rotations[2]), atol=1e-13)
@@ -192,9 +190,7 @@ def gaussian_errors(box: int, lmax: int, sigma: float, centre: list[float]) -> t
     return error(ball.project(x, rotations)), error(ball.project(x, rotations.mT.contiguous()))
 
 
-@pytest.mark.parametrize(
-    ("box", "lmax", "limit"), [(10, 10, 0.02), (11, 10, 0.02), (16, 12, 4e-4), (17, 12, 4e-4)]
-)
+@pytest.mark.parametrize(("box", "lmax", "limit"), [(10, 10, 0.02), (11, 10, 0.02), (16, 12, 4e-4), (17, 12, 4e-4)])
 def test_off_centre_gaussian(box: int, lmax: int, limit: float) -> None:
     # truncation of a Gaussian of this width: measured 0.016, 0.017, 3e-4 and 3e-4; with R^T 0.63
     right, wrong = gaussian_errors(box, lmax, 1.3, [1.2, -0.7, 0.6])

@@ -21,9 +21,7 @@ def radial(s: torch.Tensor | float, defocus: float = 1e4, **optics: float) -> to
 def test_wavelengths() -> None:
     expected = {80: 0.041756, 100: 0.037013, 120: 0.033491, 200: 0.025079, 300: 0.019687}
     found = ctf.electron_wavelength(list(expected))
-    assert torch.allclose(
-        found, torch.tensor(list(expected.values()), dtype=torch.float64), rtol=0, atol=1.1e-6
-    )
+    assert torch.allclose(found, torch.tensor(list(expected.values()), dtype=torch.float64), rtol=0, atol=1.1e-6)
     assert ctf.electron_wavelength(torch.tensor(300)).dtype == torch.float64
 
 

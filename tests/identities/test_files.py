@@ -118,9 +118,7 @@ def test_unsigned_values_above_the_signed_range(tmp_path):
     assert read_micrographs(tmp_path / "m.mrc")[0].tolist() == [[0, -40000], [-65535, -1]]
 
 
-@pytest.mark.parametrize(
-    "axes", [(1, 2, 3), (2, 1, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2), (1, 3, 2), (0, 0, 0)]
-)
+@pytest.mark.parametrize("axes", [(1, 2, 3), (2, 1, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2), (1, 3, 2), (0, 0, 0)])
 def test_permuted_axes(tmp_path, axes):
     """axes = what the column, row and section axes of the file are: 1 x, 2 y, 3 z."""
     values = noise(4, 4, 4).numpy()  # z, y, x
@@ -233,16 +231,10 @@ def test_shared_maps(shared_data):
     map = read_map(shared_data("maps/BPTI-5A.mrc"), voxel_size=5.0)
     assert map.box == 31 and map.voxel_size == 5.0
     grid = torch.arange(31.0)
-    centre = [
-        float((map.values.sum(dims) * grid).sum() / map.values.sum()) for dims in ((1, 2), (0, 2), (0, 1))
-    ]
+    centre = [float((map.values.sum(dims) * grid).sum() / map.values.sum()) for dims in ((1, 2), (0, 2), (0, 1))]
     assert centre == pytest.approx([15, 15, 15], abs=0.5)
     deposited = read_map(shared_data("maps/EMD-3197.map"))
-    assert (
-        deposited.box == 20
-        and deposited.voxel_size == pytest.approx(11.4)
-        and float(deposited.values.min()) < 0
-    )
+    assert deposited.box == 20 and deposited.voxel_size == pytest.approx(11.4) and float(deposited.values.min()) < 0
     assert deposited.origin[0] == pytest.approx(-2 * 11.4)
     assert read_header(shared_data("maps/adk_4ake_dimer_128_0.8A_B20.mrc")).voxel[0] == pytest.approx(0.8)
 
@@ -364,9 +356,7 @@ def test_star_without_pixel_size_or_optics_takes_the_header(three):
     (three / "a.star").write_text("data_micrographs\nloop_\n_rlnMicrographName\nm1.mrc\nm0.mrc\n")
     mics = read_micrographs(str(three / "a.star"))
     assert mics.pixel_size == 1.5 and mics.optics is None
-    assert any("rlnDefocusU" in note for note in mics.notes) and any(
-        "from the headers" in n for n in mics.notes
-    )
+    assert any("rlnDefocusU" in note for note in mics.notes) and any("from the headers" in n for n in mics.notes)
 
 
 def test_star_paths_from_the_working_folder_and_absolute(three, tmp_path, monkeypatch):
@@ -448,17 +438,12 @@ def test_pdb_rules(tmp_path, name):
         ("HETATM", " O  ", "", "DOD", 4, 9.5, 1.0, 17.0, "O"),
     ), name)  # fmt: skip
     assert structure.elements == ("N", "C", "C", "Ca")
-    assert (
-        structure.positions[:, 0].tolist() == [1.0, 3.0, 4.0, 8.0]
-        and structure.positions.dtype == torch.float64
-    )
+    assert structure.positions[:, 0].tolist() == [1.0, 3.0, 4.0, 8.0] and structure.positions.dtype == torch.float64
     assert structure.b_factors.tolist() == [10.0, 12.0, 13.0, 16.0]
     assert structure.occupancies.tolist() == pytest.approx([1.0, 0.6, 0.5, 1.0])
     assert structure.mass_kda == pytest.approx((14.007 + 2 * 12.011 + 40.078) / 1000, rel=1e-3)
     text = "; ".join(structure.notes)
-    assert (
-        "2 atoms of waters" in text and "2 hydrogen or deuterium" in text and "2 atoms at alternate" in text
-    )
+    assert "2 atoms of waters" in text and "2 hydrogen or deuterium" in text and "2 atoms at alternate" in text
     assert "B factors" not in text and structure.name == "s"
 
 

@@ -147,9 +147,7 @@ def test_mirrored_twice_is_unchanged(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [((12, 12), (8, 8)), ((13, 12), (8, 9)), ((8, 9), (12, 12)), ((9, 8), (9, 8))])
-def test_resized_images_keep_the_coefficients_below_both_nyquists(
-    old: tuple[int, int], new: tuple[int, int]
-) -> None:
+def test_resized_images_keep_the_coefficients_below_both_nyquists(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = noise(*old)
     before, after = fourier.fft2(image), fourier.fft2(fourier.resize_image(image, new))
     for qy in fourier.frequencies(new[0]).tolist():
@@ -220,7 +218,9 @@ def test_a_shifted_delta_peaks_where_the_shift_says(n: int) -> None:
 def test_a_shifted_gaussian_is_the_gaussian_at_the_shifted_place(n: int) -> None:
     found = shift.shift_image(gaussian((n, n + 3), (1.0, -0.5), 1.5), torch.tensor([2.3, -1.7], dtype=torch.float64))
     assert torch.allclose(found, gaussian((n, n + 3), (3.3, -2.2), 1.5), rtol=0, atol=1e-4)
-    found = shift.shift_volume(gaussian((n, n, n), (1.0, -0.5, 0.2), 1.5), torch.tensor([2.3, -1.7, 0.9], dtype=torch.float64))
+    found = shift.shift_volume(
+        gaussian((n, n, n), (1.0, -0.5, 0.2), 1.5), torch.tensor([2.3, -1.7, 0.9], dtype=torch.float64)
+    )
     assert torch.allclose(found, gaussian((n, n, n), (3.3, -2.2, 1.1), 1.5), rtol=0, atol=1e-4)
 
 
@@ -244,6 +244,13 @@ def test_every_image_gets_its_own_shift() -> None:
     alone = torch.stack([shift.shift_image(a, t) for a, t in zip(images, shifts, strict=True)])
     assert torch.allclose(together, alone, rtol=0, atol=1e-12)
     assert shift.shift_image(images[0], shifts).shape == (4, 8, 9)
+
+
+def test_shifts_in_double_precision_leave_images_in_single() -> None:
+    image, t = noise(6, 7), torch.tensor([0.3, -0.4], dtype=torch.float64)
+    found = shift.shift_image(image.float(), t)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), shift.shift_image(image, t), rtol=0, atol=1e-5)
 
 
 def test_shifts_have_a_gradient() -> None:
@@ -270,5 +277,5 @@ def test_map_crops_and_refuses() -> None:
     with pytest.raises(ValueError, match=r"must be a cube .*got shape \(4, 4, 5\)"):
         Map(noise(4, 4, 5), 1.0)
     for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="voxel_size must be positive.*got"):
+        with pytest.raises(ValueError, match=r"voxel_size must be positive.*got"):
             Map(noise(4, 4, 4), wrong)

@@ -201,7 +201,7 @@ def test_projecting_the_marched_volume_is_cropping_the_projection(old: int, new:
     object = Gaussians(old, positions, torch.full((8,), 2.0, dtype=torch.float64))
     volume = object.values(torch.rand(8, generator=generator, dtype=torch.float64))
     exact = torch.tensor([[[0, -1, 0], [0, 0, -1], [1, 0, 0]]], dtype=torch.float64)
-    for rotations, tolerance in ((exact, 1e-10), (turns(6), 1e-4)):
+    for rotations, tolerance in ((exact, 1e-10), (turns(6), 5e-4)):
         marched = views(fourier.resize_volume(volume, new), rotations, 3)
         cropped = fourier.resize_image(views(volume, rotations, 3), (new, new))
         assert float(errors(marched, cropped).max()) < tolerance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_streams_of_neighbouring_seeds_and_indices_are_not_shifted_copies() -> N
     """With seed + index as the child seed, micrograph 1 of seed 0 would be micrograph 0 of seed 1."""
     assert seeding.derive(0, "noise", 1) != seeding.derive(1, "noise", 0)
     children = [seeding.derive(0, "noise", i) for i in range(200)]
-    assert len({b - a for a, b in zip(children, children[1:], strict=False)}) == 199
+    assert len({b - a for a, b in itertools.pairwise(children)}) == 199
 
 
 def test_one_bit_of_the_key_changes_half_of_the_bits() -> None:
@@ -57,9 +58,7 @@ def test_one_bit_of_the_key_changes_half_of_the_bits() -> None:
 
 
 def test_streams_are_uncorrelated() -> None:
-    draws = torch.stack(
-        [torch.randn(4000, generator=seeding.generator(0, n, i)) for n in ("a", "b") for i in range(6)]
-    )
+    draws = torch.stack([torch.randn(4000, generator=seeding.generator(0, n, i)) for n in ("a", "b") for i in range(6)])
     off = torch.corrcoef(draws) - torch.eye(len(draws))
     assert float(off.abs().max()) < 5 / 4000**0.5
 

@@ -28,15 +28,11 @@ def turn_error(rotations: torch.Tensor) -> float:
     turned = special.spherical_harmonics(LMAX, points @ rotations.mT)
     fixed = special.spherical_harmonics(LMAX, points)
     matrices = special.wigner_d(LMAX, rotations)
-    return max(
-        float((block(turned, n) - block(fixed, n) @ matrices[n].mT).abs().max()) for n in range(LMAX + 1)
-    )
+    return max(float((block(turned, n) - block(fixed, n) @ matrices[n].mT).abs().max()) for n in range(LMAX + 1))
 
 
 def test_bessel_zeros() -> None:
-    assert torch.allclose(
-        special.spherical_bessel_zeros(0, 6), math.pi * torch.arange(1.0, 7.0).double(), rtol=1e-15
-    )
+    assert torch.allclose(special.spherical_bessel_zeros(0, 6), math.pi * torch.arange(1.0, 7.0).double(), rtol=1e-15)
     # tan x = x for degree 1; DLMF 10.58: other degrees against their own function
     assert abs(float(special.spherical_bessel_zeros(1, 1)[0]) - 4.493409457909064) < 1e-12
     assert abs(float(special.spherical_bessel_zeros(10, 1)[0]) - 15.033469303743419) < 1e-12
@@ -71,9 +67,7 @@ def test_bessel_values() -> None:
         assert torch.allclose(special.spherical_bessel(order, small), lead, rtol=1e-12, atol=0)
         large = x[4:]
         ends = special.spherical_bessel(order - 1, large) + special.spherical_bessel(order + 1, large)
-        assert torch.allclose(
-            ends, (2 * order + 1) / large * special.spherical_bessel(order, large), atol=1e-14
-        )
+        assert torch.allclose(ends, (2 * order + 1) / large * special.spherical_bessel(order, large), atol=1e-14)
     assert special.spherical_bessel(2, x.float().reshape(1, -1)).dtype == torch.float32
 
 

@@ -227,19 +227,13 @@ def test_existing_output(tmp_path):
 
 
 def test_failed_output_leaves_nothing(tmp_path):
-    fails(
-        lambda: write_image(torch.full((4, 4), torch.nan), tmp_path / "a.mrc", 1.0), "16 of 16", "not finite"
-    )
+    fails(lambda: write_image(torch.full((4, 4), torch.nan), tmp_path / "a.mrc", 1.0), "16 of 16", "not finite")
     fails(lambda: write_image(torch.ones(4, 4, 4), tmp_path / "a.mrc", 1.0), "(height, width)")
     fails(lambda: write_stack(torch.ones(4, 4), tmp_path / "a.mrc", 1.0), "(n, height, width)")
     fails(lambda: write_image(torch.ones(0, 4), tmp_path / "a.mrc", 1.0), "nothing to write")
-    fails(
-        lambda: write_image(torch.ones(4, 4), tmp_path / "no" / "a.mrc", 1.0), "no", error=FileNotFoundError
-    )
+    fails(lambda: write_image(torch.ones(4, 4), tmp_path / "no" / "a.mrc", 1.0), "no", error=FileNotFoundError)
     fails(lambda: write_image(torch.ones(4, 4), tmp_path, 1.0), "is a folder")
-    fails(
-        lambda: write_image(torch.ones(4, 4), tmp_path / "a.mrc", 1.0, contrast="black"), "'dark' or 'bright'"
-    )
+    fails(lambda: write_image(torch.ones(4, 4), tmp_path / "a.mrc", 1.0, contrast="black"), "'dark' or 'bright'")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -375,9 +369,7 @@ def test_star_writer_refuses(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.pdb", "a.cif", "a.txt"])
-@pytest.mark.parametrize(
-    "content", [b"", b"junk\n", bytes(range(256)) * 4, b"data_x\n_a 1\n", b"END\n", b"data_x\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"junk\n", bytes(range(256)) * 4, b"data_x\n_a 1\n", b"END\n", b"data_x\n"])
 def test_junk_structure(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)

@@ -43,9 +43,7 @@ def build() -> App:
         help="A map against the truth: hand, rotation, shift, FSC.",
     )
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
-    app.command(
-        f"{PLACE}.demo:demo", name="demo", help="The main job on data it makes itself, in a few minutes."
-    )
+    app.command(f"{PLACE}.demo:demo", name="demo", help="The main job on data it makes itself, in a few minutes.")
     return app
 
 

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +79,7 @@ class Output:
     """Replace the results of an earlier run in that folder."""
 
 
-def claim(
-    folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapping[str, Any] | None = None
-) -> bool:
+def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapping[str, Any] | None = None) -> bool:
     """Take a run folder; True if a finished run with the same settings is already there.
 
     An existing folder that is not empty is refused unless ``resume`` (same settings only) or ``overwrite`` (only
@@ -94,9 +92,7 @@ def claim(
         if overwrite:
             _clear(folder)
         elif not resume:
-            raise ValueError(
-                f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder"
-            )
+            raise ValueError(f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder")
         elif held.exists() and settings is not None:
             old = json.loads(held.read_text())
             new = json.loads(json.dumps(settings))
@@ -122,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def write_history(path: Path, rows: list[tuple[str, Mapping[str, float]]]) -> None:
+def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """``history.csv``: one row per pass, with the sub-run's name."""
     names = ["run", *(rows[0][1] if rows else ())]
     buffer = io.StringIO()

@@ -72,9 +72,7 @@ def demo(
         report=common.progress,
     )
     truth = data / "truth.mrc"
-    summary = finish(
-        run, answer, settings, common.seed, time.perf_counter() - began, mrc.read_map(truth), truth
-    )
+    summary = finish(run, answer, settings, common.seed, time.perf_counter() - began, mrc.read_map(truth), truth)
     found = summary["figures"]["compare"]
     common.say(
         f"{summary['result']}\ncorrelation with the truth {found['correlation']:.4f} (hand {found['hand']}), "

@@ -41,7 +41,7 @@ def micrographs(
     """Simulate micrographs of a structure, a map or a phantom; views are uniform and continuous.
 
     Example:
-        unpicked simulate micrographs --out sim --structure 5pti.cif --box 11 --voxel 5 --count 2 --size 512 --energy 424
+        unpicked simulate micrographs --out sim --structure 5pti.cif --box 11 --voxel 5 --size 512 --energy 424
 
     Parameters
     ----------
@@ -93,13 +93,9 @@ def micrographs(
     from unpicked.simulate.micrographs import simulate_micrographs
     from unpicked.simulate.phantom import shepp_logan
 
-    given = [
-        name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value
-    ]
+    given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
     if len(given) != 1:
-        raise ValueError(
-            f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}"
-        )
+        raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
     notes: tuple[str, ...] = ()
     if structure is not None:
         atoms = read_structure(structure)
@@ -107,9 +103,7 @@ def micrographs(
         specimen = recipes.specimen_from_structure(atoms, box, voxel, b_factor=b_factor)
     else:
         source: Map = (
-            mrc.read_map(map, voxel_size=map_voxel)
-            if map is not None
-            else shepp_logan(4 * box, (voxel or 1.0) / 4)
+            mrc.read_map(map, voxel_size=map_voxel) if map is not None else shepp_logan(4 * box, (voxel or 1.0) / 4)
         )
         specimen = recipes.specimen_from_map(source, box, voxel)
     data, simulation = simulate_micrographs(
@@ -143,12 +137,7 @@ def micrographs(
     )
     if common.json:
         print(
-            json.dumps(
-                {
-                    key: None if isinstance(v, float) and not math.isfinite(v) else v
-                    for key, v in facts.items()
-                }
-            )
+            json.dumps({key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()})
         )
     return 0
 
@@ -160,8 +149,7 @@ def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:
     where = [simulation.occurrences(index) for index in range(len(simulation))]
     half = simulation.specimen.box // 2
     centres = [
-        copies.corners.flip(-1).double() + half + simulation.offsets(index)
-        for index, copies in enumerate(where)
+        copies.corners.flip(-1).double() + half + simulation.offsets(index) for index, copies in enumerate(where)
     ]
     star.write_particles_star(
         path,

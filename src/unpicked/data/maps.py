@@ -25,9 +25,7 @@ class Map:
     def __post_init__(self) -> None:
         shape = tuple(self.values.shape)
         if len(shape) != 3 or len(set(shape)) != 1:
-            raise ValueError(
-                f"a map must be a cube (d, d, d); got shape {shape}; crop or pad it to a cube first"
-            )
+            raise ValueError(f"a map must be a cube (d, d, d); got shape {shape}; crop or pad it to a cube first")
         if not self.voxel_size > 0:
             raise ValueError(f"voxel_size must be positive, in angstrom; got {self.voxel_size}")
 

@@ -50,8 +50,6 @@ class Optics:
                     f"{name} must have one value per optics group, {groups}; got {len(getattr(self, name))}"
                 )
         if any(not 0 <= item < groups for item in self.group):
-            raise ValueError(
-                f"group must number the optics groups 0 .. {groups - 1}; got {sorted(set(self.group))}"
-            )
+            raise ValueError(f"group must number the optics groups 0 .. {groups - 1}; got {sorted(set(self.group))}")
         if any(not voltage > 0 for voltage in self.voltage_kv):
             raise ValueError(f"voltage_kv must be positive, in kV; got {self.voltage_kv}")

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.model.model import Model
+from unpicked.model.placements import Stats
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
-Stats = dict[str, Any]  # of tensors
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,5 @@ def log_likelihood(data: Micrographs, model: Model, x: torch.Tensor) -> torch.Te
     It is built on the placement alone, so that the result of any estimator is judged by the same likelihood.
     """
     templates = model.templates(x)
-    rows = [
-        model.placement.log_likelihood(templates, model.view.log_weights, model.noise, image)
-        for image in data
-    ]
+    rows = [model.placement.log_likelihood(templates, model.view.log_weights, model.noise, image) for image in data]
     return torch.stack(rows)

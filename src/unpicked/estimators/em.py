@@ -33,6 +33,7 @@ class EM:
         estimate_density: estimate the covered fraction.
         tolerance: stop when a frozen pass raises the objective by less than this fraction of its size.
         solver_steps: conjugate-gradient steps of one M-step at most.
+        solver_tolerance: relative residual at which they end.
         precision: floating point type of the E-step; sums and the M-step are float64.
     """
 
@@ -42,15 +43,14 @@ class EM:
     estimate_density: bool = True
     tolerance: float = 1e-6
     solver_steps: int = 60
+    solver_tolerance: float = 1e-8
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1; got {self.iterations}")
         if not 0 <= self.frozen <= self.iterations:
-            raise ValueError(
-                f"frozen must lie between 0 and iterations, {self.iterations}; got {self.frozen}"
-            )
+            raise ValueError(f"frozen must lie between 0 and iterations, {self.iterations}; got {self.frozen}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must not be negative; got {self.tolerance}")
         if self.solver_steps < 1:
@@ -68,9 +68,7 @@ class EM:
             x = random_start(model, signal_power(data, model), seed).to(device)
         else:
             if tuple(start.shape) != (model.object.size,):
-                raise ValueError(
-                    f"start must hold {model.object.size} coefficients; got shape {tuple(start.shape)}"
-                )
+                raise ValueError(f"start must hold {model.object.size} coefficients; got shape {tuple(start.shape)}")
             x = start.detach().to(device, torch.float64).clone()
         state = {
             "step": torch.tensor(0),
@@ -97,17 +95,13 @@ class EM:
         total = model.placement.empty(templates)
         for _, image in batch:
             image = image.to(templates.device)
-            total = add(
-                total, model.placement.accumulate(templates, model.view.log_weights, model.noise, image)
-            )
+            total = add(total, model.placement.accumulate(templates, model.view.log_weights, model.noise, image))
         return total
 
     def update(self, model: Model, state: State, stats: Stats, prior: Prior) -> State:
         """M-step: x, then background, sigma and density, each maximising with what is already new."""
         if not float(stats["pixels"]) > 0:
-            raise ValueError(
-                "the data hold no window of the box's size; try a smaller box or a finer working voxel"
-            )
+            raise ValueError("the data hold no window of the box's size; try a smaller box or a finer working voxel")
         operator = model.view.operator(model.object, state["x"])
         variance = model.noise.sigma**2
         x = self._solve(model.object, operator, stats, variance, prior, state["x"])
@@ -159,6 +153,7 @@ class EM:
             lambda x: operator.backproject(weight * operator.project(x)) + variance * gradient(x),
             operator.backproject(stats["numerator"]),
             start,
+            tolerance=self.solver_tolerance,
             steps=self.solver_steps,
         )
 
@@ -180,9 +175,7 @@ def random_start(model: Model, power: float, seed: int) -> torch.Tensor:
     generator = seeding.generator(seed, "start")
     field = torch.randn(shape, generator=generator, dtype=torch.float64)
     radius = fourier.radius(shape)
-    smooth = torch.fft.ifftn(
-        torch.fft.fftn(field) * torch.exp(-0.5 * (radius / (shape[-1] / 5)).square())
-    ).real
+    smooth = torch.fft.ifftn(torch.fft.fftn(field) * torch.exp(-0.5 * (radius / (shape[-1] / 5)).square())).real
     smooth = smooth / smooth.std()
     envelope = torch.exp(-0.5 * (fourier.distances(shape) / (0.2 * shape[-1])).square())
     x = model.object.fit((1 + smooth) * envelope)

@@ -145,9 +145,7 @@ def transform(
     if mirrored:
         source = fourier.mirror(source, (0,))
     turn, move = rotation.detach().double().cpu(), shift.detach().double().cpu()
-    sampler: _Sampler = (
-        _Sinc(source) if len(source) <= EXACT_TRANSFORM else _Spline.of(source, order=5, gradient=False)
-    )
+    sampler: _Sampler = _Sinc(source) if len(source) <= EXACT_TRANSFORM else _Spline.of(source, order=5, gradient=False)
     sampled = sampler.values((_grid(len(source)).reshape(-1, 3) - move) @ turn)
     return (sampled.reshape(source.shape) + background).to(values)
 
@@ -249,9 +247,7 @@ def _search(moving: torch.Tensor, fixed: torch.Tensor) -> _Poses:
         kept.append(chosen)
         shifts.append(peak[chosen] / side)
     chosen = torch.cat(kept)
-    return _Poses(
-        rotations[chosen], torch.cat(shifts).double(), torch.zeros(len(chosen), dtype=torch.float64)
-    )
+    return _Poses(rotations[chosen], torch.cat(shifts).double(), torch.zeros(len(chosen), dtype=torch.float64))
 
 
 def _best_shift(
@@ -386,17 +382,13 @@ class _Stage:
         places = (self.points - moves[:, None]) @ turns
         return self.sampler.values(places.reshape(-1, 3)).reshape(places.shape[:2])
 
-    def _expand(
-        self, turns: torch.Tensor, moves: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _expand(self, turns: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Score (c,), its gradient (c, 6) and the Gauss-Newton curvature (c, 6, 6)."""
         results = [self._expand_one(turn, move) for turn, move in zip(turns, moves, strict=True)]
         score, slope, curvature = zip(*results, strict=True)
         return torch.stack(score), torch.stack(slope), torch.stack(curvature)
 
-    def _expand_one(
-        self, turn: torch.Tensor, move: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _expand_one(self, turn: torch.Tensor, move: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         arms = self.points - move
         values, gradient = self.sampler.values_and_gradient(arms @ turn)
         gradient = gradient @ turn.T  # R grad V, in the frame of the truth
@@ -548,9 +540,7 @@ def _hand_z(moving: torch.Tensor, fixed: torch.Tensor, poses: list[_Poses], best
     estimate = mask * _low_pass(fixed, size)
     estimate = estimate - mask * estimate.sum() / mask.sum()
     error = estimate - (estimate * templates[0]).sum() * templates[0]
-    power, difference = (
-        torch.fft.fftn(v, norm="ortho").abs().square() for v in (error, templates[0] - templates[1])
-    )
+    power, difference = (torch.fft.fftn(v, norm="ortho").abs().square() for v in (error, templates[0] - templates[1]))
     index = fourier.shells(mask.shape).flatten()
     shell = torch.bincount(index, power.flatten()) / torch.bincount(index).clamp_min(1)
     variance = (shell[index] * difference.flatten()).sum()
@@ -605,16 +595,12 @@ def _check_values(name: str, values: torch.Tensor, *, constant: bool = False) ->
     if values.is_complex():
         raise TypeError(f"{name} must be a real map; got {values.dtype}; try values.real")
     if values.dim() != 3 or len(set(values.shape)) != 1 or values.shape[0] < 4:
-        raise ValueError(
-            f"{name} must be a cube of at least 4 voxels an edge; got shape {tuple(values.shape)}"
-        )
+        raise ValueError(f"{name} must be a cube of at least 4 voxels an edge; got shape {tuple(values.shape)}")
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite; found {bad} NaN or infinite voxels; repair the map first")
     if not constant and not bool(values.amax() > values.amin()):
-        raise ValueError(
-            f"{name} must hold a structure; found {float(values.amin()):g} in every voxel; check the file"
-        )
+        raise ValueError(f"{name} must hold a structure; found {float(values.amin()):g} in every voxel; check the file")
 
 
 def _check_pose(turn: torch.Tensor, shift: torch.Tensor) -> None:
@@ -626,6 +612,4 @@ def _check_pose(turn: torch.Tensor, shift: torch.Tensor) -> None:
     matrix = turn.detach().double().cpu()
     eye = torch.eye(3, dtype=torch.float64)
     if not bool(((matrix @ matrix.T - eye).abs() < 1e-4).all()) or float(torch.linalg.det(matrix)) < 0:
-        raise ValueError(
-            "rotation must be orthogonal with determinant +1; for a mirror image set mirrored=True"
-        )
+        raise ValueError("rotation must be orthogonal with determinant +1; for a mirror image set mirrored=True")

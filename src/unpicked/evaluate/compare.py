@@ -139,10 +139,6 @@ def _without_background(values: torch.Tensor) -> torch.Tensor:
 
 def _check_symmetry(symmetry: str) -> None:
     if not isinstance(symmetry, str):
-        raise TypeError(
-            f'symmetry must be a string such as "C1", "C4" or "D2"; got {type(symmetry).__name__}'
-        )
+        raise TypeError(f'symmetry must be a string such as "C1", "C4" or "D2"; got {type(symmetry).__name__}')
     if not re.fullmatch(r"[CD][1-9][0-9]*", symmetry):
-        raise ValueError(
-            f'symmetry must be "Cn" or "Dn" with n >= 1; got {symmetry!r}; try "C1", "C4" or "D2"'
-        )
+        raise ValueError(f'symmetry must be "Cn" or "Dn" with n >= 1; got {symmetry!r}; try "C1", "C4" or "D2"')

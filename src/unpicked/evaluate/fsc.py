@@ -27,9 +27,7 @@ class Resolution:
     at_nyquist: bool
 
 
-def fsc(
-    first: Float[torch.Tensor, "n n n"], second: Float[torch.Tensor, "n n n"]
-) -> Float[torch.Tensor, " shells"]:
+def fsc(first: Float[torch.Tensor, "n n n"], second: Float[torch.Tensor, "n n n"]) -> Float[torch.Tensor, " shells"]:
     """Fourier shell correlation Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2) of two maps on one grid.
 
     Shell k holds the coefficients with round(|q|) = k; k = 0 .. (N - 1) // 2 (van Heel & Schatz 2005, without
@@ -92,18 +90,14 @@ def fsc_error(
         ValueError: if the lengths differ or a count is not positive.
     """
     if curve.shape != counts.shape:
-        raise ValueError(
-            f"counts must have one number per shell; got {tuple(counts.shape)} for {tuple(curve.shape)}"
-        )
+        raise ValueError(f"counts must have one number per shell; got {tuple(counts.shape)} for {tuple(curve.shape)}")
     if not bool((counts > 0).all()):
         smallest = float(counts.min())
         raise ValueError(f"counts must be positive; the smallest is {smallest:g}; try shell_counts(box)")
     return (1 - curve.double().square()) / counts.double().sqrt()
 
 
-def resolution(
-    curve: Float[torch.Tensor, " shells"], voxel_size: float, box: int, threshold: float
-) -> Resolution:
+def resolution(curve: Float[torch.Tensor, " shells"], voxel_size: float, box: int, threshold: float) -> Resolution:
     """Resolution N a / k at the first downward crossing of a threshold, linear between shells.
 
     Use 0.5 against a known truth and 0.143 between independent halves (Rosenthal & Henderson 2003).

@@ -125,9 +125,7 @@ def _parse(path: Path, packed: Compression, head: bytes) -> Header:
     floats = np.frombuffer(head, order + "f4").tolist()
     columns, rows, sections, mode = ints[:4]
     if mode in REFUSED:
-        raise ValueError(
-            f"{path} has mode {mode} ({REFUSED[mode]}); expected one of {_modes()}; convert it first"
-        )
+        raise ValueError(f"{path} has mode {mode} ({REFUSED[mode]}); expected one of {_modes()}; convert it first")
     notes = []
     if head[208:211] != b"MAP":
         notes.append(f"{path}: the header has no MAP id; read as MRC because its sizes fit")

@@ -38,9 +38,7 @@ def read_map(path: Path | str, *, voxel_size: float | None = None) -> Map:
     """
     header = read_header(path)
     if len(set(header.shape)) != 1 or header.space_group >= 401:
-        raise ValueError(
-            f"{path} holds {header.kind}; expected a cubic map (d x d x d); crop or pad it to a cube"
-        )
+        raise ValueError(f"{path} holds {header.kind}; expected a cubic map (d x d x d); crop or pad it to a cube")
     if header.space_group == 0 and header.path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2")):
         raise ValueError(f"{path} holds an image stack ({by(header.shape)}); expected a map")
     if voxel_size is None:
@@ -358,9 +356,7 @@ def _column(name: str, table: Table, groups: Table | None, rows: Sequence[int]) 
     return None
 
 
-def _star_pixel_size(
-    path: Path, table: Table, groups: Table | None, rows: Sequence[int]
-) -> tuple[float, str] | None:
+def _star_pixel_size(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[float, str] | None:
     """The pixel size that the STAR file states, and the column that states it."""
     for name in ("rlnMicrographPixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnImagePixelSize",
                  "rlnMicrographOriginalPixelSize"):  # fmt: skip

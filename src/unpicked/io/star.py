@@ -220,9 +220,7 @@ def write_particles_star(
     """
     count = len(micrographs)
     if tuple(coordinates.shape) != (count, 2):
-        raise ValueError(
-            f"coordinates must be ({count}, 2), x and y per name; got {tuple(coordinates.shape)}"
-        )
+        raise ValueError(f"coordinates must be ({count}, 2), x and y per name; got {tuple(coordinates.shape)}")
     if tuple(rotations.shape) != (count, 3, 3):
         raise ValueError(f"rotations must be ({count}, 3, 3); got {tuple(rotations.shape)}")
     if count == 0:
@@ -278,9 +276,7 @@ def _table(path: Path, name: str, items: Sequence[Any]) -> Table:
     where = f"{path}, data_{name}"
     loops = [item for item in items if item.loop is not None]
     if loops and len(items) > 1:
-        raise ValueError(
-            f"{where}: {len(items)} tables in one block (line {items[1].line_number}); expected one"
-        )
+        raise ValueError(f"{where}: {len(items)} tables in one block (line {items[1].line_number}); expected one")
     columns: list[tuple[str, ...]]
     if not loops:
         tags = [item.pair[0] for item in items]
@@ -289,9 +285,7 @@ def _table(path: Path, name: str, items: Sequence[Any]) -> Table:
         loop, line = loops[0].loop, loops[0].line_number
         tags = list(loop.tags)
         if not loop.values:
-            raise ValueError(
-                f"{path}: the loop of data_{name} at line {line} has no rows; expected at least one"
-            )
+            raise ValueError(f"{path}: the loop of data_{name} at line {line} has no rows; expected at least one")
         values = [_text(value) for value in loop.values]
         columns = [tuple(values[k :: len(tags)]) for k in range(len(tags))]
     return Table(tuple(tag.removeprefix("_") for tag in tags), tuple(columns), where)

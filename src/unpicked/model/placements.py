@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from unpicked._lazy import torch
 from unpicked.model.noise import White
@@ -19,7 +19,7 @@ from unpicked.objects.base import Object
 from unpicked.ops import correlate, shift
 from unpicked.ops.window import tile
 
-Stats = dict[str, torch.Tensor]
+Stats = dict[str, Any]  # of tensors; Any because torch is imported late
 
 
 class Placement(Protocol):
@@ -172,9 +172,7 @@ def _reach(side: int, length: int) -> float:
 class _Patchwise:
     """The E-step of windows of one size against one set of templates: what is prepared once, and the two passes."""
 
-    def __init__(
-        self, placement: Anywhere, templates: torch.Tensor, log_weights: torch.Tensor, noise: White
-    ) -> None:
+    def __init__(self, placement: Anywhere, templates: torch.Tensor, log_weights: torch.Tensor, noise: White) -> None:
         self.length = int(templates.shape[-1])
         self.side = placement.likelihood.window(self.length)[0]
         self.offsets = self.side + self.length - 1
@@ -185,11 +183,13 @@ class _Patchwise:
         self.fft = correlate.fast_size(self.offsets)
         self.spectra = correlate.template_spectra(templates / self.variance, self.fft)
         norms = correlate.overlap_norms(templates.double(), self.side).to(templates)
-        padded = torch.nn.functional.pad(norms / (-2 * self.variance), (0, self.fft - self.offsets) * 2)
-        self.bias = torch.fft.rfft2(padded)
+        # -|t|^2 / (2 sigma^2), and no probability for the offsets that exist only to fill the FFT
+        self.bias = torch.nn.functional.pad(
+            norms / (-2 * self.variance), (0, self.fft - self.offsets) * 2, value=-math.inf
+        )
         self.views = len(templates)
         # what is left out of the sums over views and shifts, as a logarithm: below rounding
-        self.negligible = -42.0 if templates.dtype == torch.float64 else -22.0
+        self.negligible = -42.0 if templates.dtype == torch.float64 else -18.0
         # scores of so many (window, view) pairs are held at once: within the cache of a CPU, enough to fill a GPU
         pairs = max(1, (1 << 19 if templates.device.type == "cpu" else 1 << 27) // self.fft**2)
         self.rows = min(64 if templates.device.type == "cpu" else 4096, pairs)
@@ -199,7 +199,8 @@ class _Patchwise:
         """Add the statistics of ``(n, B, B)`` windows."""
         spectra = correlate.window_spectra(windows, self.fft)
         per_view = torch.cat(
-            [self._scores(spectra[:, None], part).logsumexp((-2, -1)) for part in self._columns()], 1
+            [correlate.log_sum_exp(self._scores(spectra[:, None], part).flatten(-2)) for part in self._columns()],
+            1,
         )
         per_view = per_view + self.log_views
         evidence = torch.logaddexp(
@@ -212,9 +213,7 @@ class _Patchwise:
         stats["pixels"] += pixels
         stats["windows"] += len(windows)
         stats["log_likelihood"] += (
-            evidence.double().sum()
-            - squares / (2 * self.variance)
-            - pixels / 2 * math.log(2 * math.pi * self.variance)
+            evidence.double().sum() - squares / (2 * self.variance) - pixels / 2 * math.log(2 * math.pi * self.variance)
         )
         if not bool(torch.isfinite(stats["log_likelihood"])):
             raise FloatingPointError(
@@ -226,29 +225,25 @@ class _Patchwise:
 
     def _scores(self, spectra: torch.Tensor, part: slice | torch.Tensor) -> torch.Tensor:
         """Log-likelihood ratios (y . t - |t|^2 / 2) / sigma^2 against an empty window, per offset."""
-        product = torch.addcmul(self.bias[part], spectra, self.spectra[part])
-        return torch.fft.irfft2(product, s=(self.fft, self.fft))[..., : self.offsets, : self.offsets]
+        scores = torch.fft.irfft2(spectra * self.spectra[part], s=(self.fft, self.fft))
+        return scores.add_(self.bias[part])
 
     def _columns(self) -> Iterator[slice]:
         for first in range(0, self.views, self.columns):
             yield slice(first, min(first + self.columns, self.views))
 
-    def _gather(
-        self, stats: Stats, spectra: torch.Tensor, share: torch.Tensor, evidence: torch.Tensor
-    ) -> None:
+    def _gather(self, stats: Stats, spectra: torch.Tensor, share: torch.Tensor, evidence: torch.Tensor) -> None:
         """Second pass, over the pairs of window and view that share the posterior."""
         rows, views = (share > self.negligible).nonzero(as_tuple=True)
         products = spectra.new_zeros((self.views, *spectra.shape[1:]))
-        counts = evidence.new_zeros((self.views, self.offsets, self.offsets))
-        for row, view in zip(
-            rows.split(self.rows * self.columns), views.split(self.rows * self.columns), strict=True
-        ):
-            posterior = (
-                self._scores(spectra[row], view) + (self.log_views[view] - evidence[row])[:, None, None]
-            ).exp()
+        counts = evidence.new_zeros((self.views, self.fft, self.fft))
+        pairs = self.rows * self.columns
+        for row, view in zip(rows.split(pairs), views.split(pairs), strict=True):
+            scores = self._scores(spectra[row], view)
+            posterior = correlate.exp_(scores.add_((self.log_views[view] - evidence[row])[:, None, None]))
             counts.index_add_(0, view, posterior)
-            weights = torch.fft.rfft2(posterior, s=(self.fft, self.fft)).conj()
-            products.index_add_(0, view, spectra[row] * weights)
+            products.index_add_(0, view, torch.fft.rfft2(posterior).conj_physical_().mul_(spectra[row]))
+        counts = counts[:, : self.offsets, : self.offsets]
         stats["numerator"] += correlate.gathered_windows(products, self.fft, self.length)
         stats["weight"] += correlate.fold(counts.double(), self.side, self.length)
         stats["views"] += counts.double().sum((-2, -1))

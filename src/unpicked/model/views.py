@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from unpicked._lazy import torch
-from unpicked.objects.base import Object, Projector, Volume
+from unpicked.objects.base import Projector, Volume
 
 _CHUNK = 512  # views whose slices are planned together
 
@@ -22,10 +22,10 @@ class View(Protocol):
     def log_weights(self) -> torch.Tensor:
         """``(k,)`` logarithms of the views' probabilities."""
 
-    def image_shape(self, object: Object) -> tuple[int, ...]:
-        """Shape of one template."""
+    def image_shape(self, object: Any) -> tuple[int, ...]:
+        """Shape of one template; each view says which kind of object it needs."""
 
-    def operator(self, object: Object, like: torch.Tensor) -> Projector:
+    def operator(self, object: Any, like: torch.Tensor) -> Projector:
         """Coefficients to all templates ``(k, *image_shape)``, with its adjoint, in the dtype of ``like``."""
 
     def turned(self, rotation: torch.Tensor) -> View:
@@ -48,9 +48,7 @@ class Projection:
             raise ValueError(f"rotations must be (k, 3, 3) with k >= 1; got {tuple(r.shape)}")
         error = float((r @ r.mT - torch.eye(3, dtype=r.dtype, device=r.device)).abs().max())
         if not error < 1e-4:
-            raise ValueError(
-                f"rotations must be orthogonal matrices; R R^T misses the identity by {error:.2g}"
-            )
+            raise ValueError(f"rotations must be orthogonal matrices; R R^T misses the identity by {error:.2g}")
 
     def __len__(self) -> int:
         return int(self.rotations.shape[0])
@@ -58,9 +56,7 @@ class Projection:
     @cached_property
     def log_weights(self) -> torch.Tensor:
         """``(k,)``: -log k each."""
-        return torch.full(
-            (len(self),), -math.log(len(self)), dtype=torch.float64, device=self.rotations.device
-        )
+        return torch.full((len(self),), -math.log(len(self)), dtype=torch.float64, device=self.rotations.device)
 
     def turned(self, rotation: torch.Tensor) -> Projection:
         """The same views of the object turned by ``rotation``, ``(3, 3)``."""
@@ -77,8 +73,7 @@ class Projection:
     def operator(self, object: Volume, like: torch.Tensor) -> Projector:
         """All views as one linear operator, in the dtype and on the device of ``like``."""
         parts = [
-            object.projector(self.rotations[first : first + _CHUNK].to(like))
-            for first in range(0, len(self), _CHUNK)
+            object.projector(self.rotations[first : first + _CHUNK].to(like)) for first in range(0, len(self), _CHUNK)
         ]
         if len(parts) == 1:
             return parts[0]
@@ -88,8 +83,6 @@ class Projection:
 
         def backproject(images: torch.Tensor) -> torch.Tensor:
             pieces = images.split(_CHUNK, dim=-3)
-            return torch.stack(
-                [part.backproject(piece) for part, piece in zip(parts, pieces, strict=True)]
-            ).sum(0)
+            return torch.stack([part.backproject(piece) for part, piece in zip(parts, pieces, strict=True)]).sum(0)
 
         return Projector(project, backproject)

@@ -59,9 +59,7 @@ class Ball:
     @property
     def size(self) -> int:
         """Number of coefficients."""
-        return sum(
-            (2 * degree + 1) * count for degree, count in enumerate(radial_counts(self.box, self.lmax))
-        )
+        return sum((2 * degree + 1) * count for degree, count in enumerate(radial_counts(self.box, self.lmax)))
 
     @property
     def index(self) -> Int[torch.Tensor, "n 3"]:
@@ -218,9 +216,7 @@ class Ball:
 
     def _check(self, x: torch.Tensor) -> None:
         if x.shape[-1:] != (self.size,):
-            raise ValueError(
-                f"x must have {self.size} coefficients on its last axis; got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"x must have {self.size} coefficients on its last axis; got shape {tuple(x.shape)}")
 
     def _check_rotations(self, rotations: torch.Tensor) -> None:
         if rotations.dim() != 3 or rotations.shape[-2:] != (3, 3):
@@ -284,9 +280,7 @@ def _basis(box: int, lmax: int, points: torch.Tensor) -> torch.Tensor:
     harmonics = special.spherical_harmonics(lmax, _directions(points, radius)).mT
     out = []
     for degree, (zeros, slope, norm) in enumerate(_radial(box, lmax)):
-        f = _lommel(degree, zeros, slope, 2 * math.pi * _CUTOFF * unique) * (
-            4 * math.pi * _CUTOFF**3 * norm[:, None]
-        )
+        f = _lommel(degree, zeros, slope, 2 * math.pi * _CUTOFF * unique) * (4 * math.pi * _CUTOFF**3 * norm[:, None])
         f = f[:, inverse]
         out.append((f[:, None] * harmonics[None, degree**2 : (degree + 1) ** 2]).flatten(0, 1))
     return torch.cat(out)

@@ -35,9 +35,7 @@ class Gaussians:
         if tuple(self.sigmas.shape) != (count,):
             raise ValueError(f"sigmas must be ({count},), one per position; got {tuple(self.sigmas.shape)}")
         if not bool((self.sigmas > 0).all()):
-            raise ValueError(
-                f"sigmas must be positive, in voxels; got a smallest value of {float(self.sigmas.min())}"
-            )
+            raise ValueError(f"sigmas must be positive, in voxels; got a smallest value of {float(self.sigmas.min())}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,11 +91,8 @@ class Gaussians:
         """Unit-integral 1-D Gaussians on the grid per coordinate: each ``(..., box, n)``."""
         grid = (torch.arange(self.box, device=like.device) - self.box // 2).to(like)
         width = self.sigmas.to(like)
-        coordinates = (
-            positions.unbind(-1) if positions.shape[-1] == 3 and positions.dim() == 2 else positions.unbind(0)
-        )
+        coordinates = positions.unbind(-1) if positions.shape[-1] == 3 and positions.dim() == 2 else positions.unbind(0)
         return tuple(
-            (-0.5 * ((grid[:, None] - c[..., None, :]) / width).square()).exp()
-            / (width * math.sqrt(2 * math.pi))
+            (-0.5 * ((grid[:, None] - c[..., None, :]) / width).square()).exp() / (width * math.sqrt(2 * math.pi))
             for c in coordinates
         )

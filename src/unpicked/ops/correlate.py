@@ -81,9 +81,23 @@ def fold(weights: Float[torch.Tensor, "k s s"], side: int, length: int) -> Float
     return rows[:, :, first + side] - rows[:, :, first]
 
 
-def gathered_windows(
-    products: Complex[torch.Tensor, "k f g"], size: int, length: int
-) -> Float[torch.Tensor, "k l l"]:
+def gathered_windows(products: Complex[torch.Tensor, "k f g"], size: int, length: int) -> Float[torch.Tensor, "k l l"]:
     """From sums of (window spectrum x conjugate weight spectrum) to the weighted sums of windows, per template."""
     full = torch.fft.irfft2(products, s=(size, size))
     return full.roll((length - 1, length - 1), (-2, -1))[..., :length, :length]
+
+
+def log_sum_exp(scores: Float[torch.Tensor, "*b n"]) -> Float[torch.Tensor, "*b"]:
+    """Logarithm of the sum of exponentials over the last axis; without gradient the scores are overwritten."""
+    if scores.requires_grad:
+        return torch.logsumexp(scores, -1)
+    top = scores.amax(-1, keepdim=True)
+    return exp_(scores.sub_(top)).sum(-1).log_().add_(top.squeeze(-1))
+
+
+def exp_(logarithms: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b"]:
+    """Exponential in place, where e^-80 stands for everything smaller.
+
+    Below -87 float32 results are subnormal, which costs a CPU thirty times the time; 1e-35 is lost in any sum here.
+    """
+    return logarithms.clamp_(min=-80).exp_()

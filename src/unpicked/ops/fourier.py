@@ -75,9 +75,7 @@ def distances(shape: Sequence[int], *, device: torch.device | None = None) -> Fl
     return total.sqrt()
 
 
-def resize_image(
-    image: Float[torch.Tensor, "*b h w"], size: tuple[int, int]
-) -> Float[torch.Tensor, "*b y x"]:
+def resize_image(image: Float[torch.Tensor, "*b h w"], size: tuple[int, int]) -> Float[torch.Tensor, "*b y x"]:
     """Fourier crop or pad of images to another size at the same field of view.
 
     The coefficients stay what they are, so the variance of white noise per pixel does not change and grey values
@@ -122,9 +120,7 @@ def resize_volume(volume: Float[torch.Tensor, "*b d d d"], size: int) -> Float[t
     return ifft3(out)
 
 
-def drop_nyquist(
-    coefficients: Complex[torch.Tensor, "*b"], dims: Sequence[int]
-) -> Complex[torch.Tensor, "*b"]:
+def drop_nyquist(coefficients: Complex[torch.Tensor, "*b"], dims: Sequence[int]) -> Complex[torch.Tensor, "*b"]:
     """Zero the unpaired Nyquist planes of even axes (DC-first): they carry no usable phase."""
     out = coefficients.clone()
     for dim in dims:

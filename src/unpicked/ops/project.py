@@ -57,8 +57,7 @@ def plan_slices(rotations: Float[torch.Tensor, "k 3 3"], box: int, pad: int = 2)
     qy = fourier.frequencies(box, device=device)
     qx = torch.arange(box // 2 + 1, device=device)
     points = (
-        qx[:, None].to(dtype) * rotations[:, None, None, 0]
-        + qy[:, None, None].to(dtype) * rotations[:, None, None, 1]
+        qx[:, None].to(dtype) * rotations[:, None, None, 0] + qy[:, None, None].to(dtype) * rotations[:, None, None, 1]
     )
     points = (points * pad).reshape(-1, 3)
     usable = (2 * qy.abs() < box)[:, None] & (2 * qx < box)[None, :]
@@ -94,7 +93,7 @@ def project(volume: Float[torch.Tensor, "*b n n n"], plan: SlicePlan) -> Float[t
 
 
 def backproject(images: Float[torch.Tensor, "*b k n n"], plan: SlicePlan) -> Float[torch.Tensor, "*b n n n"]:
-    """Exact adjoint of :func:`project`: <project(V), Y> = <V, backproject(Y)>.
+    """Sum images back into a volume: the exact adjoint of :func:`project`.
 
     Args:
         images: ``(..., k, N, N)``, one per planned rotation.
@@ -114,9 +113,7 @@ def backproject(images: Float[torch.Tensor, "*b k n n"], plan: SlicePlan) -> Flo
     for index, weight in _taps(plan):
         flat.index_add_(-1, index, values * weight)
     spectrum = flat.reshape(*batch, size, size, size)
-    padded = torch.fft.fftshift(torch.fft.ifftn(spectrum, dim=(-3, -2, -1)).real, dim=(-3, -2, -1)) * (
-        size**3 / n
-    )
+    padded = torch.fft.fftshift(torch.fft.ifftn(spectrum, dim=(-3, -2, -1)).real, dim=(-3, -2, -1)) * (size**3 / n)
     return crop_or_pad(padded, (n, n, n))
 
 

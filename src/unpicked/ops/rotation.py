@@ -38,9 +38,7 @@ def matrix_to_euler(rotations: Float[torch.Tensor, "*b 3 3"]) -> Float[torch.Ten
     sine = torch.hypot(r[..., 2, 0], r[..., 2, 1])
     tilt = torch.atan2(sine, r[..., 2, 2])
     rot = torch.atan2(r[..., 2, 1], r[..., 2, 0])
-    rot = torch.where(
-        sine > 4 * torch.finfo(r.dtype).eps, rot, torch.zeros_like(rot)
-    )  # else a pole, to rounding
+    rot = torch.where(sine > 4 * torch.finfo(r.dtype).eps, rot, torch.zeros_like(rot))  # else a pole, to rounding
     total = torch.atan2(r[..., 0, 1] - r[..., 1, 0], r[..., 0, 0] + r[..., 1, 1])
     difference = torch.atan2(r[..., 0, 1] + r[..., 1, 0], r[..., 1, 1] - r[..., 0, 0])
     psi = torch.where(r[..., 2, 2] >= 0, total - rot, difference + rot)
@@ -97,9 +95,7 @@ def exp_map(vectors: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b 3 3
     second = torch.where(small, 0.5 - square / 24, 2 * (angle / 2).sin().square() / safe)
     x, y, z = vectors.unbind(-1)
     o = torch.zeros_like(x)
-    cross = torch.stack(
-        [torch.stack([o, -z, y], -1), torch.stack([z, o, -x], -1), torch.stack([-y, x, o], -1)], -2
-    )
+    cross = torch.stack([torch.stack([o, -z, y], -1), torch.stack([z, o, -x], -1), torch.stack([-y, x, o], -1)], -2)
     eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
     return eye + first * cross + second * (cross @ cross)
 
@@ -134,9 +130,7 @@ def super_fibonacci(count: int) -> Float[torch.Tensor, "n 3 3"]:
     s = torch.arange(count, dtype=torch.float64) + 0.5
     alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
     inner, outer = (s / count).sqrt(), (1 - s / count).sqrt()
-    quaternions = torch.stack(
-        [inner * alpha.sin(), inner * alpha.cos(), outer * beta.sin(), outer * beta.cos()], -1
-    )
+    quaternions = torch.stack([inner * alpha.sin(), inner * alpha.cos(), outer * beta.sin(), outer * beta.cos()], -1)
     return quaternion_to_matrix(quaternions)
 
 
@@ -144,7 +138,7 @@ def so3_grid(angle: float) -> Float[torch.Tensor, "n 3 3"]:
     """Super-Fibonacci grid of about 8 pi^2 / angle^3 rotations: neighbours about ``angle`` degrees apart.
 
     Args:
-        angle: angular step in degrees, 1 to 180; 15 gives 4,401 rotations, 30 gives 550, 53 gives 100.
+        angle: angular step in degrees, 1 to 180; 15 gives 4,400 rotations, 30 gives 550, 53 gives 100.
 
     Raises:
         ValueError: for an angle outside this range.

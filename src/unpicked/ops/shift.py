@@ -34,9 +34,7 @@ def shift_volume(
 
 def _shift(values: torch.Tensor, shifts: torch.Tensor, rank: int) -> torch.Tensor:
     if shifts.shape[-1:] != (rank,):
-        raise ValueError(
-            f"shifts must have shape (..., {rank}), {'x y z'[: 2 * rank - 1]}; got {tuple(shifts.shape)}"
-        )
+        raise ValueError(f"shifts must have shape (..., {rank}), {'x y z'[: 2 * rank - 1]}; got {tuple(shifts.shape)}")
     dims = tuple(range(-rank, 0))
     spectrum = fourier.drop_nyquist(torch.fft.fftn(values, dim=dims), dims)
     for axis, dim in enumerate(dims):
@@ -44,7 +42,5 @@ def _shift(values: torch.Tensor, shifts: torch.Tensor, rank: int) -> torch.Tenso
         q = fourier.frequencies(length, device=values.device).to(values.dtype)
         angle = -2 * torch.pi / length * shifts[..., rank - 1 - axis, None] * q
         ramp = torch.polar(torch.ones_like(angle), angle).to(spectrum)
-        spectrum = spectrum * ramp.reshape(
-            *ramp.shape[:-1], *((1,) * axis), length, *((1,) * (rank - 1 - axis))
-        )
+        spectrum = spectrum * ramp.reshape(*ramp.shape[:-1], *((1,) * axis), length, *((1,) * (rank - 1 - axis)))
     return torch.fft.ifftn(spectrum, dim=dims).real

@@ -105,9 +105,7 @@ def spherical_harmonics(lmax: int, vectors: Float[torch.Tensor, "*b 3"]) -> Floa
         sines.append(x * s + y * c)
     cos, sin = torch.stack(cosines, -1), torch.stack(sines, -1)
     z = z[..., None]
-    diagonal = math.sqrt(
-        1 / (4 * math.pi)
-    )  # P_mm without sin^m; the m = 0 column lacks the sqrt(2) of the others
+    diagonal = math.sqrt(1 / (4 * math.pi))  # P_mm without sin^m; the m = 0 column lacks the sqrt(2) of the others
     polar = [torch.full_like(z, diagonal)]
     out = [polar[0]]
     for degree in range(1, lmax + 1):
@@ -216,14 +214,10 @@ def quarter_turns(lmax: int) -> tuple[Float[torch.Tensor, "_ _"], ...]:
     steps = 2 * lmax + 2
     phi = torch.arange(steps, dtype=torch.float64) * (2 * math.pi / steps)
     sine = (1 - nodes**2).sqrt()[:, None]
-    points = torch.stack([sine * phi.cos(), sine * phi.sin(), nodes[:, None].expand(-1, steps)], -1).reshape(
-        -1, 3
-    )
+    points = torch.stack([sine * phi.cos(), sine * phi.sin(), nodes[:, None].expand(-1, steps)], -1).reshape(-1, 3)
     x, y, z = points.unbind(-1)
     turned = spherical_harmonics(lmax, torch.stack([x, z, -y], -1))
-    weighted = (
-        spherical_harmonics(lmax, points) * (weights * 2 * math.pi / steps).repeat_interleave(steps)[:, None]
-    )
+    weighted = spherical_harmonics(lmax, points) * (weights * 2 * math.pi / steps).repeat_interleave(steps)[:, None]
     blocks = [slice(n * n, (n + 1) ** 2) for n in range(lmax + 1)]
     return tuple(turned[:, b].mT @ weighted[:, b] for b in blocks)
 

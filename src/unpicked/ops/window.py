@@ -52,7 +52,7 @@ def tile(image: Float[torch.Tensor, "h w"], side: int, stride: int) -> Float[tor
 def soft_ball(
     shape: Sequence[int], radius: float, edge: float, *, device: torch.device | None = None
 ) -> Float[torch.Tensor, "*shape"]:
-    """Mask that is 1 within ``radius`` pixels of the centre and falls to 0 by a cosine over ``edge`` pixels, float64."""
+    """Mask: 1 within ``radius`` pixels of the centre, falling to 0 by a cosine over ``edge`` pixels; float64."""
     distance = fourier.distances(shape, device=device)
     if edge <= 0:
         return (distance <= radius).double()

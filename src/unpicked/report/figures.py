@@ -52,9 +52,7 @@ _STYLE = {
     "lines.solid_joinstyle": "round",
     "axes.formatter.useoffset": False,
 }
-_NICE = tuple(
-    map(float, "500 300 200 150 100 80 60 50 40 30 25 20 16 14 12 10 9 8 7 6 5 4.5 4 3.5 3 2.5 2".split())
-)
+_NICE = tuple(map(float, "500 300 200 150 100 80 60 50 40 30 25 20 16 14 12 10 9 8 7 6 5 4.5 4 3.5 3 2.5 2".split()))
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,7 @@ def fsc_curve(
         axes.axhline(0, color=_MUTED, linewidth=0.8)
         for level, angstrom in crossings:
             axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate(
-                f"{level:g}", (nyquist, level), (-2, 3), textcoords="offset points", ha="right", color=_MUTED
-            )
+            axes.annotate(f"{level:g}", (nyquist, level), (-2, 3), textcoords="offset points", ha="right", color=_MUTED)
             if angstrom is not None and 1 / angstrom < nyquist * (1 - 1e-6):
                 axes.plot([1 / angstrom] * 2, [min(0, float(y.min())), level], color=_SECOND, linewidth=1)
                 axes.plot([1 / angstrom], [level], "o", color=_SECOND, markersize=4.5)
@@ -144,13 +140,24 @@ def fsc_curve(
     return _svg("fsc", draw, size=(4.6, 3.3))
 
 
-def convergence(name: str, runs: Mapping[str, Rows], kept: str) -> str:
-    """One figure of the history against the pass, for every run; the kept start and the moves stand out.
+def stage(run: str) -> int:
+    """Number of the stage in the name of a run, as in "stage-1 start-0"; 0 where there is none."""
+    found = re.match(r"stage-(\d+) ", run)
+    return int(found[1]) if found else 0
+
+
+def moved(run: str) -> bool:
+    """Whether the name of a run is that of a recentre move, as in "stage-1 move-0"."""
+    return run.split()[-1].startswith("move")
+
+
+def convergence(name: str, runs: Mapping[str, Rows], kept: Sequence[str]) -> str:
+    """One figure of the history against the pass, for every run; the kept starts and the moves stand out.
 
     Args:
         name: column of the history; "objective" is drawn as the distance below the best pass.
         runs: rows of the history by the name of the run.
-        kept: name of the start that was kept.
+        kept: names of the starts that were kept, one per stage.
     """
     best = best_objective(runs)
 
@@ -160,13 +167,14 @@ def convergence(name: str, runs: Mapping[str, Rows], kept: str) -> str:
 
     def draw(axes: Any) -> None:
         last = max((row["step"] for rows in runs.values() for row in rows), default=1)
-        held = [row["step"] for row in runs.get(kept, ()) if row.get("frozen") == 1]
-        if held:
-            axes.axvspan(min(held) + 0.5, last + 1.5, color=_BAND, alpha=0.5, linewidth=0)
+        for step in sorted({row["step"] for rows in runs.values() for row in rows if row.get("frozen") == 1}):
+            axes.axvspan(step + 0.5, step + 1.5, color=_BAND, alpha=0.5, linewidth=0)
+        for run in kept[1:]:
+            axes.axvline(runs[run][0]["step"] + 0.5, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for run, rows in sorted(runs.items(), key=lambda item: _rank(item[0], kept)):
             colour, width = (_MUTED, 1.0) if _rank(run, kept) == 0 else (_FIRST, 2.0)
-            colour = _SECOND if run.startswith("move") else colour
-            mark = "o" if len(rows) == 1 or run.startswith("move") else None
+            colour = _SECOND if moved(run) else colour
+            mark = "o" if len(rows) == 1 or moved(run) else None
             axes.plot(
                 [row["step"] + 1 for row in rows],
                 [value(row) for row in rows],
@@ -221,8 +229,7 @@ def _png(grey: NDArray[np.uint8]) -> bytes:
         (b"IEND", b""),
     )
     chunks = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -263,8 +270,8 @@ def _resolution_ticks(nyquist: float) -> list[float]:
     return chosen
 
 
-def _rank(run: str, kept: str) -> int:
-    return 2 if run.startswith("move") else int(run == kept)
+def _rank(run: str, kept: Sequence[str]) -> int:
+    return 2 if moved(run) else int(run in kept)
 
 
 def _power(value: float) -> str:

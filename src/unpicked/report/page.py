@@ -134,12 +134,12 @@ def render(
         bar=f"{bar:g} Å",
         percent=f"{percent:.2f}",
         fsc=_fsc(truth) if truth else None,
-        truth=truth.comparison if truth else None,
+        truth_notes=[_sentence(text) for text in truth.comparison.notes] if truth else (),
         truth_figures=_truth_figures(truth) if truth else (),
         curves=_curves(runs, kept),
-        kept=kept if len([run for run in runs if run.startswith("start")]) > 1 else "",
-        starts=len([run for run in runs if run.startswith("start")]),
-        moved=any(run.startswith("move") for run in runs),
+        kept=kept[0].split()[-1] if kept else "",
+        starts=_starts(runs),
+        moved=any(figures.moved(run) for run in runs),
         passes=_passes(runs, kept),
         data=_data(result),
         notes=[_sentence(text) for text in _notes(result) + list(notes)],
@@ -168,7 +168,7 @@ def key_figures(result: Mapping[str, Any], volume: Map, truth: Truth | None) -> 
         note = "share of the area that copies of the box cover"
         out.append(Figure("density", f"{100 * density:#.3g} %", note))
     if sigma is not None:
-        note = "per pixel, in grey values of the prepared micrographs"
+        note = "per working pixel, in the grey values of the files"
         out.append(Figure("noise, σ", _number(sigma, 4), note))
     if truth is not None:
         c = truth.comparison
@@ -198,20 +198,27 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> Runs:
-    """Rows of numbers by run, in the order of the file; an empty or foreign cell becomes NaN."""
+    """Rows of numbers by run, in the order of the file; an empty or foreign cell becomes NaN.
+
+    A run may be called "stage-1 start-0": its passes are then counted on from the last one of the stage before.
+    """
     runs: Runs = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         absent = {"run", "step"} - set(reader.fieldnames or ())
         if absent:
-            raise ValueError(
-                f"{path} has no column {' and '.join(sorted(absent))}; found {reader.fieldnames}"
-            )
+            raise ValueError(f"{path} has no column {' and '.join(sorted(absent))}; found {reader.fieldnames}")
         for row in reader:
             name = row.pop("run") or "start-0"
             values = {key: _cell(text) for key, text in row.items() if key is not None}
             if math.isfinite(values["step"]):
                 runs.setdefault(name, []).append(values)
+    passed = 0.0
+    for stage in sorted({figures.stage(name) for name in runs}):
+        rows = [row for name, group in runs.items() if figures.stage(name) == stage for row in group]
+        for figure in rows:
+            figure["step"] += passed
+        passed = max(figure["step"] for figure in rows) + 1
     return runs
 
 
@@ -226,15 +233,15 @@ def _truth(
     folder: Path, result: Mapping[str, Any], volume: Map, given: Map | None
 ) -> tuple[Truth | None, tuple[str, ...]]:
     """The comparison with the truth; one that the run names but that cannot be used becomes a note."""
+    recorded = dict(result.get("figures") or {}).get("compare")
     if given is not None:
-        return _compared(volume, given, None), ()
+        return _compared(volume, given, recorded), ()
     named = dict(result.get("data") or {}).get("truth")
     if not named:
         return None, ()
     found = next((path for path in (Path(str(named)), folder / str(named)) if path.is_file()), None)
     if found is None:
         return None, (f"The run names a truth, {named}, which no longer exists; the map was not compared",)
-    recorded = dict(result.get("figures") or {}).get("compare")
     try:
         return _compared(volume, read_map(found), recorded), ()
     except ValueError as error:
@@ -293,18 +300,18 @@ def _fsc(truth: Truth) -> str:
     return Markup(svg)  # drawn here from numbers alone
 
 
-def _curves(runs: Runs, kept: str) -> list[dict[str, Any]]:
+def _curves(runs: Runs, kept: tuple[str, ...]) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
     wanted = (
         ("objective", "Objective", "log units below the best pass; the top is best"),
         ("energy", "Energy per particle, E", "of the present map, mean over views"),
-        ("sigma", "Noise, σ", "per pixel, in grey values of the prepared micrographs"),
+        ("sigma", "Noise, σ", "per pixel of the prepared micrographs"),
         ("density", "Density", "covered share of the area"),
     )
     out = []
     for name, title, note in wanted:
-        rows = runs.get(kept, [])
+        rows = [row for run in kept for row in runs[run]]
         values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
         if values:
             said = f"{title} over {len(values)} passes, from {_number(values[0])} to {_number(values[-1])}"
@@ -313,15 +320,16 @@ def _curves(runs: Runs, kept: str) -> list[dict[str, Any]]:
     return out
 
 
-def _kept(runs: Runs) -> str:
-    """The start whose last objective is highest: the one that the run went on with."""
+def _kept(runs: Runs) -> tuple[str, ...]:
+    """Per stage, the start whose last objective is highest: the one that the run went on with."""
 
     def last(name: str) -> float:
         value = runs[name][-1].get("objective", math.nan)
         return value if math.isfinite(value) else -math.inf
 
-    starts = [name for name in runs if not name.startswith("move")] or list(runs)
-    return max(starts, key=last, default="")
+    stages = sorted({figures.stage(name) for name in runs})
+    groups = [[name for name in runs if figures.stage(name) == k and not figures.moved(name)] for k in stages]
+    return tuple(max(group, key=last) for group in groups if group)
 
 
 # ---------------------------------------------------------------------------------------------------- words
@@ -379,11 +387,19 @@ def _truth_figures(truth: Truth) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _passes(runs: Runs, kept: str) -> str:
-    rows = runs.get(kept, [])
-    frozen = sum(row.get("frozen") == 1 for row in rows)
-    text = f"{len(rows)} passes"
-    return f"{text}, the last {frozen} of them with the views held fixed" if frozen else text
+def _starts(runs: Runs) -> int:
+    """Number of starts in the first stage."""
+    first = min((figures.stage(name) for name in runs), default=0)
+    return sum(figures.stage(name) == first and not figures.moved(name) for name in runs)
+
+
+def _passes(runs: Runs, kept: tuple[str, ...]) -> str:
+    counts = [len(runs[name]) for name in kept]
+    text = f"{' + '.join(map(str, counts)) or 'no'} passes over the data"
+    if len(counts) > 1:
+        text += f" in {len(counts)} stages"
+    starts = _starts(runs)
+    return f"{starts} starts; {text}" if starts > 1 else text[0].upper() + text[1:]
 
 
 def _data(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -392,11 +408,7 @@ def _data(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in data.items():
         if key == "notes" or value is None:
             continue
-        said = (
-            " × ".join(map(str, value))
-            if key in ("size", "shape") and isinstance(value, list)
-            else _plain(value)
-        )
+        said = " × ".join(map(str, value)) if key in ("size", "shape") and isinstance(value, list) else _plain(value)
         rows.append((TITLES.get(key, key.replace("_", " ")), said + UNITS.get(key, "")))
     return rows
 
@@ -430,7 +442,9 @@ def _plain(value: object) -> str:
         case float():
             return f"{value:.6g}"
         case list() | tuple():
-            return ", ".join(_plain(item) for item in value) or "–"
+            shown = value if len(value) <= 8 else value[:3]
+            rest = f", … ({len(value)} in all)" if len(value) > len(shown) else ""
+            return (", ".join(_plain(item) for item in shown) or "–") + rest
         case dict():
             return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "–"
     return str(value)

@@ -46,11 +46,13 @@ class Specimen:
 
     def images(self, rotations: torch.Tensor) -> torch.Tensor:
         """Noise-free particle images ``(n, box, box)`` in double precision for ``(n, 3, 3)`` rotations."""
+        if not len(rotations):
+            return self.x.new_zeros((0, self.box, self.box))
         pieces = []
         for part in rotations.split(64):
             fine = self.object.projector(part.to(self.x)).project(self.x)
             pieces.append(fourier.resize_image(fine, (self.box, self.box)))
-        return torch.cat(pieces) if pieces else self.x.new_zeros((0, self.box, self.box))
+        return torch.cat(pieces)
 
     def truth(self) -> Map:
         """The object at the working voxel, limited to |q| < box / 2 and to the ball of the box's diameter."""
@@ -191,11 +193,11 @@ def simulate_micrographs(
     least = 2 * specimen.box - 1 if spacing == "separated" else specimen.box
     # random sequential placement of squares jams at a covered fraction of 0.562 (Brosilow et al. 1991)
     limit = 0.55 * (specimen.box / least) ** 2 * math.prod(1 + (least - specimen.box) / n for n in size)
-    per_micrograph = round(density * size[0] * size[1] / specimen.box**2)
     if not 0 < density <= limit:
         raise ValueError(
             f"density must lie between 0 and {limit:.3f} for {spacing} copies in a box of {specimen.box}; got {density}"
         )
+    per_micrograph = round(density * size[0] * size[1] / specimen.box**2)
     if per_micrograph < 1:
         raise ValueError(
             f"density {density} puts less than one copy on a micrograph of {size[0]} x {size[1]}; try a larger one"
@@ -219,20 +221,17 @@ def simulate_micrographs(
     return Micrographs(simulation, specimen.voxel_size, names), simulation
 
 
-def place(
-    size: tuple[int, int], box: int, least: int, count: int, generator: torch.Generator
-) -> torch.Tensor:
+def place(size: tuple[int, int], box: int, least: int, count: int, generator: torch.Generator) -> torch.Tensor:
     """Corners ``(count, 2)`` of boxes inside an image, at least ``least`` apart in the larger coordinate.
 
-    Random sequential placement: all sites are tried in random order; a second and third order are tried when the
-    first jams.
+    Random sequential placement: all sites are tried in random order; other orders are tried when the first jams.
 
     Raises:
         ValueError: if so many copies do not fit.
     """
     height, width = size[0] - box + 1, size[1] - box + 1
     best = 0
-    for _ in range(3):
+    for _ in range(20):
         order = torch.randperm(height * width, generator=generator)
         free = torch.ones(height, width, dtype=torch.bool)
         corners: list[tuple[int, int]] = []
@@ -242,9 +241,7 @@ def place(
                 row, column = divmod(site, width)
                 if free[row, column]:
                     corners.append((row, column))
-                    free[
-                        max(0, row - least + 1) : row + least, max(0, column - least + 1) : column + least
-                    ] = False
+                    free[max(0, row - least + 1) : row + least, max(0, column - least + 1) : column + least] = False
                     if len(corners) == count:
                         break
             order = order[256:]

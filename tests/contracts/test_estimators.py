@@ -1,0 +1,440 @@
+"""The contract that every estimator inherits; a new estimator adds one row to ESTIMATORS."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unpicked.data.micrographs import InMemory, Micrographs
+from unpicked.estimators.base import Batch, add, log_likelihood
+from unpicked.estimators.em import EM
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere, Patches
+from unpicked.model.views import Projection
+from unpicked.objects.ball import Ball
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import rotation
+from unpicked.priors import Flat, Ridge, globular
+from unpicked.reconstruct import Result, reconstruct
+
+ESTIMATORS = {
+    "em": EM(iterations=6, frozen=6, precision="float64", tolerance=0.0, solver_steps=300, solver_tolerance=1e-13),
+    "em, sigma and density known": EM(
+        iterations=6,
+        frozen=6,
+        precision="float64",
+        tolerance=0.0,
+        solver_steps=300,
+        solver_tolerance=1e-13,
+        estimate_sigma=False,
+        estimate_density=False,
+    ),
+}
+OBJECTS = {"voxels": Voxels(5), "ball, even": Ball(6, 2), "ball, odd": Ball(5, 2)}
+
+
+def draw(seed: int, *size: int) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def blob(model: Model, seed: int = 0) -> torch.Tensor:
+    """Coefficients of an asymmetric blob, of template power about 40."""
+    from unpicked.estimators.em import random_start
+
+    return random_start(model, 40.0, seed)
+
+
+def micrographs(model: Model, x: torch.Tensor, sigma: float, *, count: int = 2, size: int = 40) -> Micrographs:
+    """Copies in continuous random views at whole pixels, far apart, in white noise on a background of 0.1."""
+    generator = torch.Generator().manual_seed(7)
+    box, images = model.side, 0.1 + sigma * draw(3, count, size, size)
+    for image in images:
+        for row in range(1, size - box, 2 * box):
+            for column in range(1, size - box, 2 * box):
+                view = rotation.random_rotations(1, generator)
+                template = model.view.at(model.object, x, view)[0]  # type: ignore[attr-defined]
+                shift = torch.randint(0, box // 2, (2,), generator=generator)
+                top, left = row + int(shift[0]), column + int(shift[1])
+                if top + box <= size and left + box <= size:
+                    image[top : top + box, left : left + box] += template
+    return Micrographs(InMemory(images), 1.0, tuple(f"m{i}" for i in range(count)))
+
+
+def toy(object: object = OBJECTS["ball, odd"], views: int = 8, likelihood: Patches = Patches()) -> Model:
+    return Model(
+        object,  # type: ignore[arg-type]
+        Projection(rotation.super_fibonacci(views)),
+        Anywhere(0.15, likelihood),
+        noise=White(0.8, 0.05),
+    )
+
+
+@pytest.fixture(params=ESTIMATORS, ids=str)
+def estimator(request: pytest.FixtureRequest) -> EM:
+    return ESTIMATORS[request.param]
+
+
+@pytest.fixture(params=OBJECTS, ids=str)
+def model(request: pytest.FixtureRequest) -> Model:
+    return toy(OBJECTS[request.param])
+
+
+def objectives(run: object) -> list[float]:
+    return [row["objective"] for row in run.history]  # type: ignore[attr-defined]
+
+
+# 1 -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prior", [Flat(), Ridge(0.05), globular(5, 40.0)], ids=["flat", "ridge", "shells"])
+def test_objective_never_falls_on_frozen_views(estimator: EM, prior: object) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    run = reconstruct(data, model, replace(estimator, iterations=12, frozen=12), prior=prior, seed=3, moves=0)  # type: ignore[arg-type]
+    values = objectives(run)
+    assert len(values) == 12
+    assert values[-1] > values[0] + 1
+    for before, after in zip(values, values[1:], strict=False):
+        assert after >= before - 1e-9 * abs(before)
+
+
+def test_objective_never_falls_for_any_object(estimator: EM, model: Model) -> None:
+    data = micrographs(model, blob(model), 0.8)
+    values = objectives(reconstruct(data, model, estimator, prior=Ridge(0.05), seed=1, moves=0))
+    assert all(after >= before - 1e-9 * abs(before) for before, after in zip(values, values[1:], strict=False))
+
+
+# 2 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_truth_is_a_fixed_point_without_noise(estimator: EM, model: Model) -> None:
+    """Copies in the estimator's own views (only here), whole windows, hardly any noise: one step stays."""
+    x = blob(model)
+    templates = model.templates(x)
+    box = model.side
+    image = torch.zeros(4 * 3 * box, 2 * 3 * box, dtype=torch.float64)
+    for index, template in enumerate(templates):
+        row, column = divmod(index, 2)
+        image[3 * box * row + box : 3 * box * row + 2 * box, 3 * box * column + box : 3 * box * column + 2 * box] = (
+            template
+        )
+    data = Micrographs(InMemory(image[None] + 1e-3 * draw(1, *image.shape)), 1.0, ("m",))
+    quiet = replace(model, noise=White(1e-2, 0.0))
+    run = reconstruct(data, quiet, replace(estimator, iterations=2, frozen=2), start=x, moves=0, seed=0)
+    # the views are turned by one global rotation in the run; give the answer in that frame
+    assert math.isfinite(run.objective)
+    state = estimator.init(data, quiet, x, 0) | {"turn": torch.eye(3, dtype=torch.float64)}
+    now = estimator.current(quiet, state)
+    stats = estimator.accumulate(now, Batch(data, [0]), state)
+    after = estimator.update(now, state, stats, Flat())["x"]
+    seen, kept = now.templates(x), now.templates(after)
+    assert float((seen - kept).norm() / seen.norm()) < 5e-3
+
+
+# 3 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_resumed_run_equals_uninterrupted(estimator: EM, model: Model, tmp_path: Path) -> None:
+    data = micrographs(model, blob(model), 0.8)
+    estimator = replace(estimator, frozen=2)
+    whole = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=5, moves=0)
+
+    class Killed(Exception):
+        pass
+
+    def kill(name: str, row: dict[str, float]) -> None:
+        if row["step"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        reconstruct(data, model, estimator, prior=Ridge(0.05), seed=5, moves=0, checkpoint=tmp_path, report=kill)
+    again = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=5, moves=0, checkpoint=tmp_path, resume=True)
+    assert torch.equal(whole.x, again.x)
+    assert objectives(whole) == objectives(again)
+    assert whole.result is again.result
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    short = EM(iterations=2, frozen=1)
+    reconstruct(data, model, short, seed=5, moves=0, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="other data or settings"):
+        reconstruct(data, model, short, seed=6, moves=0, checkpoint=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="already holds checkpoints"):
+        reconstruct(data, model, short, seed=5, moves=0, checkpoint=tmp_path)
+    (tmp_path / "start-0.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        reconstruct(data, model, short, seed=5, moves=0, checkpoint=tmp_path, resume=True)
+
+
+# 4 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_one_batch_equals_many_and_an_empty_batch_gives_zeros(estimator: EM, model: Model) -> None:
+    data = micrographs(model, blob(model), 0.8, count=3)
+    state = estimator.init(data, model, blob(model, 2), 0)
+    now = estimator.current(model, state)
+    whole = estimator.accumulate(now, Batch(data, [0, 1, 2]), state)
+    parts = estimator.accumulate(now, Batch(data, [2]), state)
+    parts = add(parts, estimator.accumulate(now, Batch(data, [0, 1]), state))
+    none = estimator.accumulate(now, Batch(data, []), state)
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], rtol=1e-12, atol=1e-12), name
+        assert not bool(none[name].any()), name
+        assert none[name].shape == value.shape
+
+
+def test_batch_size_does_not_change_the_answer(estimator: EM) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8, count=3)
+    one, many = (
+        reconstruct(data, model, estimator, seed=1, moves=0, batch_size=size, prior=Ridge(0.05)) for size in (1, 3)
+    )
+    assert torch.allclose(one.x, many.x, rtol=1e-9, atol=1e-10)
+
+
+def _worker(rank: int, world: int, place: str, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+    model = toy()
+    data = micrographs(model, blob(model), 0.8, count=3)
+    run = reconstruct(data, model, ESTIMATORS["em"], prior=Ridge(0.05), seed=1, moves=0)
+    torch.save({"x": run.x, "objective": run.objective}, f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_worker, args=(2, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    model = toy()
+    data = micrographs(model, blob(model), 0.8, count=3)
+    run = reconstruct(data, model, ESTIMATORS["em"], prior=Ridge(0.05), seed=1, moves=0)
+    for rank in range(2):
+        other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert float((other["x"] - run.x).norm() / run.x.norm()) < 1e-10
+        assert abs(other["objective"] - run.objective) < 1e-10 * abs(run.objective)
+
+
+# 5 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_answer_and_inputs_unchanged(estimator: EM, model: Model) -> None:
+    data = micrographs(model, blob(model), 0.8)
+    before = [image.clone() for image in data]
+    start = blob(model, 4)
+    kept = start.clone()
+    quick = replace(estimator, iterations=2, frozen=1, solver_steps=40)
+    runs = [reconstruct(data, model, quick, seed=9, start=start, moves=1) for _ in range(2)]
+    assert torch.equal(runs[0].x, runs[1].x)
+    assert torch.equal(start, kept)
+    assert all(torch.equal(old, new) for old, new in zip(before, data, strict=True))
+    other = reconstruct(data, model, quick, seed=10, moves=0)
+    assert not torch.equal(other.x, reconstruct(data, model, quick, seed=11, moves=0).x)
+
+
+def test_nan_ends_in_a_typed_failure(estimator: EM) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    data[0][3, 3] = torch.nan
+    run = reconstruct(data, model, estimator, seed=0, moves=0, start=blob(model))
+    assert run.result is Result.NOT_FINITE
+    assert bool(torch.isfinite(run.x).all())
+
+
+# 6 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_state_and_stats_hold_tensors_only(estimator: EM, model: Model) -> None:
+    data = micrographs(model, blob(model), 0.8)
+    state = estimator.init(data, model, None, 0)
+    now = estimator.current(model, state)
+    stats = estimator.accumulate(now, Batch(data, [0]), state)
+    new = estimator.update(now, state, stats, Flat())
+    for held in (state, stats, new):
+        assert all(isinstance(value, torch.Tensor) for value in held.values())
+    assert new.keys() == state.keys()
+
+
+# 8: equivariance ---------------------------------------------------------------------------------------------------
+
+
+def test_scaled_data_scale_the_answer(estimator: EM) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    triple = Micrographs(InMemory(torch.stack([3 * image for image in data])), 1.0, data.names)
+    loud = replace(model, noise=White(2.4, 0.15))
+    one = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=2, start=blob(model), moves=0)
+    three = reconstruct(triple, loud, estimator, prior=Ridge(0.45), seed=2, start=3 * blob(model), moves=0)
+    assert torch.allclose(three.x, 3 * one.x, rtol=1e-6, atol=1e-7)
+    assert three.model.noise.sigma == pytest.approx(3 * one.model.noise.sigma, rel=1e-9)
+
+
+def test_turned_start_and_views_turn_the_answer(estimator: EM) -> None:
+    """With views R A and a start turned by A^-1 the same data give the turned object (Ball: exact rotation)."""
+    ball = Ball(6, 2)
+    model = toy(ball)
+    turn = rotation.random_rotations(1, torch.Generator().manual_seed(5))[0]
+    data = micrographs(model, blob(model), 0.8)
+    plain = estimator.init(data, model, blob(model), 0) | {"turn": torch.eye(3, dtype=torch.float64)}
+    turned = plain | {"x": ball.rotate(blob(model), turn.T), "turn": turn}
+    answers = []
+    for state in (plain, turned):
+        now = estimator.current(model, state)
+        stats = estimator.accumulate(now, Batch(data, [0, 1]), state)
+        answers.append(estimator.update(now, state, stats, Ridge(0.05))["x"])
+    assert torch.allclose(ball.rotate(answers[0], turn.T), answers[1], atol=1e-6)
+
+
+# 10 ----------------------------------------------------------------------------------------------------------------
+
+
+def test_float32_agrees_with_float64(estimator: EM) -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    double = reconstruct(data, model, estimator, seed=2, moves=0, prior=Ridge(0.05))
+    single = reconstruct(data, model, replace(estimator, precision="float32"), seed=2, moves=0, prior=Ridge(0.05))
+    assert float((double.x - single.x).norm() / double.x.norm()) < 1e-3
+    assert single.objective == pytest.approx(double.objective, rel=1e-6)
+
+
+# 11, 12: exactness -------------------------------------------------------------------------------------------------
+
+
+def enumerate_windows(model: Model, x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood by writing down every (window, view, offset, empty), nothing shared with the package's E-step."""
+    templates, length = model.templates(x), model.side
+    side, stride = model.placement.likelihood.window(length)  # type: ignore[attr-defined]
+    offsets, variance = side + length - 1, model.noise.sigma**2
+    occupied = model.placement.density * (offsets / length) ** 2
+    total = torch.zeros((), dtype=torch.float64)
+    for top in range(0, image.shape[0] - side + 1, stride):
+        for left in range(0, image.shape[1] - side + 1, stride):
+            window = image[top : top + side, left : left + side] - model.noise.mean
+            terms = [math.log(1 - occupied) - window.square().sum() / (2 * variance)]
+            for template in templates:
+                for down in range(-(length - 1), side):
+                    for right in range(-(length - 1), side):
+                        seen = torch.zeros(side + 2 * length, side + 2 * length, dtype=torch.float64)
+                        seen[length + down : 2 * length + down, length + right : 2 * length + right] = template
+                        seen = seen[length : length + side, length : length + side]
+                        misfit = (window - seen).square().sum() / (2 * variance)
+                        terms.append(math.log(occupied) - math.log(len(templates) * offsets**2) - misfit)
+            total = total + torch.stack([torch.as_tensor(term, dtype=torch.float64) for term in terms]).logsumexp(0)
+            total = total - side**2 / 2 * math.log(2 * math.pi * variance)
+    return total * (stride / side) ** 2
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Patches(), Patches(side=8), Patches(side=4), Patches(side=6, stride=3)], ids=repr
+)
+def test_e_step_equals_brute_force_enumeration(likelihood: Patches) -> None:
+    model = toy(Voxels(5), views=3, likelihood=likelihood)
+    model = replace(model, placement=replace(model.placement, density=0.08))  # type: ignore[type-var]
+    x = 0.4 * draw(1, 125)
+    image = draw(2, 13, 17)
+    data = Micrographs(InMemory(image[None]), 1.0, ("m",))
+    ours = log_likelihood(data, model, x)[0]
+    brute = enumerate_windows(model, x, image)
+    assert abs(float(ours - brute)) < 1e-12 * abs(float(brute))
+
+
+@pytest.mark.parametrize("likelihood", [Patches(), Patches(side=8), Patches(side=6, stride=3)], ids=repr)
+def test_statistics_are_the_gradient_of_the_log_likelihood(model: Model, likelihood: Patches) -> None:
+    """Fisher's identity: sum_r A_r^T (Q_r - D_r A_r x) / sigma^2 = d log p / d x; the same for sigma, mean, density."""
+    model = replace(model, placement=Anywhere(0.08, likelihood))
+    x = blob(model, 3).requires_grad_(True)
+    data = Micrographs(InMemory(draw(2, 1, 20, 26)), 1.0, ("m",))
+    (gradient,) = torch.autograd.grad(log_likelihood(data, model, x).sum(), x)
+    estimator = ESTIMATORS["em"]
+    state = estimator.init(data, model, x.detach(), 0)
+    stats = estimator.accumulate(model, Batch(data, [0]), state)
+    operator = model.view.operator(model.object, state["x"])
+    residual = stats["numerator"] - stats["weight"] * operator.project(state["x"])
+    fisher = operator.backproject(residual) / model.noise.sigma**2
+    assert float((fisher - gradient).abs().max()) < 1e-10 * float(gradient.abs().max())
+
+    def at(**changes: float) -> float:
+        noise = White(changes.get("sigma", 0.8), changes.get("mean", 0.05))
+        placement = Anywhere(changes.get("density", 0.08), likelihood)
+        return float(log_likelihood(data, replace(model, noise=noise, placement=placement), state["x"]).sum())
+
+    step = 1e-5
+    templates = operator.project(state["x"])
+    shifted = (stats["sum"] - (stats["weight"] * templates).sum()) / model.noise.sigma**2
+    assert float(shifted) == pytest.approx((at(mean=0.05 + step) - at(mean=0.05 - step)) / (2 * step), rel=1e-6)
+    misfit = stats["square"] - 2 * (stats["numerator"] * templates).sum() + (stats["weight"] * templates.square()).sum()
+    slope = misfit / 0.8**3 - stats["pixels"] / 0.8
+    assert float(slope) == pytest.approx((at(sigma=0.8 + step) - at(sigma=0.8 - step)) / (2 * step), rel=1e-5)
+    best = float(model.placement.density_from(stats, model.side))
+    sign = (at(density=0.08 + step) - at(density=0.08 - step)) * (best - 0.08)
+    assert sign > 0
+
+
+def test_weights_are_what_they_count(model: Model) -> None:
+    """Every template pixel is seen at most once per copy; occupied and empty windows make all windows."""
+    data = Micrographs(InMemory(draw(2, 1, 24, 24)), 1.0, ("m",))
+    estimator = ESTIMATORS["em"]
+    state = estimator.init(data, model, blob(model), 0)
+    stats = estimator.accumulate(model, Batch(data, [0]), state)
+    assert float(stats["occupied"]) == pytest.approx(float(stats["views"].sum()), rel=1e-10)
+    assert bool((stats["weight"] <= stats["views"][:, None, None] + 1e-12).all())
+    assert 0 < float(stats["occupied"]) < float(stats["windows"])
+
+
+def test_doubled_data_halve_the_pull_of_the_prior() -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8, count=1)
+    twice = Micrographs(InMemory(torch.stack([data[0], data[0]])), 1.0, ("a", "b"))
+    estimator = ESTIMATORS["em"]
+    state = estimator.init(data, model, blob(model), 0)
+    answers = []
+    for source, indices, variance in ((data, [0], 0.02), (twice, [0, 1], 0.01)):
+        stats = estimator.accumulate(model, Batch(source, indices), state)
+        answers.append(estimator.update(model, state, stats, Ridge(variance))["x"])
+    assert torch.allclose(answers[0], answers[1], rtol=1e-6, atol=1e-9)
+
+
+# settings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("iterations", 0), ("frozen", -1), ("frozen", 99), ("tolerance", -1.0), ("solver_steps", 0)],
+)
+def test_bad_settings_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        EM(**{field: value})
+
+
+def test_a_box_larger_than_the_data_is_refused() -> None:
+    model = toy(Voxels(20))
+    data = Micrographs(InMemory(draw(0, 1, 12, 40)), 1.0, ("m",))
+    with pytest.raises(ValueError, match="does not fit"):
+        reconstruct(data, model, EM())
+
+
+def test_moves_repair_a_shifted_start() -> None:
+    """A start that is the truth moved by one voxel ends higher with recentre moves than without, or equally high."""
+    model = toy(Voxels(6), views=12)
+    x = blob(model, 1)
+    data = micrographs(model, 2 * x, 0.8, count=2, size=60)
+    moved = model.object.fit(model.object.values(2 * x).roll((0, 0, 2), (0, 1, 2)))
+    estimator = EM(iterations=4, frozen=4, precision="float64")
+    without = reconstruct(data, model, estimator, seed=1, start=moved, moves=0, prior=Ridge(1.0))
+    with_moves = reconstruct(data, model, estimator, seed=1, start=moved, moves=2, prior=Ridge(1.0))
+    assert with_moves.objective > without.objective
+    assert any("recentre" in note for note in with_moves.notes)
+
+
+def test_the_most_likely_start_is_kept() -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    run = reconstruct(data, model, EM(iterations=3, frozen=3), seed=4, starts=3, moves=0, prior=Ridge(0.05))
+    ends = [history[-1]["objective"] for history in run.histories.values()]
+    assert len(ends) == 3
+    assert run.objective == max(ends)
