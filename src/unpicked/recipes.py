@@ -59,7 +59,7 @@ class MicrographJob:
     density: float | None = None
     """Fraction of the micrographs' area that boxes of particles cover; estimated if not given."""
     moves: int = 1
-    """Rounds of recentre moves tried on the answer."""
+    """Rounds of recentre moves tried on the answer of the first stage."""
 
     def __post_init__(self) -> None:
         if self.box < 4:
@@ -159,7 +159,6 @@ def from_micrographs(
     prior = _prior(job, model, power, seed)
     runs: list[Reconstruction] = []
     for stage, (views, iterations) in enumerate(zip(job.views, job.iterations, strict=True)):
-        last_stage = stage == len(job.views) - 1
         run = reconstruct(
             prepared.micrographs,
             replace(model, view=Projection(rotation.super_fibonacci(views).to(device))),
@@ -173,7 +172,7 @@ def from_micrographs(
             seed=seed,
             start=x,
             starts=job.starts,
-            moves=job.moves if last_stage else 0,
+            moves=job.moves if stage == 0 else 0,
             checkpoint=None if checkpoint is None else checkpoint / f"stage-{stage}",
             resume=resume,
             report=None if report is None else _named(report, stage),

@@ -73,7 +73,7 @@ def _told(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, KeyboardInterrupt):
         return _say("stopped; what was finished is kept, go on with --resume", 3)
-    if isinstance(error, MemoryError) or _names(error, "OutOfMemoryError"):
+    if isinstance(error, MemoryError) or _names(error, "OutOfMemoryError") or "can't allocate memory" in str(error):
         return _say(f"out of memory ({error}); try fewer --views, a larger --voxel or a smaller --box", 3)
     if isinstance(error, OSError) and error.errno in (28, 122):
         return _say(f"no space left: {error}", 3)

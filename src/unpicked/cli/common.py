@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +43,8 @@ class Common:
             if self.threads < 1:
                 raise ValueError(f"--threads must be at least 1; got {self.threads}")
             torch.set_num_threads(self.threads)
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"--seed must be a whole number from 0 to 2^63 - 1; got {self.seed}")
         signal.signal(signal.SIGTERM, _stop)
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,18 +84,21 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
     """Take a run folder; True if a finished run with the same settings is already there.
 
     An existing folder that is not empty is refused unless ``resume`` (same settings only) or ``overwrite`` (only
-    files that this program writes are removed).
+    files that the same command writes are removed). Check all input before: from here on the old files are gone.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give a folder")
     held = folder / "settings.json"
     if folder.exists() and any(folder.iterdir()):
         if overwrite:
-            _clear(folder)
+            _clear(folder, run=settings is not None)
         elif not resume:
             raise ValueError(f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder")
         elif held.exists() and settings is not None:
-            old = json.loads(held.read_text())
+            try:
+                old = dict(json.loads(held.read_text()))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{held} is damaged ({error}); try --overwrite or another folder") from error
             new = json.loads(json.dumps(settings))
             changed = [
                 f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
@@ -144,23 +148,16 @@ def header(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def _clear(folder: Path) -> None:
-    ours = (
-        "settings.json",
-        "result.json",
-        "history.csv",
-        "report.html",
-        "volume.mrc",
-        "micrographs.star",
-        "truth.star",
-        "truth.mrc",
-        "truth.json",
-    )
-    for name in ours:
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "micrographs"):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+def _clear(folder: Path, *, run: bool) -> None:
+    """Remove what an earlier run, or an earlier simulation, wrote: by name, so that nothing else is touched."""
+    ours: tuple[str, ...]
+    if run:
+        ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "checkpoint/*/*.pt*")
+    else:
+        ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
+    for pattern in ours:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _stop(number: int, frame: Any) -> None:

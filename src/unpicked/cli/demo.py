@@ -49,12 +49,12 @@ def demo(
         box=11,
         voxel=5.0,
         count=2,
-        size=(512,),
+        size=(448,),
         density=0.12,
         energy=424.0,
         common=Common(seed=common.seed, quiet=common.quiet, json=False),
     )
-    job = MicrographJob(box=11)
+    job = MicrographJob(box=11, views=(100, 300), iterations=(12, 6))
     micrographs = mrc.read_micrographs([str(data / "micrographs.star")])
     settings = {
         "files": [str(data / "micrographs.star")],

@@ -86,6 +86,11 @@ def micrographs(
     level = _level(energy=energy, snr_box=snr_box, snr_disc=snr_disc, snr_db=snr_db, sigma=sigma)
     if len(size) not in (1, 2):
         raise ValueError(f"--size must be one or two lengths in pixels; got {len(size)}")
+    if box < 4:
+        raise ValueError(f"--box must be at least 4 pixels; got {box}")
+    for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number; got {value}")
     from unpicked import recipes
     from unpicked.data.maps import Map
     from unpicked.io import mrc, star
@@ -116,6 +121,8 @@ def micrographs(
         spacing=spacing,
         sub_pixel=positions == "continuous",
     )
+    for index in range(count):
+        simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
     folder = output.out
     claim(folder, overwrite=output.overwrite)
     (folder / "micrographs").mkdir(exist_ok=True)
@@ -127,8 +134,9 @@ def micrographs(
     star.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
     _write_truth(simulation, paths, folder / "truth.star")
     mrc.write_map(specimen.truth(), folder / "truth.mrc")
-    facts = simulation.facts() | {"contrast": contrast}
-    write_text(folder / "truth.json", json.dumps(facts, indent=2) + "\n")
+    facts: dict[str, float | int | str | None] = {**simulation.facts(), "contrast": contrast}
+    facts = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
+    write_text(folder / "truth.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
     for note in notes:
         common.say(note)
     common.say(
@@ -136,9 +144,7 @@ def micrographs(
         f"{facts['occurrences']} particles at density {simulation.density:.4f}, E = {facts['energy']:.1f} per particle"
     )
     if common.json:
-        print(
-            json.dumps({key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()})
-        )
+        print(json.dumps(facts))
     return 0
 
 

@@ -133,6 +133,8 @@ class Anywhere:
         stats = self.empty(templates)
         for part in windows.split(step.rows):
             step.add(stats, part, statistics)
+        if statistics:
+            step.finish(stats)
         share = (stride / side) ** 2  # a pixel is seen by (side / stride)^2 windows
         return stats if stride >= side else {name: value * share for name, value in stats.items()}
 
@@ -170,7 +172,11 @@ def _reach(side: int, length: int) -> float:
 
 
 class _Patchwise:
-    """The E-step of windows of one size against one set of templates: what is prepared once, and the two passes."""
+    """The E-step of windows of one size against one set of templates.
+
+    For some windows at a time the exponentials of all scores are held, so that the second pass, which needs the
+    evidence over all views, only has to scale them; where even that is too much they are computed again.
+    """
 
     def __init__(self, placement: Anywhere, templates: torch.Tensor, log_weights: torch.Tensor, noise: White) -> None:
         self.length = int(templates.shape[-1])
@@ -187,63 +193,79 @@ class _Patchwise:
         self.bias = torch.nn.functional.pad(
             norms / (-2 * self.variance), (0, self.fft - self.offsets) * 2, value=-math.inf
         )
-        self.views = len(templates)
-        # what is left out of the sums over views and shifts, as a logarithm: below rounding
-        self.negligible = -42.0 if templates.dtype == torch.float64 else -18.0
-        # scores of so many (window, view) pairs are held at once: within the cache of a CPU, enough to fill a GPU
-        pairs = max(1, (1 << 19 if templates.device.type == "cpu" else 1 << 27) // self.fft**2)
-        self.rows = min(64 if templates.device.type == "cpu" else 4096, pairs)
-        self.columns = max(1, pairs // self.rows)
+        on_cpu = templates.device.type == "cpu"
+        per_view = self.fft**2
+        # scores held at once: 32 MB of float32 on a CPU, computed in blocks that stay in its cache
+        self.rows = max(1, min(32 if on_cpu else 4096, (1 << 23 if on_cpu else 1 << 30) // (per_view * len(templates))))
+        self.columns = max(1, (1 << 17 if on_cpu else 1 << 27) // (per_view * self.rows))
+        self.kept = self.rows >= 8
+        if not self.kept:
+            self.rows = 8
+            self.columns = max(1, self.columns // 8)
+        self.products = torch.zeros_like(self.spectra)
+        self.counts = torch.zeros_like(self.bias)
 
     def add(self, stats: Stats, windows: torch.Tensor, statistics: bool) -> None:
-        """Add the statistics of ``(n, B, B)`` windows."""
+        """Add ``(n, B, B)`` windows to the scalar statistics and to the running sums."""
         spectra = correlate.window_spectra(windows, self.fft)
-        per_view = torch.cat(
-            [correlate.log_sum_exp(self._scores(spectra[:, None], part).flatten(-2)) for part in self._columns()],
-            1,
-        )
-        per_view = per_view + self.log_views
-        evidence = torch.logaddexp(
-            per_view.logsumexp(1), torch.full((), self.log_empty, dtype=windows.dtype, device=windows.device)
-        )
-        squares = windows.double().square().sum()
-        pixels = windows.numel()
-        stats["square"] += squares
+        blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
+        sums = []
+        for part in self._columns():
+            if spectra.requires_grad or self.spectra.requires_grad:
+                sums.append(self._scores(spectra, part).flatten(-2).logsumexp(-1))
+                continue
+            block, top = self._exponentials(spectra, part)
+            sums.append(block.sum(-1).log_().add_(top))
+            if statistics and self.kept:
+                blocks.append((block, top))
+        per_view = torch.cat(sums, 1) + self.log_views
+        empty = torch.full((), self.log_empty, dtype=windows.dtype, device=windows.device)
+        evidence = torch.logaddexp(per_view.logsumexp(1), empty)
+        self._scalars(stats, windows, evidence)
+        if statistics:
+            for index, part in enumerate(self._columns()):
+                block, top = blocks[index] if self.kept else self._exponentials(spectra, part)
+                self._gather(spectra, part, block, top + self.log_views[part] - evidence[:, None])
+
+    def finish(self, stats: Stats) -> None:
+        """Add the running sums to the statistics."""
+        counts = self.counts[:, : self.offsets, : self.offsets].double()
+        stats["numerator"] += correlate.gathered_windows(self.products, self.fft, self.length)
+        stats["weight"] += correlate.fold(counts, self.side, self.length)
+        stats["views"] += counts.sum((-2, -1))
+
+    def _columns(self) -> list[slice]:
+        views = len(self.bias)
+        return [slice(first, min(first + self.columns, views)) for first in range(0, views, self.columns)]
+
+    def _scores(self, spectra: torch.Tensor, part: slice) -> torch.Tensor:
+        """Log-likelihood ratios (y . t - |t|^2 / 2) / sigma^2 against an empty window: ``(n, k, f, f)`` offsets."""
+        scores = torch.fft.irfft2(spectra[:, None] * self.spectra[part], s=(self.fft, self.fft))
+        return scores.add_(self.bias[part])
+
+    def _exponentials(self, spectra: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """exp(scores - top) and top ``(n, k)``, the largest score of each window and view."""
+        scores = self._scores(spectra, part).flatten(-2)
+        top = scores.amax(-1)
+        return correlate.exp_(scores.sub_(top[..., None])), top
+
+    def _gather(self, spectra: torch.Tensor, part: slice, block: torch.Tensor, log_scale: torch.Tensor) -> None:
+        """Posterior of a block of windows and views, summed into counts and (as spectra) into weighted windows."""
+        posterior = block.mul_(log_scale.exp()[..., None]).unflatten(-1, (self.fft, self.fft))
+        self.counts[part] += posterior.sum(0)
+        weighted = torch.fft.rfft2(posterior).conj_physical_().mul_(spectra[:, None])
+        self.products[part] += weighted.sum(0)
+
+    def _scalars(self, stats: Stats, windows: torch.Tensor, evidence: torch.Tensor) -> None:
+        square, pixels = windows.double().square().sum(), windows.numel()
+        constant = pixels / 2 * math.log(2 * math.pi * self.variance)
+        stats["square"] += square
         stats["sum"] += windows.double().sum()
         stats["pixels"] += pixels
         stats["windows"] += len(windows)
-        stats["log_likelihood"] += (
-            evidence.double().sum() - squares / (2 * self.variance) - pixels / 2 * math.log(2 * math.pi * self.variance)
-        )
+        stats["log_likelihood"] += evidence.double().sum() - square / (2 * self.variance) - constant
+        stats["occupied"] += -torch.expm1(self.log_empty - evidence.double()).sum()
         if not bool(torch.isfinite(stats["log_likelihood"])):
             raise FloatingPointError(
                 "the log-likelihood is not finite: the data or the present estimate hold NaN or infinity"
             )
-        stats["occupied"] += -torch.expm1(self.log_empty - evidence.double()).sum()
-        if statistics:
-            self._gather(stats, spectra, per_view - evidence[:, None], evidence)
-
-    def _scores(self, spectra: torch.Tensor, part: slice | torch.Tensor) -> torch.Tensor:
-        """Log-likelihood ratios (y . t - |t|^2 / 2) / sigma^2 against an empty window, per offset."""
-        scores = torch.fft.irfft2(spectra * self.spectra[part], s=(self.fft, self.fft))
-        return scores.add_(self.bias[part])
-
-    def _columns(self) -> Iterator[slice]:
-        for first in range(0, self.views, self.columns):
-            yield slice(first, min(first + self.columns, self.views))
-
-    def _gather(self, stats: Stats, spectra: torch.Tensor, share: torch.Tensor, evidence: torch.Tensor) -> None:
-        """Second pass, over the pairs of window and view that share the posterior."""
-        rows, views = (share > self.negligible).nonzero(as_tuple=True)
-        products = spectra.new_zeros((self.views, *spectra.shape[1:]))
-        counts = evidence.new_zeros((self.views, self.fft, self.fft))
-        pairs = self.rows * self.columns
-        for row, view in zip(rows.split(pairs), views.split(pairs), strict=True):
-            scores = self._scores(spectra[row], view)
-            posterior = correlate.exp_(scores.add_((self.log_views[view] - evidence[row])[:, None, None]))
-            counts.index_add_(0, view, posterior)
-            products.index_add_(0, view, torch.fft.rfft2(posterior).conj_physical_().mul_(spectra[row]))
-        counts = counts[:, : self.offsets, : self.offsets]
-        stats["numerator"] += correlate.gathered_windows(products, self.fft, self.length)
-        stats["weight"] += correlate.fold(counts.double(), self.side, self.length)
-        stats["views"] += counts.double().sum((-2, -1))

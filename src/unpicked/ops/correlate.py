@@ -87,14 +87,6 @@ def gathered_windows(products: Complex[torch.Tensor, "k f g"], size: int, length
     return full.roll((length - 1, length - 1), (-2, -1))[..., :length, :length]
 
 
-def log_sum_exp(scores: Float[torch.Tensor, "*b n"]) -> Float[torch.Tensor, "*b"]:
-    """Logarithm of the sum of exponentials over the last axis; without gradient the scores are overwritten."""
-    if scores.requires_grad:
-        return torch.logsumexp(scores, -1)
-    top = scores.amax(-1, keepdim=True)
-    return exp_(scores.sub_(top)).sum(-1).log_().add_(top.squeeze(-1))
-
-
 def exp_(logarithms: Float[torch.Tensor, "*b"]) -> Float[torch.Tensor, "*b"]:
     """Exponential in place, where e^-80 stands for everything smaller.
 

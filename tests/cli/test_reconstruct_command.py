@@ -1,0 +1,464 @@
+"""``unpicked reconstruct micrographs``: the whole small job, from files to a run folder, and on after a stop."""
+
+import csv
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from unpicked.cli import main
+from unpicked.data.maps import Map
+from unpicked.io.mrc import read_header, read_map, write_image, write_map
+
+JOB = "--box 8 --lmax 4 --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
+LONG = "--box 8 --lmax 4 --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
+RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "checkpoint/stage-0/start-0.pt"}
+
+
+@pytest.fixture(autouse=True)
+def own_handler():
+    held = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, held)
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command; the exit status, standard output, and standard error."""
+
+    def run(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        return caught.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def reconstruct(command):
+    def run(files, out, *more, job=JOB):
+        names = files if isinstance(files, list) else [files]
+        return command("reconstruct", "micrographs", *names, "--out", out, *job, *more)
+
+    return run
+
+
+def quietly(*words):
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in (*words, "--quiet")])
+    assert caught.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    """Two micrographs of a phantom, shared by all tests: never write there."""
+    out = tmp_path_factory.mktemp("data") / "sim"
+    size = ("--box", 8, "--voxel", 6, "--size", 64, "--count", 2)
+    quietly("simulate", "micrographs", "--out", out, "--phantom", "shepp-logan", *size, "--energy", 400)
+    return out
+
+
+@pytest.fixture(scope="module")
+def done(sim, tmp_path_factory):
+    """The finished small job on them: never write there."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    quietly("reconstruct", "micrographs", sim / "micrographs.star", "--out", out, *JOB)
+    return out
+
+
+@pytest.fixture
+def finished(done, tmp_path):
+    """A copy of the finished run, to write to."""
+    return shutil.copytree(done, tmp_path / "finished")
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(answer, *words):
+    status, out, err = answer
+    assert (status, out) == (2, "")
+    assert err.startswith("unpicked: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    for word in words:
+        assert word in err, err
+
+
+def test_the_run_folder_holds_the_named_outputs_and_nothing_else(done):
+    assert set(files(done)) == RUN
+
+
+def test_the_volume_has_the_box_and_the_voxel_of_the_data(done, sim):
+    found = read_map(done / "volume.mrc")
+    assert (found.box, found.voxel_size) == (8, 6.0)
+    assert found.values.dtype == torch.float32 and found.values.std() > 0
+    assert read_header(done / "volume.mrc").kind.startswith("a volume")
+    # grey values of the files: the projections of the volume are as strong as the phantom's
+    power = (found.values.norm() / read_map(sim / "truth.mrc").values.norm()).item()
+    assert 0.3 < power < 3
+
+
+def test_the_result_has_every_key_of_the_contract(done, sim):
+    result = json.loads((done / "result.json").read_text(), parse_constant=pytest.fail)
+    assert {"command", "settings", "version", "seed", "data", "result", "verdict", "figures", "seconds",
+            "peak_memory_mb"} <= set(result)  # fmt: skip
+    assert result["command"].startswith("unpicked ")
+    assert result["verdict"] == "not verified"
+    settings = {"box": 8, "lmax": 4, "views": [12], "iterations": [2], "starts": 1, "moves": 0, "seed": 0}
+    assert settings.items() <= result["settings"].items()
+    assert result["settings"]["files"] == [str(sim / "micrographs.star")]
+    assert (result["seed"], result["data"]["files"], result["data"]["voxel_size"]) == (0, 2, 6.0)
+    assert "iteration limit" in result["result"]
+    assert {"sigma", "density", "log_likelihood", "energy"} <= set(result["figures"])
+    assert all(math.isfinite(value) for value in result["figures"].values())
+    truth = json.loads((sim / "truth.json").read_text())
+    assert result["figures"]["sigma"] == pytest.approx(truth["sigma"], rel=0.1)
+    assert result["figures"]["energy"] == pytest.approx(400, rel=0.5)
+    assert result["seconds"] > 0 and result["peak_memory_mb"] > 10
+
+
+def test_the_history_has_one_row_of_numbers_per_pass(done):
+    with open(done / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["stage-0 start-0"] * 2
+    assert [float(row["step"]) for row in rows] == [0, 1]
+    assert all(math.isfinite(float(value)) for row in rows for name, value in row.items() if name != "run")
+    result = json.loads((done / "result.json").read_text())
+    assert float(rows[-1]["log_likelihood"]) == result["figures"]["log_likelihood"]
+
+
+def test_the_report_is_one_page_that_tells_the_result(done):
+    page = (done / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html") and "</html>" in page
+    assert "not verified" in page.lower() and "iteration limit" in page
+
+
+def test_json_prints_one_object_on_the_last_line(reconstruct, sim, tmp_path):
+    status, out, _ = reconstruct(sim / "micrographs.star", tmp_path / "run", "--json")
+    assert status == 0
+    assert json.loads(out.splitlines()[-1]) == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert out.count("\n") == 1
+
+
+def test_quiet_says_nothing(reconstruct, sim, tmp_path):
+    assert reconstruct(sim / "micrographs.star", tmp_path / "run", "--quiet") == (0, "", "")
+
+
+def test_progress_is_one_line_per_pass_with_the_figures(reconstruct, sim, tmp_path):
+    status, out, err = reconstruct(sim / "micrographs.star", tmp_path / "run")
+    assert status == 0 and err.count("\n") == 2
+    assert all("log-likelihood" in line for line in err.splitlines())
+    for told in ("pixel size 6 A", "contrast dark", "2 micrographs of 64 x 64", "not verified", "report.html"):
+        assert told in out, out
+
+
+def test_one_seed_gives_the_same_volume_and_another_gives_another(reconstruct, sim, done, tmp_path):
+    assert reconstruct(sim / "micrographs.star", tmp_path / "a")[0] == 0
+    assert reconstruct(sim / "micrographs.star", tmp_path / "b", "--seed", 1)[0] == 0
+    volume = (done / "volume.mrc").read_bytes()
+    assert (tmp_path / "a" / "volume.mrc").read_bytes() == volume
+    assert (tmp_path / "b" / "volume.mrc").read_bytes() != volume
+
+
+@pytest.mark.parametrize("how", ["folder", "glob", "list", "relative"])
+def test_every_way_to_name_the_files_gives_the_same_volume(reconstruct, sim, done, tmp_path, monkeypatch, how):
+    folder = sim / "micrographs"
+    monkeypatch.chdir(sim)
+    names = {
+        "folder": folder,
+        "glob": str(folder / "*.mrc"),
+        "list": sorted(folder.iterdir()),
+        "relative": "micrographs.star",
+    }
+    assert reconstruct(names[how], tmp_path / "run", "--no-verify")[0] == 0
+    assert (tmp_path / "run" / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
+
+
+def test_bright_files_give_the_volume_of_the_dark_ones(reconstruct, sim, done, tmp_path):
+    size = ("--box", 8, "--voxel", 6, "--size", 64, "--count", 2)
+    bright = tmp_path / "sim"
+    quietly("simulate", "micrographs", "--out", bright, "--phantom", "shepp-logan", *size, "--energy", 400,
+            "--contrast", "bright")  # fmt: skip
+    assert reconstruct(bright / "micrographs.star", tmp_path / "right", "--contrast", "bright")[0] == 0
+    assert reconstruct(bright / "micrographs.star", tmp_path / "wrong")[0] == 0
+    volume = (done / "volume.mrc").read_bytes()
+    assert (tmp_path / "right" / "volume.mrc").read_bytes() == volume
+    assert (tmp_path / "wrong" / "volume.mrc").read_bytes() != volume
+
+
+def test_the_working_voxel_that_results_is_exact_and_told(reconstruct, sim, tmp_path):
+    # 64 pixels of 6 A at 7 A are 54.86 pixels, hence 54 of 64 * 6 / 54 A
+    status, out, _ = reconstruct(sim / "micrographs.star", tmp_path / "run", "--voxel", 7)
+    exact = 64 * 6 / 54
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert status == 0 and f"{exact:.6g} A" in out
+    assert result["data"]["voxel_size"] == pytest.approx(exact, rel=1e-12) and result["data"]["size"] == [54, 54]
+    found = read_map(tmp_path / "run" / "volume.mrc")
+    assert found.box == 8 and found.voxel_size == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_truth_is_compared_when_it_is_given(reconstruct, sim, tmp_path):
+    status, out, _ = reconstruct(sim / "micrographs.star", tmp_path / "run", "--truth", sim / "truth.mrc")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert status == 0 and "correlation with the truth" in out
+    assert 0 < result["figures"]["compare"]["correlation"] <= 1
+
+
+def test_given_sigma_and_density_are_kept(reconstruct, sim, tmp_path):
+    sigma = json.loads((sim / "truth.json").read_text())["sigma"]
+    given = ("--sigma", sigma, "--density", 0.05)
+    assert reconstruct(sim / "micrographs.star", tmp_path / "run", *given)[0] == 0
+    figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
+    assert figures["sigma"] == pytest.approx(sigma, rel=1e-6)
+    assert figures["density"] == pytest.approx(0.05, rel=1e-6)
+
+
+def noise_file(path, shape, seed=0, pixel=4.0):
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    write_image(values, path, pixel)
+    return path
+
+
+def test_a_micrograph_that_is_not_square_goes_through(reconstruct, tmp_path):
+    path = noise_file(tmp_path / "m.mrc", (40, 72))
+    assert reconstruct(path, tmp_path / "plain")[0] == 0
+    assert json.loads((tmp_path / "plain" / "result.json").read_text())["data"]["size"] == [40, 72]
+    status, out, _ = reconstruct(path, tmp_path / "coarse", "--voxel", 6)
+    assert status == 0 and "at the far edges are left out" in out
+    assert read_map(tmp_path / "coarse" / "volume.mrc").voxel_size == pytest.approx(6, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "voxel", "pixel"),
+    [("epu2.9_example_bin4.mrc", 40, "2.66621"), ("epu2.9_example_crop1024.mrc", 10, "0.666551")],
+)
+def test_a_real_micrograph_goes_through(reconstruct, shared_data, tmp_path, name, voxel, pixel):
+    path = shared_data("micrographs/" + name)
+    status, out, err = reconstruct(path, tmp_path / "run", "--voxel", voxel)
+    assert status == 0, err
+    assert f"pixel size {pixel} A, from the headers" in out and "contrast dark" in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["data"]["voxel_size"] == pytest.approx(voxel, rel=0.05)
+    found = read_map(tmp_path / "run" / "volume.mrc")
+    assert found.voxel_size == pytest.approx(result["data"]["voxel_size"], rel=1e-6)
+    assert math.isfinite(result["figures"]["log_likelihood"])
+
+
+def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):
+    truth = read_map(sim / "truth.mrc").values.numpy().ravel()
+    assert reconstruct(sim / "micrographs.star", tmp_path / "run", "--start", sim / "truth.mrc")[0] == 0
+    found, random_start = (read_map(run / "volume.mrc").values.numpy().ravel() for run in (tmp_path / "run", done))
+    # two passes do not turn it away from where it started
+    assert np.corrcoef(found, truth)[0, 1] > max(0.7, np.corrcoef(random_start, truth)[0, 1])
+
+
+@pytest.mark.parametrize(("box", "voxel"), [(9, 6.0), (8, 5.0)])
+def test_a_start_map_of_another_size_is_refused(reconstruct, sim, tmp_path, box, voxel):
+    write_map(Map(torch.randn(box, box, box), voxel), tmp_path / "start.mrc")
+    answer = reconstruct(sim / "micrographs.star", tmp_path / "run", "--start", tmp_path / "start.mrc")
+    refused(answer, "start", "8 voxels of 6 A", f"{box} of {voxel:g} A")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_kept(reconstruct, sim, finished):
+    before = files(finished)
+    refused(reconstruct(sim / "micrographs.star", finished), "not empty", "--resume", "--overwrite")
+    refused(reconstruct(sim / "micrographs.star", finished, "--seed", 5), "not empty")
+    assert files(finished) == before
+
+
+def test_an_empty_folder_is_taken(reconstruct, sim, done, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert reconstruct(sim / "micrographs.star", tmp_path / "run")[0] == 0
+    assert set(files(tmp_path / "run")) == RUN
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(reconstruct, sim, finished):
+    others = {"notes.txt": b"mine", "checkpoint/mine.txt": b"mine too", "micrographs/a.mrc": b"data", "truth.mrc": b"t"}
+    (finished / "micrographs").mkdir()
+    for name, data in others.items():
+        (finished / name).write_bytes(data)
+    before = files(finished)
+    assert reconstruct(sim / "micrographs.star", finished, "--overwrite", "--seed", 5)[0] == 0
+    after = files(finished)
+    assert {name: after[name] for name in others} == others
+    assert set(after) == set(before)
+    assert after["volume.mrc"] != before["volume.mrc"]
+    assert json.loads(after["result.json"])["seed"] == 5
+
+
+def test_overwrite_in_the_folder_of_the_data_leaves_the_data_alone(reconstruct, sim, tmp_path):
+    folder = shutil.copytree(sim, tmp_path / "sim")
+    before = files(folder)
+    assert reconstruct(folder / "micrographs.star", folder, "--overwrite")[0] == 0
+    after = files(folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == RUN
+
+
+def test_a_refusal_with_overwrite_loses_nothing(reconstruct, sim, finished):
+    before = files(finished)
+    refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", "--voxel", 2), "voxel")
+    refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", job=["--box", "65"]), "--box 65")
+    assert files(finished) == before
+
+
+def test_resume_of_a_finished_run_ends_at_once_and_changes_nothing(reconstruct, sim, finished):
+    before = files(finished)
+    result = json.loads(before["result.json"])
+    status, out, err = reconstruct(sim / "micrographs.star", finished, "--resume", "--json")
+    assert (status, err) == (0, "") and json.loads(out) == result
+    assert files(finished) == before
+
+
+def test_resume_of_a_run_stopped_before_its_report_writes_the_report(reconstruct, sim, finished):
+    (finished / "report.html").unlink()
+    assert reconstruct(sim / "micrographs.star", finished, "--resume")[0] == 0
+    assert "</html>" in (finished / "report.html").read_text()
+
+
+def test_resume_without_a_checkpoint_starts_anew(reconstruct, sim, done, tmp_path):
+    run = tmp_path / "run"
+    assert reconstruct(sim / "micrographs.star", run, "--resume")[0] == 0  # no folder
+    assert (run / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
+    for name in ("result.json", "volume.mrc", "report.html", "history.csv"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoint")
+    assert reconstruct(sim / "micrographs.star", run, "--resume")[0] == 0  # no checkpoint
+    assert (run / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--seed", "7"], "seed was 0, now 7"),
+        (["--prior", "none"], "prior was 'ridge', now 'none'"),
+        (["--contrast", "bright"], "contrast was 'dark', now 'bright'"),
+        (["--voxel", "7"], "voxel was None, now 7.0"),
+    ],
+)
+def test_resume_with_another_setting_is_refused_by_its_name(reconstruct, sim, finished, more, told):
+    before = files(finished)
+    refused(reconstruct(sim / "micrographs.star", finished, "--resume", *more), "--resume", told)
+    assert files(finished) == before
+
+
+def test_resume_with_other_settings_of_an_unfinished_run_keeps_its_checkpoint(reconstruct, sim, finished):
+    (finished / "result.json").unlink()
+    before = files(finished)
+    job = [word if word != "2" else "3" for word in JOB]
+    refused(reconstruct(sim / "micrographs.star", finished, "--resume", job=job), "iterations was [2], now [3]")
+    assert files(finished) == before
+
+
+def test_resume_with_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(reconstruct, sim, finished):
+    (finished / "result.json").unlink()
+    path = finished / "checkpoint" / "stage-0" / "start-0.pt"
+    path.write_bytes(path.read_bytes()[:200])
+    refused(
+        reconstruct(sim / "micrographs.star", finished, "--resume", "--quiet"), str(path), "not a readable checkpoint"
+    )
+
+
+def started(sim, run):
+    words = ["reconstruct", "micrographs", sim / "micrographs.star", "--out", run, *LONG, "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "unpicked", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def stopped(process, run, number, delay=0.0):
+    """Wait for the first checkpoint, then a little, then send the signal; exit status, stdout, stderr."""
+    while not list(run.glob("checkpoint/*/*.pt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(number)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(sim, tmp_path_factory):
+    out = tmp_path_factory.mktemp("long") / "run"
+    quietly("reconstruct", "micrographs", sim / "micrographs.star", "--out", out, *LONG)
+    return out
+
+
+def goes_on(reconstruct, sim, run, uninterrupted):
+    """The resumed run equals the uninterrupted one in everything but times."""
+    status, out, err = reconstruct(sim / "micrographs.star", run, "--resume", "--quiet", job=LONG)
+    assert (status, out, err) == (0, "", "")
+    assert (run / "volume.mrc").read_bytes() == (uninterrupted / "volume.mrc").read_bytes()
+    a, b = (json.loads((folder / "result.json").read_text()) for folder in (run, uninterrupted))
+    assert a["figures"] == b["figures"] and a["result"] == b["result"] and a["data"] == b["data"]
+    histories = [(folder / "history.csv").read_text().splitlines() for folder in (run, uninterrupted)]
+    a, b = ([line.rpartition(",")[0] for line in lines] for lines in histories)
+    assert a == b and histories[0][0].endswith(",seconds")
+    assert set(files(run)) == set(files(uninterrupted))
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(reconstruct, sim, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    assert stopped(started(sim, run), run, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert not (run / "result.json").exists()
+    goes_on(reconstruct, sim, run, uninterrupted)
+
+
+def test_a_run_told_to_stop_says_so_in_one_line_and_resumes_to_the_same_bytes(
+    reconstruct, sim, uninterrupted, tmp_path
+):
+    run = tmp_path / "run"
+    status, out, err = stopped(started(sim, run), run, signal.SIGTERM)
+    assert (status, out) == (3, "")
+    assert re.fullmatch(r"unpicked: stopped.*--resume\n", err)
+    assert not (run / "result.json").exists()
+    goes_on(reconstruct, sim, run, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_killed_at_any_time_resumes_to_the_same_bytes(reconstruct, sim, uninterrupted, tmp_path, seed):
+    run = tmp_path / "run"
+    delay = random.Random(seed).uniform(0, 2)
+    stopped(started(sim, run), run, signal.SIGKILL, delay)
+    run_ended = (run / "result.json").exists()
+    if run_ended:  # the machine was faster: the finished run must be whole, and stay
+        assert (run / "volume.mrc").read_bytes() == (uninterrupted / "volume.mrc").read_bytes()
+        return
+    goes_on(reconstruct, sim, run, uninterrupted)
+
+
+def test_a_run_stopped_again_and_again_ends_with_the_same_bytes(reconstruct, sim, uninterrupted, tmp_path, monkeypatch):
+    """Round n is interrupted in-process after its n-th write of a file, until one is not."""
+    run, replace, left, rounds = tmp_path / "run", os.replace, 0, 0
+
+    def interrupted(*names):
+        nonlocal left
+        replace(*names)
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    status = 3
+    while status == 3:
+        rounds = left = rounds + 1
+        status, _, err = reconstruct(sim / "micrographs.star", run, "--resume", "--quiet", job=LONG)
+        assert rounds < 20 and status in (0, 3), err
+    monkeypatch.undo()
+    assert rounds > 3
+    assert np.array_equal(read_map(run / "volume.mrc").values, read_map(uninterrupted / "volume.mrc").values)
+    assert set(files(run)) == set(files(uninterrupted))
