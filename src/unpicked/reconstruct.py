@@ -14,8 +14,9 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.base import Batch, Estimator, State, Stats, add
+from unpicked.estimators.base import Batch, Estimator, State, add
 from unpicked.model.model import Model
+from unpicked.model.placements import Stats
 from unpicked.ops import seeding
 from unpicked.priors import Flat, Prior
 
@@ -236,7 +237,7 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
 
 
 def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction, str] | None:
-    """Try the placement's moves, two passes each on frozen views; run on from the best that beats the present answer."""
+    """Try the moves, two passes each on frozen views; run on from the best that beats the present answer."""
     last = job.estimator.iterations
     trial = replace(job, folder=None, report=None, iterations=last + 2)
     held = replace_state(best.state, step=last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,14 +100,14 @@ def test_objective_never_falls_on_frozen_views(estimator: EM, prior: object) -> 
     values = objectives(run)
     assert len(values) == 12
     assert values[-1] > values[0] + 1
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in pairwise(values):
         assert after >= before - 1e-9 * abs(before)
 
 
 def test_objective_never_falls_for_any_object(estimator: EM, model: Model) -> None:
     data = micrographs(model, blob(model), 0.8)
     values = objectives(reconstruct(data, model, estimator, prior=Ridge(0.05), seed=1, moves=0))
-    assert all(after >= before - 1e-9 * abs(before) for before, after in zip(values, values[1:], strict=False))
+    assert all(after >= before - 1e-9 * abs(before) for before, after in pairwise(values))
 
 
 # 2 -----------------------------------------------------------------------------------------------------------------

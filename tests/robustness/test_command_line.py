@@ -386,9 +386,9 @@ def test_full_disk_in_a_reconstruction(capsys, tiny_disk, data, room):
 
 
 PIECES = """simulate reconstruct compare report micrographs --box --voxel --size --count --energy --sigma --snr-box
-    --density --phantom shepp-logan --structure --map --views --iterations --lmax --start --truth --prior --seed --threads
-    --device cpu --json --quiet --resume --overwrite --contrast bright --symmetry C2 --help --version a.mrc no/*.mrc . -
-    -- -1 0 1 8 0.1 nan inf 1e400 é --no-box --job --common.seed --box=8 --box= [1] {} %s""".split()
+    --density --phantom shepp-logan --structure --map --views --iterations --lmax --start --truth --prior --seed
+    --threads --device cpu --json --quiet --resume --overwrite --contrast bright --symmetry C2 --help --version a.mrc
+    no/*.mrc . - -- -1 0 1 8 0.1 nan inf 1e400 é --no-box --job --common.seed --box=8 --box= [1] {} %s""".split()
 PIECES += ["", "\0", "\n", "x y"]
 HEADS = [
     ["reconstruct", "micrographs", "a.mrc"],

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.base import Batch, State, Stats, add
+from unpicked.estimators.base import Batch, State, add
 from unpicked.model.model import Model
 from unpicked.model.noise import White
+from unpicked.model.placements import Stats
 from unpicked.objects.base import Object
 from unpicked.ops import fourier, rotation, seeding, solve
 from unpicked.priors import Prior
