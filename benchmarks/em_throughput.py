@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from common import save
 
+from common import save
 from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere
 from unpicked.ops.correlate import fast_size

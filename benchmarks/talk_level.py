@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import torch
-from common import save
 
 import unpicked as up
+from common import save
 
 
 def main() -> None:

@@ -166,7 +166,7 @@ def prepare(
     Of every micrograph: (1) a polynomial of order 2 is fitted to means of 4 x 4 pixels with Tukey's biweight
     and subtracted. Its level is that of the solvent where particles stand out of the noise in such means and
     cover up to about 15 % of the area; where they do not stand out, it is the mean, particles included.
-    (2) Pixels more than 8 robust s.d. from both the background and the median of their 5 x 5 neighbourhood
+    (2) Pixels more than 12 robust s.d. from both the background and the median of their 5 x 5 neighbourhood
     take that median. (3) Fourier crop, which keeps the variance of white noise. (4) Division by 1.4826 times
     the median absolute deviation.
 

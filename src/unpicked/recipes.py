@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.structure import Structure
@@ -73,6 +72,8 @@ class MicrographJob:
             )
         if min(self.views) < 1 or min(self.iterations) < 1:
             raise ValueError(f"--views and --iterations must be positive; got {self.views} and {self.iterations}")
+        if self.moves < 0:
+            raise ValueError(f"--moves must not be negative; got {self.moves}")
         if self.starts < 1:
             raise ValueError(f"--starts must be at least 1; got {self.starts}")
         if self.lmax < 0:
@@ -115,8 +116,34 @@ class MicrographAnswer:
         return out | {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
 
 
+def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Prepared:
+    """Prepare micrographs for a job, and find whatever is wrong with them before anything else is done.
+
+    Every micrograph is read once; those that fit in memory are kept.
+
+    Raises:
+        ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, or a start
+            map of another size or voxel.
+    """
+    prepared = prepare(data, voxel_size=job.voxel, normalise=job.sigma is None)
+    working = prepared.micrographs
+    if min(working.shape) < job.box:
+        raise ValueError(
+            f"--box {job.box} does not fit micrographs of {_by(working.shape)} working pixels; "
+            "try a smaller box or a finer --voxel"
+        )
+    if start is not None and (start.box != job.box or abs(start.voxel_size / working.pixel_size - 1) > 0.01):
+        raise ValueError(
+            f"--start must be a map of {job.box} voxels of {working.pixel_size:.4g} A; "
+            f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
+        )
+    if not prepared.scale > 0:
+        raise ValueError("the micrographs hold no noise: their robust standard deviation is 0")
+    return prepared
+
+
 def from_micrographs(
-    data: Micrographs,
+    data: Micrographs | Prepared,
     job: MicrographJob,
     *,
     seed: int = 0,
@@ -129,7 +156,7 @@ def from_micrographs(
     """A volume straight from micrographs, without particle picking.
 
     Args:
-        data: micrographs as read.
+        data: micrographs as read, or made :func:`ready`.
         job: what to do.
         seed: of everything random.
         start: map to start from; None means random starts.
@@ -141,12 +168,9 @@ def from_micrographs(
     Raises:
         ValueError: for settings that do not fit the data.
     """
-    prepared = prepare(data, voxel_size=job.voxel, normalise=job.sigma is None)
-    if min(prepared.micrographs.shape) < job.box:
-        raise ValueError(
-            f"--box {job.box} does not fit micrographs of {_by(prepared.micrographs.shape)} working pixels; "
-            "try a smaller box or a finer --voxel"
-        )
+    prepared = data if isinstance(data, Prepared) else ready(data, job, start)
+    # the Fourier crop keeps coefficients: undo its factor, so that the volume has the grey values of the files
+    grey = prepared.scale / prepared.source.grid.ratio**2
     object, notes = _object(job)
     model = Model(
         object,
@@ -154,7 +178,7 @@ def from_micrographs(
         Anywhere(job.density or 0.1),
         noise=White(job.sigma or 0.95),
     )
-    x = None if start is None else _start_from(start, object, prepared)
+    x = None if start is None else object.fit(start.values.double() / grey)
     power = signal_power(prepared.micrographs, model)
     prior = _prior(job, model, power, seed)
     runs: list[Reconstruction] = []
@@ -179,17 +203,21 @@ def from_micrographs(
         )
         runs.append(run)
         x, model = run.x, run.model
-    scale = prepared.scale
     values = runs[-1].map
     if values is None:
         raise ValueError(f"{object!r} has no map")
     return MicrographAnswer(
-        map=Map(values.values.cpu() * scale, values.voxel_size),
+        map=Map(values.values.cpu() * grey, values.voxel_size),
         last=runs[-1],
         stages=tuple(runs),
         prepared=prepared,
-        sigma=runs[-1].model.noise.sigma * scale,
-        notes=(*data.notes, *prepared.notes, *notes, *(note for run in runs for note in run.notes)),
+        sigma=runs[-1].model.noise.sigma * prepared.scale,
+        notes=(
+            *prepared.notes,
+            *_optics_note(prepared.micrographs),
+            *notes,
+            *(note for run in runs for note in run.notes),
+        ),
     )
 
 
@@ -261,14 +289,10 @@ def _prior(job: MicrographJob, model: Model, power: float, seed: int) -> Prior:
     return Ridge(float(random_start(model, power, seed).square().mean()))
 
 
-def _start_from(start: Map, object: Volume, prepared: Prepared) -> torch.Tensor:
-    voxel = prepared.micrographs.pixel_size
-    if abs(start.voxel_size / voxel - 1) > 0.01 or start.box != object.shape[-1]:
-        raise ValueError(
-            f"the start map must have {object.shape[-1]} voxels of {voxel:.4g} A; "
-            f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
-        )
-    return object.fit(start.values.double() / prepared.scale)
+def _optics_note(data: Micrographs) -> tuple[str, ...]:
+    if data.optics is None:
+        return ("assumed: no contrast transfer function",)
+    return ("the contrast transfer functions of the files are not used: this version models none",)
 
 
 def _named(report: Report, stage: int) -> Report:

@@ -114,7 +114,7 @@ def test_the_result_has_every_key_of_the_contract(done, sim):
     result = json.loads((done / "result.json").read_text(), parse_constant=pytest.fail)
     assert {"command", "settings", "version", "seed", "data", "result", "verdict", "figures", "seconds",
             "peak_memory_mb"} <= set(result)  # fmt: skip
-    assert result["command"].startswith("unpicked ")
+    assert result["command"].startswith("unpicked reconstruct micrographs ")
     assert result["verdict"] == "not verified"
     settings = {"box": 8, "lmax": 4, "views": [12], "iterations": [2], "starts": 1, "moves": 0, "seed": 0}
     assert settings.items() <= result["settings"].items()

@@ -181,7 +181,7 @@ def test_voxel_smaller_than_the_pixel(refused, data):
     [
         ("--box", "3"),
         ("--box", "-8"),
-        pytest.param("--box", "8.25", marks=pytest.mark.xfail(strict=True, reason="cyclopts rounds it to 8, silently")),
+        ("--box", "8.25"),
         ("--lmax", "-1"),
         ("--density", "0.9"),
         ("--density", "0"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, convert
 
 import unpicked
 
 PLACE = "unpicked.cli"
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=("unpicked",))
+"""The words of the command that runs."""
 
 
 def build() -> App:
@@ -19,7 +24,7 @@ def build() -> App:
         help="Structure of molecules too small to be seen: volumes straight from micrographs, without picking.",
         version=unpicked.__version__,
         help_format="plaintext",
-        default_parameter=Parameter(consume_multiple=True, negative=()),
+        default_parameter=Parameter(consume_multiple=True, negative=(), converter=_convert),
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
@@ -62,7 +67,17 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
+    """Cyclopts' conversion, but a whole number must be written as one (it would round 8.25 to 8)."""
+    whole = kind in (int, int | None, tuple[int, ...])
+    for token in tokens if whole else ():
+        if not re.fullmatch(r"[+-]?\d+", token.value):
+            raise ValueError(f"expected a whole number; got {token.value!r}")
+    return convert(kind, tokens)
+
+
 def _run(tokens: list[str]) -> int:
+    COMMAND.set(("unpicked", *tokens))
     result = build()(tokens, exit_on_error=False, print_error=False)
     return result if isinstance(result, int) else 0
 

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 import unpicked
 from unpicked._lazy import torch
+from unpicked.cli import COMMAND
 
 
 @Parameter(name="*")
@@ -141,7 +142,7 @@ def peak_memory_mb() -> float:
 def header(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The first keys of every ``result.json``."""
     return {
-        "command": shlex.join(["unpicked", *sys.argv[1:]]),
+        "command": shlex.join(COMMAND.get()),
         "settings": dict(settings),
         "version": unpicked.__version__,
         "seed": seed,

@@ -16,7 +16,6 @@ from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
     from unpicked.data.maps import Map
-    from unpicked.data.micrographs import Micrographs
     from unpicked.recipes import MicrographAnswer
 
 
@@ -73,8 +72,9 @@ def micrographs(
     first = None if start == "random" else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     folder = output.out
-    if not (resume and (folder / "settings.json").exists()):
-        _check(data, job, first)
+    from unpicked.recipes import from_micrographs, ready
+
+    prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
     if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=settings):
         if not (folder / "report.html").exists():  # stopped while it was drawn
             from unpicked.report import report
@@ -86,10 +86,8 @@ def micrographs(
         return 0
     for note in data.notes:
         common.say(note)
-    from unpicked.recipes import from_micrographs
-
     answer = from_micrographs(
-        data,
+        prepared,
         job,
         seed=common.seed,
         start=first,
@@ -115,27 +113,6 @@ def micrographs(
     if common.json:
         print(json.dumps(summary))
     return 0
-
-
-def _check(data: Micrographs, job: MicrographJob, start: Map | None) -> None:
-    """Everything that may be wrong with the input, before a run folder is made or cleared."""
-    from unpicked.preprocess import prepare
-
-    if job.moves < 0:
-        raise ValueError(f"--moves must not be negative; got {job.moves}")
-    prepared = prepare(data, voxel_size=job.voxel).micrographs
-    if min(prepared.shape) < job.box:
-        raise ValueError(
-            f"--box {job.box} does not fit micrographs of {prepared.shape[0]} x {prepared.shape[1]} working pixels; "
-            "try a smaller box or a finer --voxel"
-        )
-    if start is not None and (start.box != job.box or abs(start.voxel_size / prepared.pixel_size - 1) > 0.01):
-        raise ValueError(
-            f"--start must be a map of {job.box} voxels of {prepared.pixel_size:.4g} A; "
-            f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
-        )
-    for index in range(len(data)):
-        data.source.read(index)  # damaged, constant and not finite ones are found here
 
 
 def finish(
