@@ -185,7 +185,7 @@ def random_start(model: Model, power: float, seed: int) -> torch.Tensor:
 
 
 def _noise(state: State, stats: Stats, templates: torch.Tensor) -> State:
-    """Background and sigma from the residual of the new templates (methods page, section 5.5)."""
+    """Background and sigma from the residual of the new templates."""
     pixels = stats["pixels"]
     shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
     cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()

@@ -1,7 +1,7 @@
 """Rotation, shift and hand that lay one map on another.
 
 A coarse search over all rotations and shifts in a low band, then Gauss-Newton refinement of the best
-candidates in growing bands, always for both hands (verification page, section 5.1). V'(p) = V(R^T (p - t)),
+candidates in growing bands, always for both hands. V'(p) = V(R^T (p - t)),
 after an optional mirror in z about the centre.
 """
 

@@ -62,7 +62,7 @@ class Comparison:
 def compare(estimate: Map, truth: Map, *, symmetry: str = "C1") -> Comparison:
     """Align an estimate to a truth over rotations, shifts and both hands, and measure the difference.
 
-    Definitions: verification page, sections 5.1 and 6. The alignment maximises the cosine of the estimate
+    The alignment maximises the cosine of the estimate
     and the truth moved onto it; every figure is then taken on the truth's grid with the estimate moved.
 
     Args:

@@ -1,6 +1,6 @@
 """Fourier shell correlation of two maps, its error bar, and the resolution read from it.
 
-Hard shells round(|q|), sums in float64, no interpolated shells (verification page, section 6).
+Hard shells round(|q|), sums in float64, no interpolated shells.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Anywhere:
         *,
         statistics: bool = True,
     ) -> Stats:
-        """E-step of one micrograph (methods page, sections 5.2 and 5.3).
+        """E-step of one micrograph.
 
         Args:
             templates: ``(k, L, L)`` in the dtype in which scores are computed.
