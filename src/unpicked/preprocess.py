@@ -26,12 +26,16 @@ class Correction:
         scale: divisor, in grey values after the crop; 1 without normalisation.
         replaced: pixels replaced by the median of their neighbours.
         kept_outliers: pixels as far out, kept because they are too many to be faults of the camera.
+        skewness: of the low-passed image (details above about 20 angstrom), positive where matter is bright.
+        skewness_error: its standard error for white noise.
     """
 
     offset: float
     scale: float
     replaced: int
     kept_outliers: int
+    skewness: float
+    skewness_error: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class PreparedSource:
         source: the images as read.
         names: one per image, for messages.
         grid: sizes before and after the crop.
+        voxel_size: exact working voxel in angstrom.
         normalise: divide by the robust s.d.
         kept: number of images (the first ones) that stay in memory.
     """
@@ -67,6 +72,7 @@ class PreparedSource:
     source: Source
     names: tuple[str, ...]
     grid: Grid
+    voxel_size: float
     normalise: bool
     kept: int
     _images: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -89,7 +95,9 @@ class PreparedSource:
         index = range(len(self))[index]
         if index in self._images:
             return self._images[index]
-        image, correction = _correct(self.source.read(index), self.grid, self.normalise, self.names[index])
+        image, correction = _correct(
+            self.source.read(index), self.grid, self.voxel_size, self.normalise, self.names[index]
+        )
         self._corrections[index] = correction
         if index < self.kept:
             self._images[index] = image
@@ -142,7 +150,22 @@ class Prepared:
                     f"{name}: {correction.kept_outliers} pixels lie over {HOT:g} s.d. from the background, "
                     "too many for bad pixels, kept; look for ice, carbon or gold, or noiseless data"
                 )
-        return (*self.micrographs.notes, *extra)
+        return (*self.micrographs.notes, *extra, *self.contrast_notes)
+
+    @property
+    def contrast_notes(self) -> tuple[str, ...]:
+        """A warning where the images look inverted: matter should be bright now, and its images skewed to bright.
+
+        Nothing else would tell: inverted data fit an inverted map just as well.
+        """
+        skewness = sum(c.skewness for c in self.corrections) / len(self.corrections)
+        error = math.sqrt(sum(c.skewness_error**2 for c in self.corrections)) / len(self.corrections)
+        if skewness > -5 * error:
+            return ()
+        return (
+            f"WARNING: the contrast seems inverted: matter should be bright after reading, but the low-passed "
+            f"micrographs are skewed to dark (skewness {skewness:.3f} +- {error:.3f}); try the other --contrast",
+        )
 
     def to_file_pixels(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Positions ``(..., 2)`` x, y in working pixels to pixels of the files (both counted from 0)."""
@@ -188,7 +211,7 @@ def prepare(
     grid = _grid(micrographs.shape, micrographs.pixel_size, voxel_size)
     exact = micrographs.pixel_size * grid.ratio
     kept = min(len(micrographs), memory // (4 * math.prod(grid.size)))
-    source = PreparedSource(micrographs.source, micrographs.names, grid, normalise, kept)
+    source = PreparedSource(micrographs.source, micrographs.names, grid, exact, normalise, kept)
     notes = [*micrographs.notes, "background (polynomial of order 2, robust) subtracted; bad pixels mended"]
     if grid.size != micrographs.shape:
         notes.append(
@@ -204,7 +227,9 @@ def prepare(
     return Prepared(prepared, source)
 
 
-def _correct(image: torch.Tensor, grid: Grid, normalise: bool, name: str) -> tuple[torch.Tensor, Correction]:
+def _correct(
+    image: torch.Tensor, grid: Grid, voxel_size: float, normalise: bool, name: str
+) -> tuple[torch.Tensor, Correction]:
     image = image.float()
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name} holds pixels that are not finite; leave this micrograph out")
@@ -217,7 +242,7 @@ def _correct(image: torch.Tensor, grid: Grid, normalise: bool, name: str) -> tup
     scale = _robust_sd(flat) if normalise else 1.0
     if not scale > 0:
         raise ValueError(f"{name} is constant once its background is removed; leave this micrograph out")
-    return flat / scale, Correction(float(coefficients[0]), scale, replaced, outliers)
+    return flat / scale, Correction(float(coefficients[0]), scale, replaced, outliers, *_skewness(flat, voxel_size))
 
 
 def _fit_background(image: torch.Tensor) -> torch.Tensor:
@@ -274,10 +299,22 @@ def _mend(flat: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     height, width = flat.shape
     near = flat[near_rows.clamp(0, height - 1), near_columns.clamp(0, width - 1)]
     local = near.masked_fill(~inside, math.nan).flatten(1).nanmedian(-1).values
-    bad = (flat[rows, columns] - local).abs() > limit
+    # a particle's peak has neighbours that stand out too, a faulty pixel has none
+    ring = near.masked_fill(~inside, math.nan)[:, 1:4, 1:4].flatten(1).nanmedian(-1).values.abs()
+    bad = ((flat[rows, columns] - local).abs() > limit) & (ring < limit / 4)
     mended = flat.clone()
     mended[rows[bad], columns[bad]] = local[bad]
     return mended, int(bad.sum()), 0
+
+
+def _skewness(flat: torch.Tensor, voxel_size: float) -> tuple[float, float]:
+    """Skewness of the image without details below 20 angstrom, and its standard error for white noise."""
+    size = [max(16, 2 * round(n * min(1.0, voxel_size / 10) / 2)) for n in flat.shape]
+    low = resize_image(flat, (min(size[0], flat.shape[0]), min(size[1], flat.shape[1]))).double()
+    low = low - low.mean()
+    spread = float(low.square().mean())
+    skewness = float(low.pow(3).mean()) / spread**1.5 if spread > 0 else 0.0
+    return skewness, math.sqrt(6 / low.numel())
 
 
 def _robust_sd(values: torch.Tensor) -> float:

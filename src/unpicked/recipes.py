@@ -45,7 +45,7 @@ class MicrographJob:
     """Largest angular degree of the ball; lowered to what the box can hold."""
     method: Literal["em"] = "em"
     """Estimator."""
-    starts: int = 2
+    starts: int = 4
     """Random starts; the most likely one is refined."""
     views: tuple[int, ...] = (100, 400)
     """Number of views in each stage."""
@@ -80,9 +80,10 @@ class MicrographJob:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
             raise ValueError(f"--sigma must be positive; got {self.sigma}")
-        if self.density is not None and not 0 < self.density < 0.27:
+        limit = (self.box / (2 * self.box - 1)) ** 2  # where no window of the box's size would be empty
+        if self.density is not None and not 0 < self.density < limit:
             raise ValueError(
-                f"--density must lie between 0 and 0.27 for well separated particles in windows of their size; "
+                f"--density must lie between 0 and {limit:.3f} for well separated particles in a box of {self.box}; "
                 f"got {self.density}"
             )
 
@@ -176,11 +177,11 @@ def from_micrographs(
         object,
         Projection(rotation.super_fibonacci(job.views[0]).to(device)),
         Anywhere(job.density or 0.1),
-        noise=White(job.sigma or 0.95),
+        noise=White(job.sigma or 1.0),
     )
     x = None if start is None else object.fit(start.values.double() / grey)
     power = signal_power(prepared.micrographs, model)
-    prior = _prior(job, model, power, seed)
+    prior = _prior(job, model, power)
     runs: list[Reconstruction] = []
     for stage, (views, iterations) in enumerate(zip(job.views, job.iterations, strict=True)):
         run = reconstruct(
@@ -281,12 +282,13 @@ def _object(job: MicrographJob) -> tuple[Volume, list[str]]:
     return Ball(job.box, job.lmax), []
 
 
-def _prior(job: MicrographJob, model: Model, power: float, seed: int) -> Prior:
+def _prior(job: MicrographJob, model: Model, power: float) -> Prior:
     if job.prior == "none":
         return Flat()
     if job.prior == "shells":
         return globular(job.box, power)
-    return Ridge(float(random_start(model, power, seed).square().mean()))
+    # the mean square of typical coefficients, the same in every run whatever its seed
+    return Ridge(sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8)
 
 
 def _optics_note(data: Micrographs) -> tuple[str, ...]:

@@ -30,10 +30,9 @@ class Result(Enum):
     CONVERGED = "converged: the last passes gained nothing more"
     ITERATIONS = "stopped at the iteration limit while the likelihood was still rising; try more iterations"
     EMPTY = (
-        "nothing was found: almost every window ended empty; "
-        "the noise may be too strong, the contrast inverted, or the box wrong"
+        "nothing was found: less than one particle is expected in all the data; "
+        "the noise may be too strong, or the box wrong"
     )
-    FULL = "the density ran to the largest the model allows; the box may be too large, or the noise is not white"
     NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
 
 
@@ -118,7 +117,8 @@ def reconstruct(
         report: called after every pass with the sub-run's name and its row of the history.
 
     Returns:
-        The best answer. Under ``torchrun`` every process returns the same.
+        The best answer. Where ``torch.distributed`` is initialised, the data are shared out over its processes, and
+        every process returns the same.
 
     Raises:
         ValueError: for settings that do not fit, or a checkpoint of another run.
@@ -145,7 +145,7 @@ def reconstruct(
         seed,
         batch_size,
         folder,
-        _fingerprint(data, model, estimator, prior, seed, start),
+        _fingerprint(data, model, estimator, prior, seed, start, starts),
         report,
     )
     if folder is not None and not resume and any(folder.glob("*.pt")):
@@ -161,13 +161,12 @@ def reconstruct(
         values = ", ".join(f"{run.objective:.1f}" for run in runs)
         notes.append(f"{len(runs)} starts ended at objectives {values}; start {runs.index(best)} was kept")
     for round_ in range(moves):
-        moved = _move(replace(job, name=f"move-{round_}"), best)
-        if moved is None:
-            notes.append("recentre moves: none raised the objective")
-            break
-        best, note = moved
-        histories |= best.histories
+        moved, note = _move(replace(job, name=f"move-{round_}"), best)
         notes.append(note)
+        if moved is None:
+            break
+        best = moved
+        histories |= best.histories
     return replace(best, notes=tuple(notes), seconds=time.perf_counter() - began, histories=histories)
 
 
@@ -181,15 +180,12 @@ def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
     return state
 
 
-def _loop(job: _Job, state: State, *, resume: bool = True) -> Reconstruction:
+def _loop(job: _Job, state: State) -> Reconstruction:
     """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
-    began, finished = time.perf_counter(), ""
-    history: History = []
-    loaded = _load(job) if resume else None
-    if loaded is not None:
-        state, history, finished = loaded
+    began = time.perf_counter()
+    held = _load(job) or _Held(state, [], None, "")
+    state, history, result = held.state, held.history, held.result
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
-    result = Result[finished] if finished else None
     while result is None and int(state["step"]) < last:
         before = time.perf_counter()
         model = estimator.current(job.model, state)
@@ -205,7 +201,7 @@ def _loop(job: _Job, state: State, *, resume: bool = True) -> Reconstruction:
         history.append(row)
         state = new
         result = _verdict(estimator, history, state, last)
-        _save(job, state, history, result)
+        _save(job, state, history, result, held.note)
         if job.report is not None:
             job.report(job.name, row)
     result = result or Result.ITERATIONS
@@ -236,23 +232,39 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
     return total
 
 
-def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction, str] | None:
-    """Try the moves, two passes each on frozen views; run on from the best that beats the present answer."""
+def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
+    """Try the moves; run on from the one that beats the present answer. The choice is kept like any other state."""
+    digest = hashlib.sha256(best.x.detach().cpu().numpy().tobytes()).hexdigest()
+    polish = replace(job, iterations=job.estimator.iterations + 6, fingerprint=f"{job.fingerprint} {digest}")
+    held = _load(polish)
+    if held is None:
+        state, note = _choose(job, best)
+        _save(polish, state, [], None, note)
+    else:
+        state, note = held.state, held.note
+    if note == _STAY:
+        return None, note
+    return _loop(polish, state), note
+
+
+_STAY = "recentre moves: none raised the objective"
+
+
+def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
+    """Two passes on frozen views for every candidate and for the present answer."""
     last = job.estimator.iterations
-    trial = replace(job, folder=None, report=None, iterations=last + 2)
     held = replace_state(best.state, step=last)
-    bar = _loop(trial, held, resume=False).objective
+    trial = replace(job, folder=None, iterations=last + 2)
+    bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
-        run = _loop(trial, replace_state(held, x=x), resume=False)
+        run = _loop(replace(trial, name=f"{job.name} ({name})"), replace_state(held, x=x))
         if run.objective > max(bar, found[0] if found else bar):
             found = (run.objective, name, run.state)
     if found is None:
-        return None
-    polish = replace(job, iterations=last + 6)
-    run = _loop(polish, replace_state(found[2], step=last))
+        return held, _STAY
     note = f"recentre move taken ({found[1]}): objective {bar:.1f} -> {found[0]:.1f}"
-    return run, note
+    return replace_state(found[2], step=last), note
 
 
 def replace_state(state: State, *, step: int | None = None, x: torch.Tensor | None = None) -> State:
@@ -270,10 +282,8 @@ def _verdict(estimator: Estimator, history: History, state: State, last: int) ->
     finished = estimator.done(history, state)
     if not finished and int(state["step"]) < last:
         return None
-    if row.get("occupied", 1.0) <= 0.01:
+    if row.get("particles", 1.0) < 1:
         return Result.EMPTY
-    if row.get("occupied", 0.0) >= 0.99:
-        return Result.FULL
     return Result.CONVERGED if finished else Result.ITERATIONS
 
 
@@ -290,7 +300,13 @@ def _processes() -> tuple[int, int]:
 
 
 def _fingerprint(
-    data: Micrographs, model: Model, estimator: Estimator, prior: Prior, seed: int, start: torch.Tensor | None
+    data: Micrographs,
+    model: Model,
+    estimator: Estimator,
+    prior: Prior,
+    seed: int,
+    start: torch.Tensor | None,
+    starts: int,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
     parts: Sequence[Any] = (
@@ -298,18 +314,29 @@ def _fingerprint(
         data.shape,
         data.pixel_size,
         model.object,
-        len(model.view),
+        model.view.digest,
         model.placement,
         model.noise,
         estimator,
         prior,
         seed,
+        starts,
         None if start is None else start.tolist(),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _save(job: _Job, state: State, history: History, result: Result | None) -> None:
+@dataclass(frozen=True)
+class _Held:
+    """What a checkpoint holds."""
+
+    state: State
+    history: History
+    result: Result | None
+    note: str
+
+
+def _save(job: _Job, state: State, history: History, result: Result | None, note: str = "") -> None:
     if job.folder is None or _processes()[0] != 0:
         return
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -320,6 +347,7 @@ def _save(job: _Job, state: State, history: History, result: Result | None) -> N
         "state": state,
         "history": history,
         "result": result.name if result else "",
+        "note": note,
     }
     with open(temporary, "wb") as file:
         torch.save(held, file)
@@ -328,13 +356,14 @@ def _save(job: _Job, state: State, history: History, result: Result | None) -> N
     os.replace(temporary, path)
 
 
-def _load(job: _Job) -> tuple[State, History, str] | None:
+def _load(job: _Job) -> _Held | None:
     path = job.folder / f"{job.name}.pt" if job.folder is not None else None
     if path is None or not path.exists():
         return None
     try:
         held = torch.load(path, weights_only=True)
-        fingerprint, state, history, result = (held[key] for key in ("fingerprint", "state", "history", "result"))
+        found = _Held(held["state"], held["history"], Result[held["result"]] if held["result"] else None, held["note"])
+        fingerprint = held["fingerprint"]
     except Exception as error:
         raise ValueError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this part anew"
@@ -343,4 +372,4 @@ def _load(job: _Job) -> tuple[State, History, str] | None:
         raise ValueError(
             f"{path} belongs to a run with other data or settings; resume with the same ones, or use another folder"
         )
-    return state, history, result
+    return found

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from unpicked.data.micrographs import InMemory, Micrographs
+from unpicked.data.snr import energy
 from unpicked.estimators.base import Batch, add, log_likelihood
 from unpicked.estimators.em import EM
 from unpicked.model.model import Model
@@ -18,10 +19,12 @@ from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere, Patches
 from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
+from unpicked.objects.gaussians import Gaussians
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
 from unpicked.priors import Flat, Ridge, globular
-from unpicked.reconstruct import Result, reconstruct
+from unpicked.reconstruct import Reconstruction, Result, reconstruct
+from unpicked.simulate.micrographs import Specimen, simulate_micrographs
 
 ESTIMATORS = {
     "em": EM(iterations=6, frozen=6, precision="float64", tolerance=0.0, solver_steps=300, solver_tolerance=1e-13),
@@ -419,17 +422,48 @@ def test_a_box_larger_than_the_data_is_refused() -> None:
         reconstruct(data, model, EM())
 
 
+def shifted_start() -> tuple[Model, Micrographs, torch.Tensor]:
+    """A chain of beads on one micrograph, and a start that is the truth moved by two voxels and cut off."""
+    positions = torch.tensor([[-1.8, 0.4, 0.2], [-0.6, -1.2, 0.9], [0.7, 0.1, -0.4], [1.5, 1.3, 0.8], [0.2, 1.6, -1.4]])
+    fine = Gaussians(14, 2 * positions.double(), torch.full((5,), 1.5, dtype=torch.float64))
+    specimen = Specimen(fine, torch.tensor([1.0, 0.7, 1.3, 0.9, 1.1], dtype=torch.float64), 7, 1.0)
+    data, truth = simulate_micrographs(specimen, count=1, size=(130, 130), density=0.12, noise=energy(300), seed=3)
+    ball = Ball(7, 5)
+    model = Model(ball, Projection(rotation.super_fibonacci(30)), Anywhere(0.12), noise=White(truth.sigma))
+    return model, data, ball.fit(specimen.truth().values.roll(2, 2))
+
+
 def test_moves_repair_a_shifted_start() -> None:
-    """A start that is the truth moved by one voxel ends higher with recentre moves than without, or equally high."""
-    model = toy(Voxels(6), views=12)
-    x = blob(model, 1)
-    data = micrographs(model, 2 * x, 0.8, count=2, size=60)
-    moved = model.object.fit(model.object.values(2 * x).roll((0, 0, 2), (0, 1, 2)))
-    estimator = EM(iterations=4, frozen=4, precision="float64")
-    without = reconstruct(data, model, estimator, seed=1, start=moved, moves=0, prior=Ridge(1.0))
-    with_moves = reconstruct(data, model, estimator, seed=1, start=moved, moves=2, prior=Ridge(1.0))
-    assert with_moves.objective > without.objective
-    assert any("recentre" in note for note in with_moves.notes)
+    model, data, start = shifted_start()
+    prior, estimator = Ridge(float(start.square().mean())), EM(iterations=5, frozen=2)
+    stay = reconstruct(data, model, estimator, prior=prior, seed=1, start=start, moves=0)
+    moved = reconstruct(data, model, estimator, prior=prior, seed=1, start=start, moves=1)
+    longer = reconstruct(data, model, EM(iterations=11, frozen=8), prior=prior, seed=1, start=start, moves=0)
+    assert any("move taken" in note for note in moved.notes)
+    assert moved.objective > stay.objective + 10
+    assert moved.objective > longer.objective + 10  # not for the mere number of passes
+
+
+def test_moves_are_decided_once_and_resumed(tmp_path: Path) -> None:
+    model, data, start = shifted_start()
+    prior, estimator = Ridge(float(start.square().mean())), EM(iterations=3, frozen=1)
+    passes: list[str] = []
+
+    def run(**changes: object) -> Reconstruction:
+        passes.clear()
+        return reconstruct(
+            data, model, estimator, prior=prior, seed=1, start=start, checkpoint=tmp_path, resume=True,
+            report=lambda name, row: passes.append(name), **changes,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    first = run(moves=2)
+    assert len(passes) > 16
+    again = run(moves=2)
+    assert passes == []
+    assert torch.equal(first.x, again.x)
+    assert first.notes == again.notes
+    with pytest.raises(ValueError, match="other data or settings"):
+        reconstruct(data, model, estimator, prior=prior, seed=1, starts=2, checkpoint=tmp_path, resume=True)
 
 
 def test_the_most_likely_start_is_kept() -> None:
@@ -439,3 +473,9 @@ def test_the_most_likely_start_is_kept() -> None:
     ends = [history[-1]["objective"] for history in run.histories.values()]
     assert len(ends) == 3
     assert run.objective == max(ends)
+
+
+def test_a_density_that_leaves_no_window_empty_is_refused() -> None:
+    model = replace(toy(), placement=Anywhere(0.5))
+    with pytest.raises(ValueError, match="density must be below"):
+        reconstruct(micrographs(model, blob(model), 0.8), model, EM(iterations=1, frozen=0))

@@ -204,3 +204,36 @@ def test_the_shared_micrograph(shared_data):
     assert done.micrographs.shape == (342, 342) and done.micrographs.pixel_size == pytest.approx(8, rel=3e-3)
     corners = [float(image[r : r + 60, c : c + 60].mean()) for r in (0, 280) for c in (0, 280)]
     assert max(map(abs, corners)) < 0.6 and 0.8 < float(image.std()) < 1.4
+
+
+def test_inverted_contrast_is_told() -> None:
+    """Bright blobs read as dark matter give a warning, bright ones and pure noise do not."""
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(2, 200, 200, generator=generator)
+    blobs = torch.zeros(200, 200)
+    for row in range(10, 190, 25):
+        for column in range(10, 190, 25):
+            blobs[row : row + 6, column : column + 6] += 2.0
+
+    def notes(images: torch.Tensor) -> str:
+        return " ".join(prepare(Micrographs(InMemory(images), 4.0, ("a", "b"))).notes)
+
+    assert "WARNING: the contrast seems inverted" in notes(noise - blobs)
+    assert "inverted" not in notes(noise + blobs)
+    assert "inverted" not in notes(noise)
+
+
+def test_peaks_of_small_particles_are_not_mended() -> None:
+    """Sharp bright particles of E = 424 in a box of 7 are no faults of the camera; a single hot pixel is."""
+    generator = torch.Generator().manual_seed(4)
+    image = torch.randn(300, 300, generator=generator)
+    axis = torch.arange(7.0) - 3
+    spot = torch.exp(-(axis[:, None] ** 2 + axis**2) / 2)
+    spot *= (424 / spot.square().sum()).sqrt()
+    for row in range(10, 280, 20):
+        for column in range(10, 280, 20):
+            image[row : row + 7, column : column + 7] += spot
+    image[5, 5] = 40.0
+    prepared = prepare(Micrographs(InMemory(image[None]), 4.0, ("a",)))
+    assert [correction.replaced for correction in prepared.corrections] == [1]
+    assert float(prepared.micrographs[0][5, 5]) < 5

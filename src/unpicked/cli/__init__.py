@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -87,7 +88,11 @@ def _told(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, KeyboardInterrupt):
-        return _say("stopped; what was finished is kept, go on with --resume", 3)
+        goes_on = " go on with --resume" if "reconstruct" in COMMAND.get() else " start again with --overwrite"
+        return _say(f"stopped; what was finished is kept,{goes_on}", 3)
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+        sys.stdout = open(os.devnull, "w")
+        return 0
     if isinstance(error, MemoryError) or _names(error, "OutOfMemoryError") or "can't allocate memory" in str(error):
         return _say(f"out of memory ({error}); try fewer --views, a larger --voxel or a smaller --box", 3)
     if isinstance(error, OSError) and error.errno in (28, 122):

@@ -10,7 +10,7 @@ import resource
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,8 @@ class Common:
             torch.set_num_threads(self.threads)
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed must be a whole number from 0 to 2^63 - 1; got {self.seed}")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("this version runs on one process from the command line; start it without torchrun")
         signal.signal(signal.SIGTERM, _stop)
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,15 +89,17 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
     An existing folder that is not empty is refused unless ``resume`` (same settings only) or ``overwrite`` (only
     files that the same command writes are removed). Check all input before: from here on the old files are gone.
     """
+    if overwrite and resume:
+        raise ValueError("give --resume or --overwrite, not both")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give a folder")
     held = folder / "settings.json"
     if folder.exists() and any(folder.iterdir()):
         if overwrite:
             _clear(folder, run=settings is not None)
-        elif not resume:
+        elif not resume or not held.exists():
             raise ValueError(f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder")
-        elif held.exists() and settings is not None:
+        elif settings is not None:
             try:
                 old = dict(json.loads(held.read_text()))
             except (ValueError, TypeError) as error:
@@ -114,6 +118,16 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
     if settings is not None:
         write_text(held, json.dumps(settings, indent=2) + "\n")
     return False
+
+
+def identity(paths: Iterable[str]) -> list[str]:
+    """Absolute path, bytes and time of change of each file, by which changed data are told."""
+    out = []
+    for name in paths:
+        path = Path(name).resolve()
+        found = path.stat() if path.exists() else None
+        out.append(f"{path} {found.st_size} {found.st_mtime_ns}" if found else str(path))
+    return out
 
 
 def write_text(path: Path, text: str) -> None:

@@ -75,11 +75,10 @@ def micrographs(
     from unpicked.recipes import from_micrographs, ready
 
     prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
-    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=settings):
-        if not (folder / "report.html").exists():  # stopped while it was drawn
-            from unpicked.report import report
-
-            report(folder, truth=target)
+    known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
+    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
+        if target is not None or not (folder / "report.html").exists():
+            judge(folder, target, truth)
         common.say(f"{folder} holds a finished run with these settings")
         if common.json:
             print(json.dumps(json.loads((folder / "result.json").read_text())))
@@ -125,9 +124,7 @@ def finish(
     truth_path: Path | None = None,
 ) -> dict[str, Any]:
     """Write ``volume.mrc``, ``history.csv``, ``result.json`` (last: it marks a finished run) and ``report.html``."""
-    from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
-    from unpicked.report import report
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
     rows = [
@@ -137,9 +134,6 @@ def finish(
         for row in history
     ]
     shared.write_history(folder / "history.csv", rows)
-    figures: dict[str, Any] = answer.figures()
-    if truth is not None:
-        figures["compare"] = compare(answer.map, truth).to_json()
     micrographs = answer.prepared.micrographs
     summary = {
         **shared.header(settings, seed),
@@ -147,15 +141,30 @@ def finish(
             "files": len(micrographs),
             "size": list(micrographs.shape),
             "voxel_size": micrographs.pixel_size,
-            "truth": None if truth_path is None else str(truth_path.resolve()),
+            "truth": None,
             "notes": list(answer.notes),
         },
         "result": answer.last.result.value,
         "verdict": "not verified",
-        "figures": figures,
-        "seconds": seconds,
+        "figures": answer.figures(),
+        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
         "peak_memory_mb": shared.peak_memory_mb(),
     }
     shared.write_text(folder / "result.json", json.dumps(summary, indent=2) + "\n")
+    return judge(folder, truth, truth_path)
+
+
+def judge(folder: Path, truth: Map | None, truth_path: Path | None) -> dict[str, Any]:
+    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
+    from unpicked.evaluate.compare import compare
+    from unpicked.io import mrc
+    from unpicked.report import report
+
+    path = folder / "result.json"
+    summary: dict[str, Any] = json.loads(path.read_text())
+    if truth is not None:
+        summary["figures"]["compare"] = compare(mrc.read_map(folder / "volume.mrc"), truth).to_json()
+        summary["data"]["truth"] = None if truth_path is None else str(truth_path.resolve())
+        shared.write_text(path, json.dumps(summary, indent=2) + "\n")
     report(folder, truth=truth)
     return summary

@@ -32,7 +32,7 @@ class EM:
         frozen: so many last passes use one frozen set of views; before, the set is turned at random in every pass.
         estimate_sigma: estimate the noise level (the background is always estimated).
         estimate_density: estimate the covered fraction.
-        tolerance: stop when a frozen pass raises the objective by less than this fraction of its size.
+        tolerance: stop when a frozen pass raises the objective by less than this, in log units.
         solver_steps: conjugate-gradient steps of one M-step at most.
         solver_tolerance: relative residual at which they end.
         precision: floating point type of the E-step; sums and the M-step are float64.
@@ -42,7 +42,7 @@ class EM:
     frozen: int = 8
     estimate_sigma: bool = True
     estimate_density: bool = True
-    tolerance: float = 1e-6
+    tolerance: float = 0.1
     solver_steps: int = 60
     solver_tolerance: float = 1e-8
     precision: Literal["float32", "float64"] = "float32"
@@ -112,6 +112,8 @@ class EM:
         if self.estimate_density:
             new["density"] = model.placement.density_from(stats, model.side).cpu()
         new["turn"] = self._turn(int(new["step"]), int(state["seed"]))
+        if not all(bool(torch.isfinite(value).all()) for value in new.values()):
+            raise FloatingPointError("an estimate is not finite: the data or the present estimate hold NaN or infinity")
         return new
 
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
@@ -127,7 +129,6 @@ class EM:
             "density": model.placement.density,
             "energy": power / model.noise.sigma**2,
             "particles": model.placement.density * float(stats["pixels"]) / model.side**2,
-            "occupied": float(stats["occupied"] / stats["windows"]),
             "frozen": float(int(state["step"]) >= self.iterations - self.frozen),
         }
 
@@ -136,7 +137,7 @@ class EM:
         if len(history) < 3 or not (history[-1]["frozen"] and history[-2]["frozen"]):
             return False
         gain = history[-1]["objective"] - history[-2]["objective"]
-        return gain <= self.tolerance * abs(history[-1]["objective"])
+        return gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
 
     def _turn(self, step: int, seed: int) -> torch.Tensor:
         """The views' global rotation in this pass; one and the same for all starts of a run once frozen."""
@@ -164,7 +165,7 @@ def signal_power(data: Micrographs, model: Model) -> float:
 
     Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance stands in.
     """
-    picks = range(0, len(data), max(1, len(data) // 8))
+    picks = range(0, len(data), -(-len(data) // 8))
     variance = sum(float(data[i].double().var()) for i in picks) / len(picks)
     excess = max(variance - model.noise.sigma**2, 0.02 * model.noise.sigma**2)
     return excess * model.side**2 / model.placement.density

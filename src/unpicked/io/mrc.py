@@ -235,6 +235,11 @@ def read_micrographs(
     return Micrographs(source, size, tuple(str(path) for path in paths), None, tuple(notes))
 
 
+def files_of(micrographs: Micrographs) -> tuple[Path, ...]:
+    """The files that a set was read from; none for a set that was not."""
+    return micrographs.source.files if isinstance(micrographs.source, MrcSource) else ()
+
+
 def _write(
     values: torch.Tensor,
     path: Path | str,

@@ -140,7 +140,7 @@ class Anywhere:
 
     def density_from(self, stats: Stats, side: int) -> torch.Tensor:
         """Covered fraction from the expected share of windows that are not empty, kept within what the model allows."""
-        share = (stats["occupied"] / stats["windows"]).clamp(0.01, 0.99)
+        share = (stats["occupied"] / stats["windows"]).clamp(1e-6, 0.99)
         return share / _reach(self.likelihood.window(side)[0], side)
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -182,7 +182,12 @@ class _Patchwise:
         self.length = int(templates.shape[-1])
         self.side = placement.likelihood.window(self.length)[0]
         self.offsets = self.side + self.length - 1
-        occupied = min(max(placement.density * _reach(self.side, self.length), 1e-12), 1 - 1e-6)
+        occupied = placement.density * _reach(self.side, self.length)
+        if not occupied < 1:
+            raise ValueError(
+                f"density must be below {1 / _reach(self.side, self.length):.3f} for windows of {self.side} pixels and "
+                f"a box of {self.length}; got {placement.density}; try a lower density or smaller windows"
+            )
         self.log_empty = math.log1p(-occupied)
         self.log_views = log_weights.to(templates) + math.log(occupied) - 2 * math.log(self.offsets)
         self.variance = noise.sigma**2

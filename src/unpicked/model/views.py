@@ -22,6 +22,10 @@ class View(Protocol):
     def log_weights(self) -> torch.Tensor:
         """``(k,)`` logarithms of the views' probabilities."""
 
+    @property
+    def digest(self) -> str:
+        """A short text that tells this set of views from others."""
+
     def image_shape(self, object: Any) -> tuple[int, ...]:
         """Shape of one template; each view says which kind of object it needs."""
 
@@ -57,6 +61,11 @@ class Projection:
     def log_weights(self) -> torch.Tensor:
         """``(k,)``: -log k each."""
         return torch.full((len(self),), -math.log(len(self)), dtype=torch.float64, device=self.rotations.device)
+
+    @cached_property
+    def digest(self) -> str:
+        """Number of rotations and the sum of their entries' cosines."""
+        return f"{len(self)} rotations {float(self.rotations.double().cos().sum()):.12g}"
 
     def turned(self, rotation: torch.Tensor) -> Projection:
         """The same views of the object turned by ``rotation``, ``(3, 3)``."""
