@@ -200,7 +200,7 @@ def from_micrographs(
             moves=job.moves if stage == 0 else 0,
             checkpoint=None if checkpoint is None else checkpoint / f"stage-{stage}",
             resume=resume,
-            report=None if report is None else _named(report, stage),
+            report=None if report is None else _named(report, f"stage {stage + 1} of {len(job.views)}", iterations),
         )
         runs.append(run)
         x, model = run.x, run.model
@@ -297,8 +297,14 @@ def _optics_note(data: Micrographs) -> tuple[str, ...]:
     return ("the contrast transfer functions of the files are not used: this version models none",)
 
 
-def _named(report: Report, stage: int) -> Report:
-    return lambda name, row: report(f"stage {stage + 1} {name}", row)
+def _named(report: Report, stage: str, iterations: int) -> Report:
+    """The report with the stage's name, the passes of the sub-run and the seconds that they will still take."""
+
+    def named(name: str, row: dict[str, float]) -> None:
+        left = max(0.0, iterations - 1 - row["step"]) * row["seconds"]
+        report(f"{stage}, {name}", row | {"passes": float(iterations), "seconds_left": left})
+
+    return named
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -1,0 +1,20 @@
+"""The examples run, and do what they say."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_from_micrographs(capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(EXAMPLES / "from_micrographs.py"))["main"]
+    assert main(size=160, iterations=8) > 0.8
+    assert "correlation with the truth" in capsys.readouterr().out
+
+
+def test_compare_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    objectives = runpy.run_path(str(EXAMPLES / "compare_methods.py"))["main"](size=96, iterations=3)
+    assert set(objectives) == {"ball", "voxels"}
+    assert capsys.readouterr().out.count("objective") == 2
