@@ -22,7 +22,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## lint, types, and every test that is not slow
+SHAPES := --jaxtyping-packages=unpicked.ops,unpicked.objects,beartype.beartype -k "not refused" \
+	tests/contracts/test_objects.py tests/identities/test_project.py tests/identities/test_simulate.py tests/test_examples.py
+
+test: lint ## lint, types, the annotated shapes checked at run time, and every test that is not slow
+	$(BIN)/python -m pytest -n 2 $(SHAPES)
 	$(BIN)/python -m pytest -n 2
 
 test-all: lint ## the slow recovery studies too

@@ -60,7 +60,8 @@ class Common:
         if not self.quiet:
             print(
                 f"{name}, pass {int(row['step']) + 1} of {int(row['passes'])}: "
-                f"log-likelihood {row['log_likelihood']:.1f}, E {row['energy']:.1f}, particles {row['particles']:.0f}, sigma {row['sigma']:.4f}, "
+                f"log-likelihood {row['log_likelihood']:.1f}, E {row['energy']:.1f}, "
+                f"particles {row['particles']:.0f}, sigma {row['sigma']:.4f}, "
                 f"{row['seconds']:.1f} s, at most {row['seconds_left']:.0f} s to the end of this part",
                 file=sys.stderr,
                 flush=True,

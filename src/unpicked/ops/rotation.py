@@ -134,7 +134,7 @@ def super_fibonacci(count: int) -> Float[torch.Tensor, "n 3 3"]:
     return quaternion_to_matrix(quaternions)
 
 
-def so3_grid(angle: float) -> Float[torch.Tensor, "n 3 3"]:
+def so3_grid(angle: int | float) -> Float[torch.Tensor, "n 3 3"]:
     """Super-Fibonacci grid of about 8 pi^2 / angle^3 rotations: neighbours about ``angle`` degrees apart.
 
     Args:
