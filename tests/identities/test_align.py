@@ -11,8 +11,9 @@ import pytest
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.evaluate.align import align, apply, match_grid, transform
+from unpicked.evaluate.align import align, apply
 from unpicked.evaluate.compare import aligned, compare
+from unpicked.evaluate.resample import match_grid, transform
 from unpicked.ops.fourier import mirror
 from unpicked.ops.rotation import geodesic_distance, random_rotations
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.evaluate.align import Alignment, Hand, align, apply, masked_cosine, match_grid, sphere
+from unpicked.evaluate.align import Alignment, Hand, align, apply, masked_cosine
 from unpicked.evaluate.fsc import fsc, fsc_area, resolution
+from unpicked.evaluate.resample import match_grid, sphere
 from unpicked.ops import fourier
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.evaluate.align import masked_cosine, match_grid, sphere, transform
+from unpicked.evaluate.align import masked_cosine
 from unpicked.evaluate.compare import Comparison, compare
 from unpicked.evaluate.fsc import fsc_error, shell_counts
+from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.io._files import output
 from unpicked.io.mrc import read_map
 from unpicked.report import figures
