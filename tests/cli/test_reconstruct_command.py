@@ -25,13 +25,6 @@ LONG = "--box 8 --lmax 4 --views 12 24 --iterations 5 3 --starts 2 --moves 1 --t
 RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "checkpoint/stage-0/start-0.pt"}
 
 
-@pytest.fixture(autouse=True)
-def own_handler():
-    held = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, held)
-
-
 @pytest.fixture
 def command(capsys):
     """Run a command; the exit status, standard output, and standard error."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 from pathlib import Path
 
 import gemmi
@@ -20,13 +19,6 @@ from unpicked.io.structure import read_structure
 SMALL = ["--box", "8", "--voxel", "6", "--size", "64", "--count", "2", "--seed", "3", "--threads", "1"]
 KEYS = {"sigma", "density", "occurrences", "energy", "snr_box", "snr_disc", "snr_db", "seed", "contrast", "voxel_size",
         "box", "noise"}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_handler():
-    held = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, held)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_small_chain_is_recovered_from_a_random_start(seed: int) -> None:
     assert answer.figures()["energy"] == pytest.approx(300, rel=0.2)
 
 
-def test_pure_noise_gives_no_particles() -> None:
+def test_pure_noise_gives_the_noise_level_and_hardly_any_energy() -> None:
     """Without signal the energy that is found stays far below that of any particle that could be seen."""
     generator = torch.Generator().manual_seed(1)
     from unpicked.data.micrographs import InMemory, Micrographs
