@@ -17,6 +17,7 @@ LAYERS = [
     {"reconstruct"},
     {"verify", "plan", "picking"},
     {"recipes"},
+    {"experiments"},
     {"report"},
     {"cli"},
     {"__main__"},

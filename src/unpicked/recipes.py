@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.structure import Structure
+from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Relaxed, Squarem
 from unpicked.estimators.em import EM, random_start, signal_power
+from unpicked.estimators.maximisation import uniform_information
+from unpicked.evaluate.halves import Halves, halves
+from unpicked.model.gas import Gas, Window, best_sites
+from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.noise import White
+from unpicked.model.patches import Patches
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball, radial_counts
 from unpicked.objects.base import Volume
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import rotation
+from unpicked.ops import rotation, seeding
 from unpicked.ops.window import crop_or_pad
 from unpicked.preprocess import Prepared, prepare
-from unpicked.priors import Flat, Prior, Ridge, globular
+from unpicked.priors import (
+    Both,
+    Flat,
+    Positive,
+    Prior,
+    Ridge,
+    Support,
+    Symmetric,
+    data_share,
+    globular,
+    group,
+    precision,
+    wilson,
+)
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 from unpicked.simulate.micrographs import Specimen
 from unpicked.simulate.potential import atoms
+
+LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
+    "gas": lambda box: Gas(),
+    "window": lambda box: Window(),
+    "patches": lambda box: Patches(),
+    "patches-2l": lambda box: Patches(side=2 * box),
+}
+SOLVERS: dict[str, Acceleration] = {
+    "em": Relaxed(),
+    "squarem": Squarem(),
+    "anderson": Anderson(),
+    "lbfgs": LBFGS(),
+}
 
 
 @dataclass(frozen=True)
@@ -43,22 +77,44 @@ class MicrographJob:
     """How the volume is described: spherical-Bessel expansion, or voxels."""
     lmax: int = 10
     """Largest angular degree of the ball; lowered to what the box can hold."""
+    march: tuple[int, ...] = ()
+    """Largest degree in each stage, rising to --lmax: coarse structure first. All stages take --lmax if not given."""
     method: Literal["em"] = "em"
     """Estimator."""
-    starts: int = 4
+    likelihood: Literal["gas", "window", "patches", "patches-2l"] = "gas"
+    """How the sum over all places is done: lattice gas of the whole micrograph, the same to first order, or
+    independent patches of the box's side (as published) or of twice that."""
+    spacing: Literal["separated", "arbitrary"] = "separated"
+    """Least distance of two particles: 2 box - 1 pixels, or box pixels."""
+    subpixel: Literal[1, 2] = 1
+    """Positions per pixel and axis."""
+    starts: int = 2
     """Random starts; the most likely one is refined."""
-    views: tuple[int, ...] = (100, 400)
+    views: tuple[int, ...] = (100, 1000)
     """Number of views in each stage."""
-    iterations: tuple[int, ...] = (12, 8)
+    iterations: tuple[int, ...] = (20, 20)
     """Passes over the data in each stage, at most."""
-    prior: Literal["ridge", "shells", "none"] = "ridge"
-    """Belief about the volume: one variance for all coefficients, a spectrum of compact molecules, or none."""
+    solver: Literal["em", "squarem", "anderson", "lbfgs"] = "anderson"
+    """Steps on the frozen views of the last stage, all from EM's statistics."""
+    prior: Literal["wilson", "shells", "ridge", "none"] = "wilson"
+    """Belief about the volume: a compact molecule of random density (Wilson statistics), a spectrum of compact
+    molecules, one variance for all coefficients, or none."""
+    positive: bool = False
+    """Believe also that density is hardly negative."""
+    support: float | None = None
+    """Believe also that there is no density beyond this radius, in working voxels."""
+    symmetry: str = "C1"
+    """Believe also in a point group, Cn or Dn, about the z axis."""
     sigma: float | None = None
     """Standard deviation of the noise in the grey values of the data; estimated if not given."""
     density: float | None = None
     """Fraction of the micrographs' area that boxes of particles cover; estimated if not given."""
     moves: int = 1
     """Rounds of recentre moves tried on the answer of the first stage."""
+    held_out: int = 0
+    """So many micrographs are kept apart to choose between starts and to stop before over-fitting."""
+    halves: bool = False
+    """Solve two halves of the data as well, from starts of their own, and compare them."""
 
     def __post_init__(self) -> None:
         if self.box < 4:
@@ -80,11 +136,20 @@ class MicrographJob:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
             raise ValueError(f"--sigma must be positive; got {self.sigma}")
-        limit = (self.box / (2 * self.box - 1)) ** 2  # where no window of the box's size would be empty
+        if self.march and (len(self.march) != len(self.views) or min(self.march) < 0):
+            raise ValueError(f"--march must have one degree per stage, {len(self.views)}; got {self.march}")
+        if self.held_out < 0:
+            raise ValueError(f"--held-out must not be negative; got {self.held_out}")
+        if self.support is not None and not self.support > 0:
+            raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
+        group(self.symmetry)
+        apart = 2 * self.box - 1 if self.spacing == "separated" else self.box
+        patch = {"patches": 2 * self.box - 1, "patches-2l": 3 * self.box - 1}.get(self.likelihood, 0)
+        limit = (self.box / max(apart, patch)) ** 2  # where particles would touch, or no patch would be empty
         if self.density is not None and not 0 < self.density < limit:
             raise ValueError(
-                f"--density must lie between 0 and {limit:.3f} for well separated particles in a box of {self.box}; "
-                f"got {self.density}"
+                f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
+                f"(likelihood {self.likelihood}); got {self.density}"
             )
 
 
@@ -95,26 +160,39 @@ class MicrographAnswer:
     Attributes:
         map: the volume in the grey values of the data (a projection is a sum over voxels), matter bright.
         last: the last stage's run.
-        stages: all stages' runs.
+        stages: all stages' runs, with those of the halves, by name.
         prepared: the data as the estimator saw them.
         sigma: noise per working pixel, in the grey values of the data.
         notes: sentences: read, converted, assumed, tried, found.
+        data_share: per Fourier shell, the share of what is known that comes from the data, at most.
+        halves: the two half maps, the second aligned to the first, and what comparing them gave.
+        gallery: the likeliest particles beside the projections that explain them.
     """
 
     map: Map
     last: Reconstruction
-    stages: tuple[Reconstruction, ...]
+    stages: dict[str, Reconstruction]
     prepared: Prepared
     sigma: float
     notes: tuple[str, ...]
+    data_share: tuple[float, ...] = ()
+    halves: tuple[Map, Map, Halves] | None = None
+    gallery: dict[str, torch.Tensor] | None = None
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """The figures of ``result.json``."""
         row = self.last.history[-1] if self.last.history else {}
-        out = {
-            name: row[name] for name in ("log_likelihood", "objective", "energy", "density", "particles") if name in row
-        }
-        return out | {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
+        names = ("log_likelihood", "objective", "judge", "energy", "density", "particles")
+        out: dict[str, Any] = {name: row[name] for name in names if name in row}
+        out.setdefault(
+            "log_likelihood", row.get("judge", math.nan)
+        )  # of patches, against noise, less the prior's energy
+        out |= {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
+        if self.data_share:
+            out["data_share"] = list(self.data_share)
+        if self.halves is not None:
+            out["halves"] = self.halves[2].to_json()
+        return out
 
 
 def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Prepared:
@@ -138,6 +216,9 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
             f"--start must be a map of {job.box} voxels of {working.pixel_size:.4g} A; "
             f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
         )
+    least = max(1, len(data) // 2) if job.halves else len(data)
+    if job.held_out >= least:
+        raise ValueError(f"--held-out must leave a micrograph to fit; got {job.held_out} of {least}")
     if not prepared.scale > 0:
         raise ValueError("the micrographs hold no noise: their robust standard deviation is 0")
     return prepared
@@ -173,53 +254,103 @@ def from_micrographs(
     # the Fourier crop keeps coefficients: undo its factor, so that the volume has the grey values of the files
     grey = prepared.scale / prepared.source.grid.ratio**2
     object, notes = _object(job)
+    x = None if start is None else object.fit(start.values.double() / grey)
+    whole = prepared.micrographs
+    views, note = _affordable(job.views, job.box * job.box * job.subpixel**2)
+    solve = partial(_solve, job=replace(job, views=views), object=object, device=device, resume=resume, report=report)
+    runs = solve(whole, seed=seed, start=x, checkpoint=checkpoint)
+    last = list(runs.values())[-1]
+    halved = None
+    if job.halves:
+        maps = []
+        for number, half in enumerate(whole.split(), 1):
+            own = seeding.derive(seed, "half", number)
+            place = None if checkpoint is None else checkpoint / f"half-{number}"
+            found = solve(half, seed=own, start=x, checkpoint=place, name=f"half-{number} ")
+            maps.append(_grey(list(found.values())[-1], grey))
+            runs |= found
+        compared, second = halves(maps[0], maps[1], shared_start=start is not None)
+        halved = (maps[0], second, compared)
+    return MicrographAnswer(
+        map=_grey(last, grey),
+        last=last,
+        stages=runs,
+        prepared=prepared,
+        sigma=last.model.noise.sigma * prepared.scale,
+        notes=(
+            *prepared.notes,
+            *_optics_note(whole),
+            *notes,
+            *note,
+            *(f"{name}: {note}" for name, run in runs.items() for note in run.notes),
+        ),
+        data_share=_data_share(job, _marched(job, object, len(job.views) - 1), last),
+        halves=halved,
+        gallery=_gallery(last, whole[0], seed),
+    )
+
+
+def _solve(
+    data: Micrographs,
+    *,
+    job: MicrographJob,
+    object: Volume,
+    seed: int,
+    start: torch.Tensor | None,
+    checkpoint: Path | None,
+    device: str,
+    resume: bool,
+    report: Report | None,
+    name: str = "",
+) -> dict[str, Reconstruction]:
+    """All stages on one set of micrographs."""
     model = Model(
         object,
         Projection(rotation.super_fibonacci(job.views[0]).to(device)),
-        Anywhere(job.density or 0.1),
+        Anywhere(job.density or 0.1, LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
         noise=White(job.sigma or 1.0),
     )
-    x = None if start is None else object.fit(start.values.double() / grey)
-    power = signal_power(prepared.micrographs, model)
-    prior = _prior(job, model, power)
-    runs: list[Reconstruction] = []
+    held = None
+    if job.held_out:
+        held = data.part(range(len(data) - job.held_out, len(data)))
+        data = data.part(range(len(data) - job.held_out))
+    power = signal_power(data, model)
+    runs: dict[str, Reconstruction] = {}
     for stage, (views, iterations) in enumerate(zip(job.views, job.iterations, strict=True)):
+        coarse = _marched(job, object, stage)
+        if start is not None and coarse != model.object:
+            start = coarse.fit(model.object.values(start))
+        model = replace(model, object=coarse)
+        title = f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}"
+        final = stage == len(job.views) - 1
         run = reconstruct(
-            prepared.micrographs,
+            data,
             replace(model, view=Projection(rotation.super_fibonacci(views).to(device))),
             EM(
                 iterations=iterations,
-                frozen=min(4, iterations),
+                frozen=min(iterations, max(4, iterations // 2)) if final or job.likelihood.startswith("patches") else 0,
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
+                relaxation=1.6,
+                acceleration=SOLVERS[job.solver] if final else Relaxed(),
+                solver_tolerance=1e-6,
             ),
-            prior=prior,
+            prior=_prior(job, coarse, model, power),
             seed=seed,
-            start=x,
+            start=start,
             starts=job.starts,
             moves=job.moves if stage == 0 else 0,
             checkpoint=None if checkpoint is None else checkpoint / f"stage-{stage}",
             resume=resume,
-            report=None if report is None else _named(report, f"stage {stage + 1} of {len(job.views)}", iterations),
+            report=None if report is None else _named(report, title, iterations),
+            held=held,
+            check=5 if held is not None else 0,
         )
-        runs.append(run)
-        x, model = run.x, run.model
-    values = runs[-1].map
-    if values is None:
-        raise ValueError(f"{object!r} has no map")
-    return MicrographAnswer(
-        map=Map(values.values.cpu() * grey, values.voxel_size),
-        last=runs[-1],
-        stages=tuple(runs),
-        prepared=prepared,
-        sigma=runs[-1].model.noise.sigma * prepared.scale,
-        notes=(
-            *prepared.notes,
-            *_optics_note(prepared.micrographs),
-            *notes,
-            *(note for run in runs for note in run.notes),
-        ),
-    )
+        runs[f"{name}stage-{stage}"] = run
+        start, model = run.x, run.model
+        # the power of the data is a guess where noise drowns it; that of the answer is well determined
+        power = float(model.templates(start).square().sum((-2, -1)).mean())
+    return runs
 
 
 def specimen_from_structure(
@@ -275,20 +406,86 @@ def specimen_from_map(map: Map, box: int, voxel: float | None = None) -> Specime
 def _object(job: MicrographJob) -> tuple[Volume, list[str]]:
     if job.object == "voxels":
         return Voxels(job.box), []
-    best = max(degree for degree, count in enumerate(radial_counts(job.box, job.lmax)) if count)
+    reach = job.box // 2 + 1.5
+    best = max(degree for degree, count in enumerate(radial_counts(job.box, job.lmax, reach)) if count)
     if best < job.lmax:
         note = f"lmax lowered from {job.lmax} to {best}: a box of {job.box} voxels cannot hold more"
-        return Ball(job.box, best), [note]
-    return Ball(job.box, job.lmax), []
+        return Ball(job.box, best, reach), [note]
+    return Ball(job.box, job.lmax, reach), []
 
 
-def _prior(job: MicrographJob, model: Model, power: float) -> Prior:
-    if job.prior == "none":
+def _marched(job: MicrographJob, object: Volume, stage: int) -> Volume:
+    """The object of a stage: the same with no more than its largest degree."""
+    if not job.march or not isinstance(object, Ball):
+        return object
+    return replace(object, lmax=min(object.lmax, job.march[stage]))
+
+
+def _prior(job: MicrographJob, object: Volume, model: Model, power: float) -> Prior:
+    beliefs: list[Prior] = []
+    if job.prior == "wilson":
+        beliefs.append(wilson(object, power))
+    elif job.prior == "shells":
+        beliefs.append(globular(job.box, power))
+    elif job.prior == "ridge":
+        # the mean square of typical coefficients, the same in every run whatever its seed
+        square = sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8
+        beliefs.append(Ridge(square))
+    typical = math.sqrt(power / (job.box * 0.4 * job.box) ** 2)  # grey value of a molecule 0.4 boxes thick
+    if job.positive:
+        beliefs.append(Positive(0.1 * typical))
+    if job.support is not None:
+        beliefs.append(Support(job.support, 0.1 * typical))
+    if job.symmetry.upper() != "C1":
+        beliefs.append(Symmetric(job.symmetry, 0.02 * typical))
+    if not beliefs:
         return Flat()
-    if job.prior == "shells":
-        return globular(job.box, power)
-    # the mean square of typical coefficients, the same in every run whatever its seed
-    return Ridge(sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8)
+    return beliefs[0] if len(beliefs) == 1 else Both(tuple(beliefs))
+
+
+def _grey(run: Reconstruction, grey: float) -> Map:
+    if run.map is None:
+        raise ValueError(f"{run.model.object!r} has no map")
+    return Map(run.map.values.cpu() * grey, run.map.voxel_size)
+
+
+def _affordable(views: tuple[int, ...], pixels: int) -> tuple[tuple[int, ...], list[str]]:
+    """As many views as fit into half of the free memory: statistics, templates and their work space per view."""
+    free = _free_memory()
+    most = max(16, int(free / 2 / (64 * pixels))) if free else max(views)
+    if max(views) <= most:
+        return views, []
+    cut = tuple(min(count, most) for count in views)
+    return cut, [f"views lowered from {views} to {cut}: {free / 1e9:.1f} GB of memory are free"]
+
+
+def _free_memory() -> float:
+    """Free bytes, 0 where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0.0
+
+
+def _data_share(job: MicrographJob, object: Volume, run: Reconstruction) -> tuple[float, ...]:
+    """What the data say at most, with places and views of the particles taken as known."""
+    x = run.x
+    if object.size > 1600 or not run.history or job.prior == "none":
+        return ()
+    power = float(run.model.templates(x).square().sum((-2, -1)).mean())
+    copies = run.history[-1]["particles"] / run.model.noise.sigma**2
+    information = copies * uniform_information(object, x)
+    return data_share(object, information.cpu(), precision(_prior(job, object, run.model, power), object, x).cpu())
+
+
+def _gallery(run: Reconstruction, image: torch.Tensor, seed: int) -> dict[str, torch.Tensor] | None:
+    """The likeliest particles of a micrograph, as the lattice gas sees them."""
+    gas = replace(run.model.placement, likelihood=Gas())  # type: ignore[type-var]
+    step = gas.step(run.model.templates(run.x).float(), run.model.log_weights, run.model.noise)
+    return best_sites(step, image, 12, seed)
 
 
 def _optics_note(data: Micrographs) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.base import Batch, Estimator, State, add
+from unpicked.estimators.base import Batch, Estimator, State, add, judge
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.ops import seeding
@@ -33,6 +34,7 @@ class Result(Enum):
         "nothing was found: less than one particle is expected in all the data; "
         "the noise may be too strong, or the box wrong"
     )
+    OVERFITTED = "stopped early: the likelihood of held-out micrographs fell; the best map before that is kept"
     NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
 
 
@@ -45,6 +47,7 @@ class Reconstruction:
         map: the object on its grid, for volumes.
         history: one row of figures per pass, of the sub-run that was kept.
         histories: the histories of all sub-runs by name.
+        judged: log-likelihood ratio of patches less the prior's energy, where the run's own likelihood is not exact.
         result: how the run ended.
         state: everything a continuation needs.
         model: the model with the final estimates put in.
@@ -61,11 +64,12 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     histories: dict[str, History] = field(default_factory=dict)
+    judged: float = float("nan")
 
     @property
     def objective(self) -> float:
         """Penalised log-likelihood at the last pass."""
-        return self.history[-1]["objective"] if self.history else float("-inf")
+        return self.history[-1].get("objective", self.judged) if self.history else float("-inf")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,22 @@ class _Job:
     folder: Path | None
     fingerprint: str
     report: Report | None
+    held: Micrographs | None = None
+    check: int = 0
     name: str = "run"
     iterations: int = field(default=0)
+
+    def judged(self, model: Model, x: torch.Tensor) -> float:
+        """Likelihood ratio of held-out micrographs, or of the data less the prior's energy."""
+        source = self.held or self.data
+        size = source.shape[0] * source.shape[1]
+        count = max(1, min(len(source), _JUDGED // size))
+        picks = [index * len(source) // count for index in range(count)]
+        value = float(judge(Batch(source, picks), model, x)) * len(source) / count
+        return value if self.held else value - float(self.prior.energy(x, model.object))
+
+
+_JUDGED = 1 << 20  # pixels that are judged
 
 
 def reconstruct(
@@ -99,6 +117,8 @@ def reconstruct(
     resume: bool = False,
     batch_size: int = 16,
     report: Report | None = None,
+    held: Micrographs | None = None,
+    check: int = 0,
 ) -> Reconstruction:
     """Reconstruct an object from data.
 
@@ -115,6 +135,9 @@ def reconstruct(
         resume: go on from that folder; without a checkpoint in it, start anew.
         batch_size: micrographs per batch.
         report: called after every pass with the sub-run's name and its row of the history.
+        held: micrographs kept apart, by whose likelihood starts are chosen and early stopping is decided; without
+            them the data themselves judge.
+        check: passes between two looks at the held-out likelihood; 0 means at the end only.
 
     Returns:
         The best answer. Where ``torch.distributed`` is initialised, the data are shared out over its processes, and
@@ -145,8 +168,10 @@ def reconstruct(
         seed,
         batch_size,
         folder,
-        _fingerprint(data, model, estimator, prior, seed, start, starts),
+        _fingerprint(data, model, estimator, prior, seed, start, starts, held, check),
         report,
+        held,
+        check,
     )
     if folder is not None and not resume and any(folder.glob("*.pt")):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
@@ -185,6 +210,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
     began = time.perf_counter()
     held = _load(job) or _Held(state, [], None, "")
     state, history, result = held.state, held.history, held.result
+    best = held.best
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
     while result is None and int(state["step"]) < last:
         before = time.perf_counter()
@@ -193,7 +219,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
             with torch.no_grad():
                 stats = _sum(job, model, state)
                 new = estimator.update(model, state, stats, job.prior)
-                row = estimator.record(model, state, stats, job.prior)
+                row = estimator.record(model, state, stats, job.prior) | _progress(state, new)
         except FloatingPointError:
             result = Result.NOT_FINITE
             break
@@ -201,10 +227,18 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         history.append(row)
         state = new
         result = _verdict(estimator, history, state, last)
-        _save(job, state, history, result, held.note)
+        if _looks(job, estimator, state, result):
+            seconds = row.pop("seconds")  # the last column
+            row["judge"] = job.judged(estimator.current(job.model, state), state["x"])
+            row["seconds"] = seconds
+            best, result = _better(job, best, state, history, result)
+        _save(job, state, history, result, held.note, best)
         if job.report is not None:
             job.report(job.name, row)
     result = result or Result.ITERATIONS
+    if result is Result.OVERFITTED and best is not None:
+        state = best
+    judged = [row["judge"] for row in history if "judge" in row]
     return Reconstruction(
         x=state["x"],
         map=_map(job, state["x"]),
@@ -214,7 +248,39 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         model=estimator.current(job.model, state),
         seconds=time.perf_counter() - began,
         histories={job.name: history},
+        judged=(max(judged) if result is Result.OVERFITTED else judged[-1]) if judged else math.nan,
     )
+
+
+def _progress(old: State, new: State) -> dict[str, float]:
+    """Relative change of the coefficients, and what one more of EM's steps is predicted to gain in log units."""
+    change = {"change": float((new["x"] - old["x"]).norm() / old["x"].norm().clamp(min=1e-300))}
+    return change | {"gain": float(new["gain"])} if "gain" in new else change
+
+
+def _looks(job: _Job, estimator: Estimator, state: State, result: Result | None) -> bool:
+    """Whether this pass is judged: the last one where the method has no likelihood, or data are held out."""
+    inexact = not job.model.placement.exact
+    ends = result is not None or int(state["step"]) == (job.iterations or estimator.iterations)
+    if ends:
+        return inexact or job.held is not None
+    return bool(job.check) and job.held is not None and int(state["step"]) % job.check == 0
+
+
+def _better(
+    job: _Job, best: State | None, state: State, history: History, result: Result | None
+) -> tuple[State | None, Result | None]:
+    """The state of the highest held-out likelihood so far; early stopping once it has fallen twice in a row."""
+    if job.held is None or not job.check:
+        return best, result
+    values = [row["judge"] for row in history if "judge" in row]
+    if values[-1] == max(values):
+        return dict(state), result
+    fell = len(values) >= 3 and values[-1] < values[-2] < values[-3] and values[-1] < max(values) - _NOISE
+    return best, Result.OVERFITTED if fell else result
+
+
+_NOISE = 3.0  # log units by which held-out likelihoods differ by chance
 
 
 def _sum(job: _Job, model: Model, state: State) -> Stats:
@@ -307,6 +373,8 @@ def _fingerprint(
     seed: int,
     start: torch.Tensor | None,
     starts: int,
+    held: Micrographs | None,
+    check: int,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
     parts: Sequence[Any] = (
@@ -322,6 +390,8 @@ def _fingerprint(
         seed,
         starts,
         None if start is None else start.tolist(),
+        None if held is None else held.names,
+        check,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -334,9 +404,12 @@ class _Held:
     history: History
     result: Result | None
     note: str
+    best: State | None = None
 
 
-def _save(job: _Job, state: State, history: History, result: Result | None, note: str = "") -> None:
+def _save(
+    job: _Job, state: State, history: History, result: Result | None, note: str = "", best: State | None = None
+) -> None:
     if job.folder is None or _processes()[0] != 0:
         return
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -348,6 +421,7 @@ def _save(job: _Job, state: State, history: History, result: Result | None, note
         "history": history,
         "result": result.name if result else "",
         "note": note,
+        "best": best,
     }
     with open(temporary, "wb") as file:
         torch.save(held, file)
@@ -362,7 +436,8 @@ def _load(job: _Job) -> _Held | None:
         return None
     try:
         held = torch.load(path, weights_only=True)
-        found = _Held(held["state"], held["history"], Result[held["result"]] if held["result"] else None, held["note"])
+        ended = Result[held["result"]] if held["result"] else None
+        found = _Held(held["state"], held["history"], ended, held["note"], held["best"])
         fingerprint = held["fingerprint"]
     except Exception as error:
         raise ValueError(

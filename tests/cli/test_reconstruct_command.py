@@ -22,7 +22,8 @@ from unpicked.io.mrc import read_header, read_map, write_image, write_map
 
 JOB = "--box 8 --lmax 4 --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
 LONG = "--box 8 --lmax 4 --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
-RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "checkpoint/stage-0/start-0.pt"}
+RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "patches.npz"}
+RUN |= {"checkpoint/stage-0/start-0.pt"}
 
 
 @pytest.fixture
@@ -115,6 +116,8 @@ def test_the_result_has_every_key_of_the_contract(done, sim):
     assert (result["seed"], result["data"]["files"], result["data"]["voxel_size"]) == (0, 2, 6.0)
     assert "iteration limit" in result["result"]
     assert {"sigma", "density", "log_likelihood", "energy"} <= set(result["figures"])
+    shares = result["figures"].pop("data_share")
+    assert len(shares) == 4 and all(0 <= share <= 1 for share in shares)
     assert all(math.isfinite(value) for value in result["figures"].values())
     truth = json.loads((sim / "truth.json").read_text())
     assert result["figures"]["sigma"] == pytest.approx(truth["sigma"], rel=0.1)
@@ -127,9 +130,11 @@ def test_the_history_has_one_row_of_numbers_per_pass(done):
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["stage-0 start-0"] * 2
     assert [float(row["step"]) for row in rows] == [0, 1]
-    assert all(math.isfinite(float(value)) for row in rows for name, value in row.items() if name != "run")
+    assert all(
+        math.isfinite(float(value)) for row in rows for name, value in row.items() if name not in ("run", "judge")
+    )
     result = json.loads((done / "result.json").read_text())
-    assert float(rows[-1]["log_likelihood"]) == result["figures"]["log_likelihood"]
+    assert float(rows[-1]["judge"]) == result["figures"]["log_likelihood"]
 
 
 def test_the_report_is_one_page_that_tells_the_result(done):
@@ -152,7 +157,7 @@ def test_quiet_says_nothing(reconstruct, sim, tmp_path):
 def test_progress_is_one_line_per_pass_with_the_figures(reconstruct, sim, tmp_path):
     status, out, err = reconstruct(sim / "micrographs.star", tmp_path / "run")
     assert status == 0 and err.count("\n") == 2
-    assert all("log-likelihood" in line for line in err.splitlines())
+    assert all("to gain" in line for line in err.splitlines())
     for told in ("pixel size 6 A", "contrast dark", "2 micrographs of 64 x 64", "not verified", "report.html"):
         assert told in out, out
 
@@ -337,7 +342,7 @@ def test_resume_without_a_checkpoint_starts_anew(reconstruct, sim, done, tmp_pat
     ("more", "told"),
     [
         (["--seed", "7"], "seed was 0, now 7"),
-        (["--prior", "none"], "prior was 'ridge', now 'none'"),
+        (["--prior", "none"], "prior was 'wilson', now 'none'"),
         (["--contrast", "bright"], "contrast was 'dark', now 'bright'"),
         (["--voxel", "7"], "voxel was None, now 7.0"),
     ],
@@ -455,3 +460,52 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_bytes(reconstruct, sim
     assert rounds > 3
     assert np.array_equal(read_map(run / "volume.mrc").values, read_map(uninterrupted / "volume.mrc").values)
     assert set(files(run)) == set(files(uninterrupted))
+
+
+def test_halves_are_written_compared_and_told(reconstruct, sim, tmp_path):
+    run = tmp_path / "run"
+    status, _, err = reconstruct(sim / "micrographs.star", run, "--halves", "--quiet")
+    assert (status, err) == (0, "")
+    found = json.loads((run / "result.json").read_text())["figures"]["halves"]
+    assert len(found["fsc"]) == 4 and not found["shared_start"]
+    whole, first, second = (read_map(run / name).values for name in ("volume.mrc", "half1.mrc", "half2.mrc"))
+    assert first.shape == second.shape == whole.shape
+    assert not torch.equal(first, second) and not torch.equal(first, whole)
+    assert "half maps" in (run / "report.html").read_text().lower()
+
+
+def test_held_out_micrographs_judge(reconstruct, sim, tmp_path):
+    run = tmp_path / "run"
+    status, _, _ = reconstruct(sim / "micrographs.star", run, "--held-out", 1, "--quiet")
+    assert status == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["figures"]["particles"] < 0.75 * (result["figures"]["density"] * 2 * 64 * 64 / 8**2)
+    assert math.isfinite(result["figures"]["judge"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--likelihood", "window", "--solver", "lbfgs"),
+        ("--likelihood", "patches-2l", "--solver", "squarem", "--density", "0.05"),
+        ("--likelihood", "patches", "--march", "2", "--subpixel", "2"),
+        ("--positive", "--support", "3.5", "--symmetry", "C2", "--prior", "ridge"),
+        ("--object", "voxels", "--spacing", "arbitrary"),
+    ],
+    ids=" ".join,
+)
+def test_every_choice_runs_to_the_end(reconstruct, sim, tmp_path, more):
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", *more, "--quiet")
+    assert (status, err) == (0, "")
+    figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
+    assert figures["particles"] > 5 and figures["energy"] > 20
+
+
+def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):
+    from unpicked import recipes
+
+    monkeypatch.setattr(recipes, "_free_memory", lambda: 2 * 64 * 121 * 500.0)
+    assert recipes._affordable((100, 1000), 121) == ((100, 500), [
+        "views lowered from (100, 1000) to (100, 500): 0.0 GB of memory are free"
+    ])  # fmt: skip
+    assert recipes._affordable((100, 500), 121) == ((100, 500), [])

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +69,7 @@ def make_run(folder: Path, **changes: Any) -> Path:
     write_map(Map(noisy(blobs()), 4.0), folder / "volume.mrc", overwrite=True)
     history = changes.pop("history", rows())
     with (folder / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows()[0])
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in [*rows(), *history] for key in row)))
         writer.writeheader()
         writer.writerows(history)
     result = {
@@ -88,6 +87,12 @@ def make_run(folder: Path, **changes: Any) -> Path:
     }
     (folder / "result.json").write_text(json.dumps(result | changes))
     return folder
+
+
+def pixels(uri: str) -> np.ndarray:
+    """The picture of a PNG data address, ``(height, width, 4)``: red, green, blue, opacity."""
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGBA"), dtype=np.int64)
 
 
 def text_of(path: Path) -> str:
@@ -113,7 +118,7 @@ def test_the_page_says_what_a_microscopist_asks(tmp_path: Path) -> None:
     assert page.index("energy per particle, E") < page.index("particles seen")
     assert "not measured" in page and "Against the truth" not in page
     assert page.count("<svg") == 4
-    assert page.count('src="data:image/png;base64,') == 6
+    assert page.count('src="data:image/png;base64,') == 6 + 3, "slices, projections, still surfaces"
 
 
 def test_with_a_truth_it_shows_both_maps_and_the_curve(tmp_path: Path) -> None:
@@ -121,7 +126,7 @@ def test_with_a_truth_it_shows_both_maps_and_the_curve(tmp_path: Path) -> None:
     page = text_of(report(run, truth=Map(blobs(), 4.0)))
     assert "Against the truth" in page and "resolution at FSC 0.5" in page
     assert page.count("<svg") == 5
-    assert page.count('src="data:image/png;base64,') == 12
+    assert page.count('src="data:image/png;base64,') == 12 + 6
     assert "not measured" not in page
 
 
@@ -137,14 +142,14 @@ def test_the_truth_that_the_run_names_is_found_beside_it(tmp_path: Path) -> None
 
 def test_a_recorded_comparison_is_used_only_while_it_is_true(tmp_path: Path) -> None:
     from unpicked.evaluate.compare import compare
-    from unpicked.report import page
+    from unpicked.report.reading import compared
 
     run = make_run(tmp_path / "run")
     volume, truth = Map(noisy(blobs()), 4.0), Map(blobs(), 4.0)
     recorded = json.loads(json.dumps(compare(volume, truth).to_json()))
-    assert page._compared(volume, truth, recorded).comparison.fsc == recorded["fsc"]
+    assert compared(volume, truth, recorded).comparison.fsc == recorded["fsc"]
     other = Map(noisy(blobs()).transpose(0, 1).contiguous(), 4.0)
-    assert page._compared(other, truth, recorded).comparison.rotation != recorded["rotation"]
+    assert compared(other, truth, recorded).comparison.rotation != recorded["rotation"]
     assert run.exists()
 
 
@@ -253,27 +258,27 @@ def test_a_poor_record_still_makes_a_page(tmp_path: Path, changes: dict[str, Any
 
 
 def test_stages_follow_one_another(tmp_path: Path) -> None:
-    from unpicked.report import page
+    from unpicked.report import reading
 
     first, second = rows(2)[:12], [row for row in rows(1) if row["run"] == "start-0"]
     history = [row | {"run": "stage-0 " + row["run"]} for row in first]
     history += [row | {"run": "stage-1 " + row["run"]} for row in second]
     history += [second[-1] | {"run": "stage-1 move-0", "step": 6.0}]
     run = make_run(tmp_path / "run", history=history)
-    runs = page._history(run / "history.csv")
+    runs = reading.read_history(run / "history.csv")
     assert [row["step"] for row in runs["stage-1 start-0"]] == [6, 7, 8, 9, 10, 11]
     assert runs["stage-1 move-0"][0]["step"] == 12
-    assert page._kept(runs) == ("stage-0 start-0", "stage-1 start-0")
+    assert reading.kept_starts(runs) == (("stage-0 start-0", "stage-1 start-0"), True)
     text = text_of(report(run))
     assert "2 starts; 6 + 6 passes over the data in 2 stages" in text and "after recentring" in text
 
 
 def test_slices_are_true_pixels_on_one_scale() -> None:
-    from unpicked.report import figures
+    from unpicked.report import tiles as made
 
     values = torch.zeros(8, 8, 8)
     values[4, 4, 5] = 1.0  # z, y, x
-    tiles = figures.slices(Map(values, 2.0))
+    tiles = made.slices(Map(values, 2.0))
     assert [tile.label for tile in tiles] == ["slice across x", "slice across y", "slice across z"]
     for tile, bright in zip(tiles, (None, (4, 5), (4, 5)), strict=True):
         image = pixels(tile.uri)[..., 0]
@@ -282,45 +287,237 @@ def test_slices_are_true_pixels_on_one_scale() -> None:
         cells = image.reshape(8, size, 8, size)
         assert (cells == cells[:, :1, :, :1]).all(), "nearest neighbour: one grey value per voxel"
         assert [tuple(index) for index in np.argwhere(cells[:, 0, :, 0] == 255)] == ([bright] if bright else [])
-    assert figures.scale_bar(44.0) == pytest.approx((10.0, 100 * 10 / 44))
-    assert figures.scale_bar(300.0)[0] == pytest.approx(100.0)
+    assert made.scale_bar(44.0) == pytest.approx((10.0, 100 * 10 / 44))
+    assert made.scale_bar(300.0)[0] == pytest.approx(100.0)
 
 
-# ---------------------------------------------------------------------------------------------- in a browser
+# ------------------------------------------------------------------------------------ parts that may be absent
 
 
-def browser() -> str:
-    found = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-    if found is None:
-        pytest.skip("no chromium or chrome on this machine: the page is not looked at")
-    return found
+def add(run: Path, name: str, value: Any) -> None:
+    """Put a key into ``figures`` of ``result.json``."""
+    result = json.loads((run / "result.json").read_text())
+    result["figures"] = {**(result["figures"] or {}), name: value}
+    (run / "result.json").write_text(json.dumps(result))
 
 
-def pixels(source: Path | str) -> np.ndarray:
-    """The picture of a PNG file or of a data address, ``(height, width, 3)``."""
-    held = source if isinstance(source, Path) else io.BytesIO(base64.b64decode(source.partition(",")[2]))
-    with Image.open(held) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.int64)
+def add_halves(run: Path, **changes: Any) -> None:
+    for name in ("half1.mrc", "half2.mrc"):
+        write_map(Map(noisy(blobs()), 4.0), run / name, overwrite=True)
+    curve = [1.0, 0.9, 0.7, 0.4, 0.1, 0.0]
+    add(run, "halves", {"fsc": curve, "resolution_0143": 11.4, "at_nyquist": False, "shared_start": False} | changes)
 
 
-@pytest.mark.parametrize("width", [1000, 400])
-def test_a_browser_shows_it_without_complaint(tmp_path: Path, width: int) -> None:
-    program = browser()
-    page = report(make_run(tmp_path / "run"))
-    shot = tmp_path / "shot.png"
-    command = [
-        program, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
-        f"--screenshot={shot}", f"--window-size={width},900",
-    ]  # fmt: skip
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--no-sandbox")  # root has no sandbox to use
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    image = pixels(shot)
-    assert image.shape == (900, width, 3)
-    assert image.std() > 10, "the page is blank"
-    dark = (image.sum(-1) < 240).mean()
-    assert 0.005 < dark < 0.6, "neither text nor pictures can be seen"
+def add_patches(run: Path, count: int = 3, **changes: Any) -> None:
+    images = np.random.default_rng(1).normal(size=(count, 7, 7)).astype(np.float32)
+    arrays = {"patches": images, "projections": images + 1, "posterior": np.linspace(0.999, 0.004, count)}
+    np.savez(run / "patches.npz", **{key: value for key, value in (arrays | changes).items() if value is not None})
+
+
+def test_prior_and_data_share_the_shells(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "Prior against data" not in text_of(report(run))
+    add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.6, 0.2])
+    page = text_of(report(run))
+    said = "From the prior: shells 3 (14.7 Å), 5 (8.8 Å). There the data hold less than half of the precision"
+    assert "Prior against data" in page and page.count(said) == 2, "at the top, and beside the bars"
+    assert "<pattern" in page and "neither a truth nor two half maps" in page
+    assert "not measured" in page
+    add(run, "data_share", [1.0, 0.98, 0.8])
+    page = text_of(report(run))
+    assert "Every shell comes from the data, by 80 % of the precision at the least." in page and "<pattern" not in page
+
+
+@pytest.mark.parametrize("share", [3, [], [1.0, "a"], [1.0, float("nan")], [0.5, 1.5], {"a": 1}])
+def test_a_share_that_makes_no_sense_is_a_note(tmp_path: Path, share: Any) -> None:
+    run = make_run(tmp_path / "run")
+    add(run, "data_share", share)
+    page = text_of(report(run))
+    assert "must be a list of numbers from 0 to 1" in page and "Prior against data" not in page
+
+
+def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_halves(run)
+    page = text_of(report(run))
+    assert "FSC 0.143 between two half maps" in page and "11.4 Å" in page
+    assert "Each half was reconstructed from its own start." in page and "not validation" not in page
+    assert "not measured" not in page and page.count("<svg") == 5
+    add_halves(run, shared_start=True)
+    page = text_of(report(run))
+    assert "agreement of halves" in page and "consistency, not validation" in page
+    assert "No independent halves" in page
+    add_halves(run, resolution_0143=8.0, at_nyquist=True, cutoff_angstrom=22.0, error=[0.1] * 6)
+    page = text_of(report(run))
+    assert "up to the Nyquist limit, 8 Å" in page and "by the shells up to 22 Å" in page
+    add_halves(run, resolution_0143=None)
+    assert "agree in no shell" in text_of(report(run))
+
+
+def test_halves_without_their_maps_or_their_figures_are_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_halves(run)
+    (run / "half2.mrc").unlink()
+    assert "half maps" not in text_of(report(run)).split("</header>")[1]
+    for broken in (7, {"fsc": "curve"}, {"fsc": [1.0, None]}, {"fsc": [1.0]}):
+        add_halves(run)
+        add(run, "halves", broken)
+        assert "the half maps are not shown" in text_of(report(run))
+
+
+def test_truth_halves_and_share_are_drawn_over_one_axis(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_halves(run)
+    add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.4, 0.2])
+    page = text_of(report(run, truth=Map(blobs(), 4.0)))
+    assert page.count("<svg") == 5
+    for text in (
+        "against the truth</span>",
+        "between half maps</span>",
+        "from the prior</span>",
+        "shells 3 to 5 (14.7",
+    ):
+        assert text in page, text
+
+
+def test_patches_stand_beside_projections(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "Projections beside patches" not in text_of(report(run))
+    add_patches(run)
+    page = text_of(report(run))
+    assert "3 places in the micrographs" in page and page.count("chance of a particle") == 3
+    assert "&gt; 99 %" in page and "50 %" in page and "&lt; 1 %" in page
+    assert page.count('src="data:image/png;base64,') == 9 + 6
+    add_patches(run, averages=np.zeros((3, 7, 7)))
+    assert text_of(report(run)).count('src="data:image/png;base64,') == 9 + 9
+    add_patches(run, count=30)
+    page = text_of(report(run))
+    assert "12 of 30 places" in page and page.count("chance of a particle") == 12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"posterior": None},
+        {"posterior": np.zeros(2)},
+        {"projections": np.zeros((3, 7, 8))},
+        {"patches": np.full((3, 7, 7), np.nan)},
+        {"averages": np.zeros((2, 7, 7))},
+        {"patches": np.array([None] * 3, dtype=object)},
+        {"patches": np.array(["a"] * 3)},
+    ],
+)
+def test_patches_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = make_run(tmp_path / "run")
+    add_patches(run, **changes)
+    page = text_of(report(run))
+    assert "its patches are not shown" in page and "Projections beside patches" not in page
+    (run / "patches.npz").write_bytes(b"no archive")
+    assert "its patches are not shown" in text_of(report(run))
+
+
+def test_history_without_a_likelihood_is_drawn_by_gain_and_change(tmp_path: Path) -> None:
+    from unpicked.report import reading
+
+    history = [
+        row
+        | {"log_likelihood": "nan", "objective": "", "gain": 1e4 * math.exp(-row["step"]), "change": 0.5 ** row["step"]}
+        for row in rows()
+        if row["run"].startswith("start")
+    ]
+    history[0]["gain"] = math.inf
+    run = make_run(tmp_path / "run", history=history)
+    assert reading.kept_starts(reading.read_history(run / "history.csv")) == (("start-0",), False)
+    page = text_of(report(run))
+    assert "Gain that is left" in page and "Change of the map" in page
+    assert ">Objective <" not in page and "Judged" not in page and "Objectives can be compared" not in page
+    assert "which start is the best is not recorded" in page
+    for row in history:
+        row["judge"] = {"start-0": -500.0, "start-1": -400.0}[row["run"]] if row["step"] == 5 else ""
+    run = make_run(tmp_path / "run", history=history)
+    assert reading.kept_starts(reading.read_history(run / "history.csv")) == (("start-1",), True)
+    page = text_of(report(run))
+    assert "Judged log-likelihood" in page and "start-1, the best" in page
+
+
+def test_a_full_page_is_modest_alone_and_the_same_each_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_halves(run)
+    add_patches(run, count=12, averages=np.zeros((12, 7, 7)))
+    add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.4, 0.2])
+    truth = Map(blobs(), 4.0)
+    first = report(run, truth=truth).read_bytes()
+    assert report(run, truth=truth).read_bytes() == first
+    assert len(first) < 500_000
+    page = first.decode()
+    assert not re.search(r"https?://(?!www\.w3\.org/)", page)
+    names = re.findall(r'\bid="([^"]*)"', page)
+    assert len(names) == len(set(names))
+
+
+# --------------------------------------------------------------------------------------------------- surface
+
+
+def test_the_embedded_map_is_the_map() -> None:
+    from unpicked.report.surface import EXACT, LARGEST, embedded
+
+    for box, bits in ((11, 16), (EXACT + 2, 8)):
+        values = noisy(blobs(box)) + 3.0
+        held = embedded(Map(values, 4.0))
+        assert held is not None and (held.box, held.bits) == (box, bits)
+        codes = np.frombuffer(base64.b64decode(held.codes), "<u2" if bits == 16 else "u1").reshape(box, box, box)
+        found = held.low + held.step * codes
+        assert np.abs((found - found.mean()) - (values - values.mean()).numpy()).max() < 0.51 * held.step + 1e-6
+    large = embedded(Map(blobs(LARGEST + 4), 1.0))
+    assert large is not None and large.box == LARGEST and large.voxel_size == pytest.approx((LARGEST + 4) / LARGEST)
+
+
+def test_the_first_level_encloses_what_the_page_says() -> None:
+    from unpicked.report.surface import SHARE, first_level
+
+    axis = np.arange(16) - 7.5
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    level = first_level(np.exp(-(radius**2) / 8))
+    # a Gaussian of variance 4 holds a share of its mass within r: erf(r / s) - 2 r exp(-(r / s)^2) / (s sqrt(pi))
+    assert level is not None
+    r = math.sqrt(-8 * math.log(level)) / math.sqrt(8)
+    assert math.erf(r) - 2 * r * math.exp(-(r**2)) / math.sqrt(math.pi) == pytest.approx(SHARE, abs=0.01)
+    assert first_level(np.zeros((8, 8, 8))) is None
+
+
+def test_a_map_without_a_surface_has_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_map(Map(torch.full((11, 11, 11), 2.0), 4.0), run / "volume.mrc", overwrite=True)
+    page = text_of(report(run))
+    assert '<canvas id="surface"' not in page and 'id="maps"' not in page
+
+
+def test_still_surfaces_lie_on_the_projections_and_keep_the_hand() -> None:
+    from unpicked.report.surface import stills
+    from unpicked.report.tiles import projections
+
+    values = blobs(17)
+    for still, projection in zip(stills(Map(values, 1.0), 0.3), projections(Map(values, 1.0)), strict=True):
+        shape, image = pixels(still.uri)[..., 3] / 255, pixels(projection.uri)[..., 0].astype(float)
+        assert still.label.split()[-1] == projection.label.split()[-1]
+        for axis in (0, 1):
+            centres = [(p.sum(1 - axis) * (np.arange(len(p)) + 0.5)).sum() / p.sum() / len(p) for p in (shape, image)]
+            assert abs(centres[0] - centres[1]) < 0.05
+
+
+@pytest.mark.parametrize("along", [0, 1, 2])
+def test_the_nearer_ball_hides_the_farther_one(along: int) -> None:
+    """Right, down and away are a right-handed frame: the pictures look to +x, to -y and to +z."""
+    from unpicked.report.surface import stills
+
+    axis = torch.arange(16, dtype=torch.float64) - 8
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    away, across = ((x, y**2 + z**2), (-y, x**2 + z**2), (z, x**2 + y**2))[along]
+
+    def steepest(small: float) -> float:
+        """Change of grey from pixel to pixel across the middle, where a small ball at ``small`` can be seen."""
+        ball = torch.exp(-((away - small) ** 2 + across) / 3) + torch.exp(-((away + small) ** 2 + across) / 14)
+        picture = pixels(stills(Map(ball, 1.0), 0.4)[along].uri)[..., 0].astype(float)
+        return float(np.abs(np.diff(picture[96, 60:132])).max())
+
+    assert steepest(-4) > 2 * steepest(4)

@@ -74,8 +74,8 @@ def voxels(box: int) -> Row:
     return Row(object, turned, quarter_turns(), lambda x: object.values(x).sum(-3), 1e-11)
 
 
-def ball(box: int, lmax: int) -> Row:
-    object = Ball(box, lmax)
+def ball(box: int, lmax: int, reach: float | None = None) -> Row:
+    object = Ball(box, lmax, reach)
     line = torch.arange(box, dtype=torch.float64) - box // 2
     z, y, x = torch.meshgrid(torch.arange(-150.0, 151.0, dtype=torch.float64), line, line, indexing="ij")
     points = torch.stack([x, y, z], -1).reshape(-1, 3)
@@ -103,6 +103,7 @@ ROWS = {
     "voxels odd": voxels(9),
     "ball 11, 10": ball(11, 10),
     "ball 8, 3": ball(8, 3),
+    "ball 9, 6, reach 5.5": ball(9, 6, 5.5),
     "gaussians even": gaussians(20),
     "gaussians odd": gaussians(21),
 }

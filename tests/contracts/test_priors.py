@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from unpicked.objects.ball import Ball
-from unpicked.objects.base import Object
+from unpicked.objects.base import Object, Volume
+from unpicked.objects.gaussians import Gaussians
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import fourier
-from unpicked.priors import Flat, Prior, Ridge, Shells, globular
+from unpicked.ops import fourier, rotation
+from unpicked.priors import (
+    Both,
+    Flat,
+    Positive,
+    Prior,
+    Ridge,
+    Shells,
+    Support,
+    Symmetric,
+    Wilson,
+    constraints,
+    data_share,
+    gaussian,
+    globular,
+    group,
+    precision,
+    wilson,
+)
 
 Tensor = torch.Tensor
 
@@ -34,6 +53,16 @@ ROWS: dict[str, Prior] = {
     "shells": Shells((3.0, 2.0, 1.0, 0.1)),
     "shells, more than the box has": Shells(tuple(1 / (1 + k) for k in range(30))),
     "globular": globular(8, 40.0),
+    "wilson": Wilson(2.0, 1.3),
+    "wilson, no blob, no correlation": Wilson(2.0, 1.3, correlation=0.0, blob=0.0),
+    "support": Support(1.8, 0.3),
+    "positive": Positive(0.1),
+    "symmetric C1": Symmetric("C1", 0.5),
+    "symmetric C3": Symmetric("C3", 0.5),
+    "symmetric C4": Symmetric("C4", 0.5),
+    "symmetric D2": Symmetric("D2", 0.5),
+    "both, quadratic": Both((Wilson(2.0, 1.3), Support(1.8, 0.3))),
+    "both, not quadratic": Both((Ridge(2.0), Positive(0.3))),
 }
 OBJECTS: dict[str, Object] = {"voxels even": Voxels(6), "voxels odd": Voxels(5), "ball": Ball(6, 3)}
 every = pytest.mark.parametrize("prior", ROWS.values(), ids=ROWS.keys())
@@ -94,7 +123,8 @@ def test_the_gradient_of_a_quadratic_energy_is_linear_and_symmetric(prior: Prior
         return torch.autograd.grad(prior.energy(x, object), x)[0]
 
     a, b = noise(2, object.size)
-    assert torch.allclose(gradient(2 * a - b), 2 * gradient(a) - gradient(b), rtol=0, atol=1e-10)
+    tolerance = 1e-10 * max(1.0, float(gradient(a).abs().max()) / 1e3)
+    assert torch.allclose(gradient(2 * a - b), 2 * gradient(a) - gradient(b), rtol=0, atol=tolerance)
     assert float(a.dot(gradient(b))) == pytest.approx(float(b.dot(gradient(a))), rel=1e-10, abs=1e-10)
     assert float(a.dot(gradient(a))) / 2 == pytest.approx(float(prior.energy(a, object)), rel=1e-12)
 
@@ -175,6 +205,241 @@ def test_globular_draws_have_the_power_that_was_asked_for(box: int) -> None:
     assert spread < 40  # the bound above is no more than a quarter of the power
 
 
+@every
+@with_object
+def test_the_precision_is_the_hessian(prior: Prior, object: Object) -> None:
+    """x^T P x / 2 is a quadratic energy; otherwise P is the slope of the gradient, and nowhere negative."""
+    x = noise(object.size)
+    hessian = precision(prior, object, x)
+    scale = max(1.0, float(hessian.abs().max()))
+    assert torch.equal(hessian, hessian.mT)
+    assert float(torch.linalg.eigvalsh(hessian).min()) > -1e-10 * scale
+    if prior.quadratic:
+        assert float(x @ hessian @ x) / 2 == pytest.approx(float(prior.energy(x, object)), rel=1e-9, abs=1e-12)
+        assert torch.allclose(precision(prior, object, 3 * x + 1), hessian, rtol=0, atol=1e-12 * scale)
+    else:
+        gradient = torch.func.grad(lambda y: prior.energy(y, object))
+        step = 1e-7 * noise(object.size, seed=1)
+        assert torch.allclose(gradient(x + step) - gradient(x), hessian @ step, rtol=1e-4, atol=1e-9)
+
+
+@every
+def test_the_first_call_may_come_from_inside_a_transform(prior: Prior) -> None:
+    """Constants made inside torch.func.grad or inference mode are good for later calls outside."""
+    gaussian._parts.cache_clear()
+    gaussian._factors.cache_clear()
+    constraints._planar.cache_clear()
+    points = 1.5 * noise(5, 3)
+    for object in (Voxels(6), Gaussians(6, points, torch.ones(5, dtype=torch.float64))):
+        x = noise(object.size)
+        with torch.inference_mode():
+            prior.energy(x.float(), object)
+        inner = torch.func.grad(lambda y, object=object: prior.energy(y, object))(x)
+        x.requires_grad_()
+        (outer,) = torch.autograd.grad(prior.energy(x, object), x)
+        assert torch.equal(inner, outer)
+        prior.energy(x.float(), object).backward()
+
+
+# Wilson
+
+
+def covariance(prior: Wilson, object: Object) -> Tensor:
+    root = prior.root(torch.eye(object.size, dtype=torch.float64), object)  # rows L e_i
+    return root.mT @ root
+
+
+def wilson_by_hand(prior: Wilson, box: int, count: int) -> Tensor:
+    """Draws of e (m + g), by the definition, without the floor."""
+    dims = (1, 2, 3)
+    level, white = noise(count, 1, 1, 1), noise(count, box, box, box, seed=1)
+    grid = torch.meshgrid(*[torch.fft.fftfreq(box, dtype=torch.float64)] * 3, indexing="ij")
+    gain = torch.exp(-2 * (torch.pi * prior.correlation) ** 2 * torch.stack(grid).square().sum(0))
+    g = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * gain, dim=dims).real / gain.square().mean().sqrt()
+    envelope = torch.exp(-fourier.distances((box,) * 3).square() / (2 * prior.radius**2))
+    return prior.variance**0.5 * envelope * (prior.blob**0.5 * level + g)
+
+
+@pytest.mark.parametrize("box", [6, 7])
+@pytest.mark.parametrize("blob", [0.0, 2.0])
+def test_draws_from_wilson_are_those_of_its_definition(box: int, blob: float) -> None:
+    """Voxel variances and the covariance of neighbours of 4,000 draws, six standard errors."""
+    prior = Wilson(2.0, 1.5, 0.6, blob=blob, floor=1e-9)
+    exact = covariance(prior, Voxels(box))
+    draws = wilson_by_hand(prior, box, 4000).flatten(1)
+    for shift in (0, 1, box, box**2):
+        pairs = draws * draws.roll(-shift, 1)
+        expected = torch.stack([exact[i, (i + shift) % box**3] for i in range(box**3)])
+        error = pairs.std(0) / 4000**0.5
+        assert bool(((pairs.mean(0) - expected).abs() < 6 * error + 1e-6).all())
+    centre = (box // 2) * (box**2 + box + 1)
+    assert float(exact[centre, centre]) == pytest.approx(2.0 * (1 + blob), rel=1e-6)
+
+
+@with_object
+@pytest.mark.parametrize("blob", [0.0, 3.0])
+def test_wilson_precision_is_the_inverse_of_its_covariance(object: Object, blob: float) -> None:
+    prior = Wilson(0.3, 1.4, 0.6, blob=blob)
+    product = precision(prior, object, noise(object.size)) @ covariance(prior, object)
+    assert torch.allclose(product, torch.eye(object.size, dtype=torch.float64), atol=1e-7)
+    white = noise(object.size)
+    energy = float(prior.energy(prior.root(white, object), object))
+    assert energy == pytest.approx(float(white.square().sum()) / 2, rel=1e-8)
+
+
+@pytest.mark.parametrize("box", [5, 6])
+def test_wilson_of_a_ball_is_that_of_the_voxels_fitted(box: int) -> None:
+    """The dense way and the way through transforms are one prior: F C F^T, and on voxels C itself."""
+    prior, ball, voxels = Wilson(0.3, 1.4, 0.6, 2.0), Ball(box, 2), Voxels(box)
+    full = covariance(prior, voxels)
+    fitted = ball.fit(ball.fit(full.reshape(box**3, box, box, box)).mT.reshape(ball.size, box, box, box))
+    assert torch.allclose(covariance(prior, ball), fitted, rtol=0, atol=1e-10)
+    unit = replace(prior, variance=1.0)
+    lower, inverse = gaussian._factors(unit, voxels, torch.float64, torch.device("cpu"))
+    assert torch.allclose(0.3 * lower @ lower.mT, full, rtol=0, atol=1e-12)
+    x = noise(voxels.size)
+    assert float(prior.energy(x, voxels)) == pytest.approx(float((inverse @ x).square().sum()) / 0.6, rel=1e-7)
+
+
+@pytest.mark.parametrize("object", [Voxels(8), Voxels(9), Ball(8, 4)], ids=["even", "odd", "ball"])
+def test_wilson_has_the_projected_power_that_was_asked_for(object: Volume) -> None:
+    prior = wilson(object, 40.0)
+    assert prior.radius == pytest.approx(0.2 * object.shape[0])
+    views = rotation.random_rotations(40, torch.Generator().manual_seed(3))
+    root = prior.root(torch.eye(object.size, dtype=torch.float64), object)
+    project = object.projector(views).project
+    power = sum(float(project(part).square().sum()) for part in root.split(64)) / len(views)
+    assert power == pytest.approx(40, rel=0.02)
+    assert wilson(object, 80.0).variance == pytest.approx(2 * prior.variance)
+
+
+def test_wilson_leaves_the_blob_to_the_data() -> None:
+    """The envelope itself costs less than one unit at its expected size; a rough field of that power, hundreds."""
+    prior, object = wilson(Voxels(9), 1.0), Voxels(9)
+    envelope = torch.exp(-fourier.distances(object.shape).square() / (2 * prior.radius**2)).flatten()
+    blob = prior.variance**0.5 * envelope
+    assert float(prior.energy(blob, object)) < 0.6
+    rough = noise(object.size) * blob
+    assert float(prior.energy(rough, object)) > 300
+
+
+# constraints
+
+
+def test_support_counts_the_voxels_outside() -> None:
+    ones = torch.ones(343, dtype=torch.float64)
+    outside = int((fourier.distances((7, 7, 7)) > 2.0).sum())
+    assert outside == 343 - 33
+    assert float(Support(2.0, 0.5).energy(ones, Voxels(7))) == pytest.approx(outside / (2 * 0.25))
+    assert float(Support(6.0, 0.5).energy(ones, Voxels(7))) == 0
+
+
+def test_positive_counts_the_negative_values() -> None:
+    x = torch.zeros(64, dtype=torch.float64)
+    x[:3] = torch.tensor([1.0, -2.0, -3.0], dtype=torch.float64)
+    assert float(Positive(2.0).energy(x, Voxels(4))) == pytest.approx(13 / 8)
+    assert float(Positive(2.0).energy(x.abs(), Voxels(4))) == 0
+
+
+@pytest.mark.parametrize(("name", "count"), [("C1", 1), ("C2", 2), ("C7", 7), ("D1", 2), ("D3", 6), ("d4", 8)])
+def test_group_is_a_group(name: str, count: int) -> None:
+    turns = group(name)
+    assert turns.shape == (count, 3, 3)
+    assert torch.allclose(turns @ turns.mT, torch.eye(3, dtype=torch.float64).expand(count, 3, 3))
+    assert torch.allclose(torch.linalg.det(turns), torch.ones(count, dtype=torch.float64))
+    products = (turns[:, None] @ turns).reshape(-1, 9)
+    distance = torch.cdist(products, turns.reshape(-1, 9))
+    assert bool(((distance < 1e-6).sum(1) == 1).all())
+    assert float(torch.cdist(turns.reshape(-1, 9), turns.reshape(-1, 9)).fill_diagonal_(9).min()) > 0.1 or count == 1
+    assert torch.equal(turns[0], torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("box", [7, 8])
+@pytest.mark.parametrize("name", ["C2", "C4", "D1", "D2", "D4"])
+def test_symmetric_voxels_by_hand(name: str, box: int) -> None:
+    """Quarter and half turns are permutations of the voxels (periodic on the first planes of an even box)."""
+    values = noise(box, box, box)
+    axis = torch.arange(box) - box // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    points = torch.stack([x, y, z], -1)
+    turned = []
+    for turn in group(name).round().long():
+        a, b, c = ((points @ turn + box // 2) % box).unbind(-1)  # R^T p
+        turned.append(values[c, b, a])
+    mean = torch.stack(turned).mean(0)
+    prior = Symmetric(name, 0.5)
+    expected = float((values - mean).square().sum()) / (2 * 0.25)
+    assert float(prior.energy(values.flatten(), Voxels(box))) == pytest.approx(expected, rel=1e-10)
+    assert float(prior.energy(mean.flatten(), Voxels(box))) < 1e-20 * expected
+
+
+@pytest.mark.parametrize("name", ["C3", "D3", "D5"])
+def test_symmetric_ball_is_exact(name: str) -> None:
+    ball = Ball(8, 4)
+    x = noise(ball.size)
+    mean = torch.stack([ball.rotate(x, turn) for turn in group(name)]).mean(0)
+    prior = Symmetric(name, 0.5)
+    assert float(prior.energy(x, ball)) == pytest.approx(2 * float(ball.values(x - mean).square().sum()), rel=1e-10)
+    assert float(prior.energy(mean, ball)) < 1e-20 * float(prior.energy(x, ball))
+
+
+@pytest.mark.parametrize("name", ["C3", "C5", "D3"])
+@pytest.mark.parametrize("box", [11, 12])
+def test_symmetric_voxels_at_other_angles(name: str, box: int) -> None:
+    """Gaussian beads, symmetric and not: what interpolation leaves is below 1/300 of the asymmetry."""
+    seed = torch.tensor([[2.2, 0.5, 1.1], [-0.8, 1.9, -1.6]], dtype=torch.float64)
+    turns = group(name)
+    copies = (seed @ turns.mT).reshape(-1, 3)
+    width = torch.full((len(copies),), 0.9, dtype=torch.float64)
+    beads = Gaussians(box, copies, width)
+    even = beads.values(torch.ones(len(copies), dtype=torch.float64)).flatten()
+    odd = beads.values(torch.linspace(0, 2, len(copies), dtype=torch.float64)).flatten()
+    prior = Symmetric(name, 0.1)
+    assert float(prior.energy(even, Voxels(box))) < 1 / 300 * float(prior.energy(odd, Voxels(box)))
+
+
+# data against prior
+
+
+def diagonal(object: Object, scale: float) -> Tensor:
+    return scale * torch.eye(object.size, dtype=torch.float64)
+
+
+@with_object
+def test_data_share_of_multiples_of_the_identity(object: Object) -> None:
+    for information, expected in ((0.0, 0.0), (1.0, 0.25), (2.0, 0.4), (4.0, 4 / 7)):
+        share = data_share(object, diagonal(object, information), diagonal(object, 3.0))
+        assert len(share) == (object.shape[0] - 1) // 2 + 1
+        assert share == pytest.approx([expected] * len(share), abs=1e-12)
+
+
+def test_data_share_of_shells_by_hand() -> None:
+    """Fourier coefficients are independent: d = I / (I + N / tau^2), by Parseval N the box."""
+    tau2, box = (6.0, 2.0, 0.5), 6
+    prior = precision(Shells(tau2), Voxels(box), noise(box**3))
+    share = data_share(Voxels(box), diagonal(Voxels(box), 0.7), prior)
+    assert share == pytest.approx([0.7 / (0.7 + box / value) for value in tau2], rel=1e-10)
+
+
+@with_object
+def test_data_share_without_a_prior_or_without_data(object: Object) -> None:
+    flat = precision(Flat(), object, noise(object.size))
+    share = data_share(object, diagonal(object, 0.1), flat)
+    assert share == pytest.approx([1.0] * len(share))
+    proper = precision(Wilson(1.0, 1.3), object, noise(object.size))
+    assert max(data_share(object, 0 * proper, proper)) == 0
+
+
+def test_data_share_falls_where_the_prior_knows_more() -> None:
+    """White data against Wilson: the outer shells come from the prior."""
+    object = Ball(8, 5)
+    prior = precision(wilson(object, 1.0, correlation=1.0), object, noise(object.size))
+    share = data_share(object, diagonal(object, 300.0), prior)
+    assert share[0] > 0.8
+    assert share[-1] < share[0] - 0.2
+    assert all(0 <= value <= 1 for value in share)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -186,6 +451,30 @@ def test_globular_draws_have_the_power_that_was_asked_for(box: int) -> None:
         (lambda: Shells((1.0, float("nan"))), "tau2 must hold a positive value"),
         (lambda: globular(8, 0.0), "must .*positive"),
         (lambda: globular(8, -1.0), "must .*positive"),
+        (lambda: Wilson(0.0, 1.0), "variance must be positive; got 0.0"),
+        (lambda: Wilson(1.0, float("nan")), "radius must be positive; got nan"),
+        (lambda: Wilson(1.0, 1.0, correlation=-0.1), "correlation must not be negative; got -0.1"),
+        (lambda: Wilson(1.0, 1.0, blob=-1.0), "blob must not be negative"),
+        (lambda: Wilson(1.0, 1.0, floor=0.0), "floor must be positive"),
+        (
+            lambda: Wilson(1.0, 1.0).energy(noise(4001), Gaussians(4, noise(4001, 3), torch.ones(4001))),
+            "at most 4000 coefficients",
+        ),
+        (lambda: wilson(Voxels(6), 0.0), "power must be positive; got 0.0"),
+        (lambda: wilson(Voxels(6), float("inf")), "power must be positive; got inf"),
+        (lambda: Support(0.0, 1.0), "radius must be positive; got 0.0"),
+        (lambda: Support(1.0, -1.0), "softness must be positive; got -1.0"),
+        (lambda: Positive(0.0), "softness must be positive; got 0.0"),
+        (lambda: Symmetric("C2", 0.0), "softness must be positive; got 0.0"),
+        (lambda: Symmetric("X2", 1.0), 'group must be "Cn" or "Dn".*got \'X2\''),
+        (lambda: group("C0"), "group must be"),
+        (lambda: group("C"), "group must be"),
+        (lambda: group("C2 "), "group must be"),
+        (lambda: Both(()), "priors must be a tuple of at least one prior; got"),
+        (lambda: precision(Flat(), Voxels(6), noise(5)), r"x must have shape \(216,\); got \(5,\)"),
+        (lambda: data_share(Voxels(4), noise(4, 4), noise(64, 64)), r"information must have shape \(64, 64\); got"),
+        (lambda: data_share(Voxels(4), 0 * noise(64, 64), 0 * noise(64, 64)), "must not both be zero; got"),
+        (lambda: data_share(Voxels(4), noise(64, 64) / 0, noise(64, 64)), "information must be finite; got"),
     ],
 )
 def test_bad_arguments_raise_one_line(make: Callable[[], object], words: str) -> None:

@@ -9,34 +9,14 @@ import torch
 
 from unpicked.data.snr import energy
 from unpicked.evaluate.compare import compare
-from unpicked.objects.gaussians import Gaussians
 from unpicked.recipes import MicrographJob, from_micrographs
-from unpicked.simulate.micrographs import Specimen, simulate_micrographs
-
-
-def beads(seed: int, box: int, count: int, sigma: float, step: float, apart: float, radius: float) -> Specimen:
-    """A chiral chain of Gaussian beads: neighbours ``step`` apart, no two closer than ``apart``, inside ``radius``."""
-    generator = torch.Generator().manual_seed(seed)
-    chain: list[torch.Tensor] = []
-    while len(chain) < count:
-        chain = [torch.zeros(3, dtype=torch.float64)]
-        for _ in range(2000):
-            direction = torch.randn(3, generator=generator, dtype=torch.float64)
-            new = chain[-1] + step * direction / direction.norm()
-            if float(new.norm()) <= radius and all(float((new - old).norm()) >= apart for old in chain[:-1]):
-                chain.append(new)
-            if len(chain) == count:
-                break
-    positions = torch.stack(chain)
-    weights = 0.6 + 0.8 * torch.rand(count, generator=generator, dtype=torch.float64)
-    positions = positions - (weights[:, None] * positions).sum(0) / weights.sum()
-    fine = Gaussians(2 * box, 2 * positions, torch.full((count,), 2 * sigma, dtype=torch.float64))
-    return Specimen(fine, weights, box, 1.0)
+from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.phantom import bead_chain
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_small_chain_is_recovered_from_a_random_start(seed: int) -> None:
-    specimen = beads(seed, 7, 7, 0.78, 1.8, 1.6, 2.3)
+    specimen = bead_chain(7, seed)
     data, truth = simulate_micrographs(specimen, count=2, size=(150, 150), density=0.12, noise=energy(300), seed=seed)
     job = MicrographJob(box=7, lmax=6, views=(60,), iterations=(14,), starts=2, moves=1)
     answer = from_micrographs(data, job, seed=100 + seed)
@@ -63,7 +43,7 @@ def test_pure_noise_gives_the_noise_level_and_hardly_any_energy() -> None:
 def test_chain_at_the_level_of_the_talk(seed: int) -> None:
     """About 180 particles at SNR 3.5 in 11 x 11 (E = 424), one random start (measured: 0.942 to 0.951, FSC of
     shell 2 at least 0.945, of shell 3 0.82 to 0.84)."""
-    specimen = beads(10 + seed, 11, 12, 0.9, 2.4, 2.1, 3.6)
+    specimen = bead_chain(11, 10 + seed)
     data, _ = simulate_micrographs(specimen, count=2, size=(330, 330), density=0.1, noise=energy(424), seed=seed)
     answer = from_micrographs(data, MicrographJob(box=11, views=(100, 300), iterations=(12, 6), starts=1), seed=seed)
     found = compare(answer.map, specimen.truth())

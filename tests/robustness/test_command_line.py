@@ -194,6 +194,11 @@ def test_voxel_smaller_than_the_pixel(refused, data):
         ("--views", "0"),
         ("--iterations", "0"),
         ("--moves", "-1"),
+        ("--held-out", "-1"),
+        ("--held-out", "99"),
+        ("--support", "-2"),
+        ("--symmetry", "Q7"),
+        ("--march", "-1"),
         ("--pixel-size", "0"),
         ("--threads", "0"),
         ("--seed", "-1"),
@@ -207,6 +212,15 @@ def test_senseless_number(refused, data, option, value):
         place = words.index(option)
         del words[place : place + 2]
     refused(job(data.parent, option, value, words=words), option.strip("-").partition("-")[0], value)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "spacing", "limit"),
+    [("gas", "separated", "0.284"), ("gas", "arbitrary", "1.000"), ("patches-2l", "arbitrary", "0.121")],
+)
+def test_density_that_the_spacing_makes_impossible(refused, data, likelihood, spacing, limit):
+    words = job(data.parent, "--density", "1.5", "--likelihood", likelihood, "--spacing", spacing)
+    refused(words, "density", "1.5", limit)
 
 
 def test_stages_that_do_not_match(refused, data):

@@ -48,7 +48,17 @@ def build() -> App:
         name="compare",
         help="A map against the truth: hand, rotation, shift, FSC.",
     )
+    app.command(
+        f"{PLACE}.evaluate:halves",
+        name="halves",
+        help="Two independently solved halves: aligned by low shells, FSC, resolution.",
+    )
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
+    app.command(
+        f"{PLACE}.reproduce:reproduce",
+        name="reproduce",
+        help="A published experiment again: our figures beside the published ones.",
+    )
     app.command(f"{PLACE}.demo:demo", name="demo", help="The main job on data it makes itself, in a few minutes.")
     return app
 

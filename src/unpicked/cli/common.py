@@ -60,7 +60,9 @@ class Common:
         if not self.quiet:
             print(
                 f"{name}, pass {int(row['step']) + 1} of {int(row['passes'])}: "
-                f"log-likelihood {row['log_likelihood']:.1f}, E {row['energy']:.1f}, "
+                + (f"log-likelihood {row['log_likelihood']:.1f}, " if "log_likelihood" in row else "")
+                + (f"to gain {row['gain']:.2f}, " if "gain" in row else "")
+                + f"E {row['energy']:.1f}, "
                 f"particles {row['particles']:.0f}, sigma {row['sigma']:.4f}, "
                 f"{row['seconds']:.1f} s, at most {row['seconds_left']:.0f} s to the end of this part",
                 file=sys.stderr,
@@ -140,12 +142,23 @@ def write_text(path: Path, text: str) -> None:
 
 def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """``history.csv``: one row per pass, with the sub-run's name."""
-    names = ["run", *(rows[0][1] if rows else ())]
+    longest = sorted((row for _, row in rows), key=len, reverse=True)  # not every row is judged
+    names = ["run", *dict.fromkeys(name for row in longest for name in row)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([run, *(repr(row[name]) for name in names[1:])] for run, row in rows)
+    writer.writerows([run, *(repr(row[name]) if name in row else "" for name in names[1:])] for run, row in rows)
     write_text(path, buffer.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """A NumPy archive of some tensors, under a temporary name first."""
+    import numpy as np
+
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        np.savez(file, **{name: value.numpy() for name, value in arrays.items()})
+    os.replace(temporary, path)
 
 
 def peak_memory_mb() -> float:
@@ -168,7 +181,8 @@ def _clear(folder: Path, *, run: bool) -> None:
     """Remove what an earlier run, or an earlier simulation, wrote: by name, so that nothing else is touched."""
     ours: tuple[str, ...]
     if run:
-        ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "checkpoint/*/*.pt*")
+        ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "half1.mrc", "half2.mrc")
+        ours += ("patches.npz", "checkpoint/*/*.pt*", "checkpoint/*/*/*.pt*")
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
     for pattern in ours:

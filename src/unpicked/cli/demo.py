@@ -54,7 +54,7 @@ def demo(
         energy=424.0,
         common=Common(seed=common.seed, quiet=common.quiet, json=False),
     )
-    job = MicrographJob(box=11, starts=2, views=(100, 300), iterations=(12, 6))
+    job = MicrographJob(box=11)
     micrographs = mrc.read_micrographs([str(data / "micrographs.star")])
     settings = {
         "files": [str(data / "micrographs.star")],

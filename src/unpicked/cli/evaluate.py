@@ -1,9 +1,13 @@
-"""``unpicked compare`` and ``unpicked report``."""
+"""``unpicked compare``, ``unpicked halves`` and ``unpicked report``."""
 
 from __future__ import annotations
 
 import json as js
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unpicked.evaluate.halves import Halves
 
 
 def compare(
@@ -55,6 +59,52 @@ def compare(
     return 0
 
 
+def halves(
+    half1: Path,
+    half2: Path,
+    /,
+    *,
+    mask: Path | None = None,
+    cutoff_shell: int | None = None,
+    shared_start: bool = False,
+    voxel: float | None = None,
+    json: bool = False,
+) -> int:
+    """Compare two independently solved halves: aligned by their low shells only, then the FSC.
+
+    Example:
+        unpicked halves run/half1.mrc run/half2.mrc --json
+
+    Parameters
+    ----------
+    half1
+        MRC map.
+    half2
+        MRC map; it is moved onto the first.
+    mask
+        MRC map of values 0 to 1 in the orientation of the first half.
+    cutoff_shell
+        Last shell that the alignment may use; the lower third of the band, 3 at least, if not given.
+    shared_start
+        Say so where both halves had one start: their agreement is then no validation.
+    voxel
+        Voxel size in angstrom for maps whose header has none.
+    json
+        Print one JSON object.
+    """
+    from unpicked.evaluate.halves import halves as judge
+    from unpicked.io.mrc import read_map
+
+    first, second = (read_map(path, voxel_size=voxel) for path in (half1, half2))
+    window = None if mask is None else read_map(mask, voxel_size=voxel)
+    found, _ = judge(first, second, mask=window, shared_start=shared_start, cutoff_shell=cutoff_shell)
+    if json:
+        print(js.dumps(found.to_json()))
+        return 0
+    _tell(found)
+    return 0
+
+
 def report(run: Path, /, *, truth: Path | None = None) -> int:
     """Write the report page of a finished run again.
 
@@ -77,3 +127,25 @@ def report(run: Path, /, *, truth: Path | None = None) -> int:
 
 def _angstrom(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f} A"
+
+
+def _tell(found: Halves) -> None:
+    """The figures of two halves, for the reader."""
+    print(f"resolution at .143 {_angstrom(found.resolution_0143)}{' (Nyquist)' if found.at_nyquist else ''}")
+    curves = [("FSC", found.fsc), ("error", found.error), ("FSC, whole data", found.fsc_full)]
+    if found.fsc_masked is not None and found.fsc_randomised is not None and found.fsc_corrected is not None:
+        print(f"masked             {_angstrom(found.resolution_masked)}")
+        print(f"corrected          {_angstrom(found.resolution_corrected)}")
+        curves += [
+            ("FSC, masked", found.fsc_masked),
+            ("random phases", found.fsc_randomised),
+            ("corrected", found.fsc_corrected),
+        ]
+    print(f"aligned by shells  1 to {found.cutoff_shell}")
+    print(f"hand               {found.hand} (margin {found.hand_margin:.4f})")
+    print(f"shift              {', '.join(f'{value:.2f}' for value in found.shift)} A (x, y, z)")
+    print("rotation           " + "; ".join(" ".join(f"{value:+.4f}" for value in row) for row in found.rotation))
+    for name, curve in curves:
+        print(f"{name:18s} " + " ".join(f"{value:.3f}" for value in curve))
+    for note in found.notes:
+        print(note)

@@ -123,13 +123,18 @@ def finish(
     truth: Map | None = None,
     truth_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Write ``volume.mrc``, ``history.csv``, ``result.json`` (last: it marks a finished run) and ``report.html``."""
+    """Write maps, ``history.csv``, ``result.json`` (last: it marks a finished run) and ``report.html``."""
     from unpicked.io import mrc
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
+    if answer.halves is not None:
+        for number, half in enumerate(answer.halves[:2], 1):
+            mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
+    if answer.gallery is not None:
+        shared.write_arrays(folder / "patches.npz", answer.gallery)
     rows = [
-        (f"stage-{stage} {name}", row)
-        for stage, run in enumerate(answer.stages)
+        (f"{stage} {name}", row)
+        for stage, run in answer.stages.items()
         for name, history in run.histories.items()
         for row in history
     ]

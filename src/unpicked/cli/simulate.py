@@ -20,7 +20,7 @@ def micrographs(
     output: Output,
     structure: Path | None = None,
     map: Path | None = None,
-    phantom: Literal["shepp-logan"] | None = None,
+    phantom: Literal["shepp-logan", "beads"] | None = None,
     map_voxel: float | None = None,
     box: int = 11,
     voxel: float | None = None,
@@ -50,7 +50,7 @@ def micrographs(
     map
         MRC map to put into the micrographs.
     phantom
-        Built-in object to put into the micrographs.
+        Built-in object to put into the micrographs: Shepp-Logan's, or a chain of beads drawn from --seed (box 7 or 11).
     map_voxel
         Voxel size of the map in angstrom, where its header has none.
     box
@@ -96,7 +96,7 @@ def micrographs(
     from unpicked.io import mrc, star
     from unpicked.io.structure import read_structure
     from unpicked.simulate.micrographs import simulate_micrographs
-    from unpicked.simulate.phantom import shepp_logan
+    from unpicked.simulate.phantom import bead_chain, shepp_logan
 
     given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
     if len(given) != 1:
@@ -106,6 +106,8 @@ def micrographs(
         atoms = read_structure(structure)
         notes = atoms.notes
         specimen = recipes.specimen_from_structure(atoms, box, voxel, b_factor=b_factor)
+    elif phantom == "beads":
+        specimen = bead_chain(box, common.seed, voxel_size=voxel or 1.0)
     else:
         source: Map = (
             mrc.read_map(map, voxel_size=map_voxel) if map is not None else shepp_logan(4 * box, (voxel or 1.0) / 4)

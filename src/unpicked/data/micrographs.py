@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from unpicked._lazy import torch
@@ -63,6 +63,57 @@ class Micrographs:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[index] for index in range(len(self)))
+
+    def part(self, indices: Sequence[int]) -> Micrographs:
+        """Some of the micrographs, in this order; still read one by one."""
+        names = tuple(self.names[index] for index in indices)
+        return replace(self, source=_Part(self.source, tuple(indices)), names=names, optics=None)
+
+    def split(self) -> tuple[Micrographs, Micrographs]:
+        """Two halves that share no pixel: every other micrograph, or the two sides of a single one."""
+        if len(self) > 1:
+            return self.part(range(0, len(self), 2)), self.part(range(1, len(self), 2))
+        width = self.shape[1] // 2
+        sides = (_Strip(self.source, 0, width), _Strip(self.source, self.shape[1] - width, width))
+        left, right = (replace(self, source=side, names=(f"{self.names[0]} {n}",)) for n, side in enumerate(sides))
+        return left, right
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A :class:`Source` of some images of another."""
+
+    source: Source
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape
+
+    def read(self, index: int) -> torch.Tensor:
+        return self.source.read(self.indices[index])
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A :class:`Source` of upright strips of the images of another."""
+
+    source: Source
+    first: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape[0], self.width
+
+    def read(self, index: int) -> torch.Tensor:
+        return self.source.read(index)[:, self.first : self.first + self.width]
 
 
 @dataclass(frozen=True)

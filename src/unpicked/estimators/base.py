@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.model.model import Model
-from unpicked.model.placements import Stats
+from unpicked.model.patches import Patches, PatchStep
+from unpicked.model.placements import Anywhere, Stats
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -84,7 +85,40 @@ def log_likelihood(data: Micrographs, model: Model, x: torch.Tensor) -> torch.Te
     """Marginal log-likelihood of every micrograph, ``(n,)`` float64, for the object with coefficients x.
 
     It is built on the placement alone, so that the result of any estimator is judged by the same likelihood.
+
+    Raises:
+        ValueError: for a likelihood that is not that of a model (see :func:`judge`).
     """
-    templates = model.templates(x)
-    rows = [model.placement.log_likelihood(templates, model.view.log_weights, model.noise, image) for image in data]
+    if not model.placement.exact:
+        raise ValueError(f"{model.placement!r} has no log-likelihood; try Patches(side=2 L), or judge()")
+    templates, rows = model.templates(x), []
+    for image in data:
+        step = model.placement.step(templates, model.log_weights, model.noise, statistics=False)
+        step.add(image, 0)
+        rows.append(step.finish()["log_likelihood"])
     return torch.stack(rows)
+
+
+def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = None) -> torch.Tensor:
+    """Log-likelihood ratio of patches against pure noise, a float64 scalar, at the best share of empty patches.
+
+    One likelihood by which results of all methods are compared: independent patches of side 2 L that hold one copy,
+    a part of one, or none (Bendory 2022, with larger patches). Compare values of one noise level only.
+
+    Args:
+        batch: micrographs.
+        model: object, views and noise; the placement's likelihood and density are not used.
+        x: ``(size,)`` coefficients.
+        side: side of the patches; None means 2 L.
+    """
+    patches = Patches(side or 2 * model.side)
+    templates = model.templates(x).float()
+    step = Anywhere(1e-3, patches).step(templates, model.log_weights, model.noise, statistics=False)
+    assert isinstance(step, PatchStep)
+    for _, image in batch:
+        step.add(image.to(templates.device), 0)
+    ratios = torch.cat(step.ratios)
+    share = ratios.new_tensor(0.5)
+    for _ in range(200):  # EM in one parameter
+        share = torch.sigmoid(torch.logit(share) + ratios).mean().clamp(1e-6, 1 - 1e-6)
+    return torch.logaddexp(ratios + share.log(), (1 - share).log()).sum()

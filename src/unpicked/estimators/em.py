@@ -8,31 +8,34 @@ The M-step needs one numerator image Q_r and one weight image D_r per view r, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.base import Batch, State, add
+from unpicked.estimators import maximisation
+from unpicked.estimators.acceleration import Acceleration, Point, Relaxed
+from unpicked.estimators.base import Batch, State
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Stats
-from unpicked.objects.base import Object
-from unpicked.ops import fourier, rotation, seeding, solve
+from unpicked.ops import fourier, rotation, seeding
 from unpicked.priors import Prior
 
 
 @dataclass(frozen=True)
 class EM:
-    """Maximum a-posteriori reconstruction by EM.
+    """Maximum a-posteriori reconstruction by EM, or by faster steps from the same statistics.
 
     Attributes:
         iterations: passes over the data at most.
         frozen: so many last passes use one frozen set of views; before, the set is turned at random in every pass.
         estimate_sigma: estimate the noise level (the background is always estimated).
         estimate_density: estimate the covered fraction.
-        tolerance: stop when a frozen pass raises the objective by less than this, in log units.
+        relaxation: length of the steps on turning views, in EM's own: from 1 to below 2.
+        acceleration: what proposes the steps on frozen views.
+        tolerance: stop when a frozen pass gains less than this, in log units.
         solver_steps: conjugate-gradient steps of one M-step at most.
         solver_tolerance: relative residual at which they end.
         precision: floating point type of the E-step; sums and the M-step are float64.
@@ -42,6 +45,8 @@ class EM:
     frozen: int = 8
     estimate_sigma: bool = True
     estimate_density: bool = True
+    relaxation: float = 1.0
+    acceleration: Acceleration = field(default_factory=Relaxed)
     tolerance: float = 0.1
     solver_steps: int = 60
     solver_tolerance: float = 1e-8
@@ -56,11 +61,13 @@ class EM:
             raise ValueError(f"tolerance must not be negative; got {self.tolerance}")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1; got {self.solver_steps}")
+        if not 1 <= self.relaxation < 2:
+            raise ValueError(f"relaxation must be at least 1 and below 2; got {self.relaxation}")
 
     @property
     def monotone(self) -> bool:
-        """EM never lowers the objective on frozen views."""
-        return True
+        """Plain EM never lowers the objective on frozen views, where the likelihood is exact."""
+        return self.acceleration == Relaxed()
 
     def init(self, data: Micrographs, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: x from ``start`` ``(size,)``, or a smooth random blob of the power that the data suggest."""
@@ -77,87 +84,140 @@ class EM:
             "x": x,
             "sigma": torch.tensor(model.noise.sigma, dtype=torch.float64),
             "mean": torch.tensor(model.noise.mean, dtype=torch.float64),
-            "density": torch.tensor(model.placement.density, dtype=torch.float64),
+            "gain": torch.tensor(math.inf, dtype=torch.float64),
         }
-        return state | {"turn": self._turn(0, seed)}
+        state |= _named("placement", model.placement.estimates(None, model.side, known=True))
+        return state | self._forget(x) | {"turn": self._turn(0, seed)}
 
     def current(self, model: Model, state: State) -> Model:
-        """The model with present noise, density and turn of the views."""
+        """The model with present noise, placement and turn of the views."""
         return replace(
             model,
             view=model.view.turned(state["turn"]),
-            placement=replace(model.placement, density=float(state["density"])),  # type: ignore[type-var]
+            placement=model.placement.present(_within("placement", state)),
             noise=White(float(state["sigma"]), float(state["mean"])),
         )
 
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over a batch of micrographs."""
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
-        total = model.placement.empty(templates)
-        for _, image in batch:
-            image = image.to(templates.device)
-            total = add(total, model.placement.accumulate(templates, model.view.log_weights, model.noise, image))
-        return total
+        if not len(batch):
+            return model.placement.empty(templates)
+        step = model.placement.step(templates, model.log_weights, model.noise)
+        drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
+        for index, image in batch:
+            step.add(image, seeding.derive(drawn, "micrograph", index))
+        return step.finish()
 
     def update(self, model: Model, state: State, stats: Stats, prior: Prior) -> State:
-        """M-step: x, then background, sigma and density, each maximising with what is already new."""
+        """M-step: x, then background, sigma and placement, each maximising with what is already new."""
         if not float(stats["pixels"]) > 0:
             raise ValueError("the data hold no window of the box's size; try a smaller box or a finer working voxel")
-        operator = model.view.operator(model.object, state["x"])
-        variance = model.noise.sigma**2
-        x = self._solve(model.object, operator, stats, variance, prior, state["x"])
-        new = state | {"step": state["step"] + 1, "x": x}
-        noise = _noise(state, stats, operator.project(x))
+        step, x = int(state["step"]), state["x"]
+        problem = maximisation.Problem(
+            model.object,
+            model.operator(x),
+            stats["numerator"],
+            stats["weight"],
+            model.noise.sigma**2,
+            prior,
+            self.solver_tolerance,
+            self.solver_steps,
+        )
+        gradient = problem.gradient(x)
+        point = Point(x, problem.maximise(x), gradient)
+        new = dict(state)
+        if self._frozen(step):
+            target, state_of_steps = self._step(state, stats, point, problem, model.placement.exact)
+            new |= state_of_steps
+        else:
+            target = x + self.relaxation * point.residual
+        new |= {
+            "step": state["step"] + 1,
+            "x": target,
+            "gain": (0.5 * gradient.dot(point.residual)).cpu(),
+            "turn": self._turn(step + 1, int(state["seed"])),
+        }
+        noise = _noise(state, stats, problem.operator.project(point.image))
         new |= noise if self.estimate_sigma else {"mean": noise["mean"]}
-        if self.estimate_density:
-            new["density"] = model.placement.density_from(stats, model.side).cpu()
-        new["turn"] = self._turn(int(new["step"]), int(state["seed"]))
-        if not all(bool(torch.isfinite(value).all()) for value in new.values()):
+        known = not self.estimate_density
+        new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
+        if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
             raise FloatingPointError("an estimate is not finite: the data or the present estimate hold NaN or infinity")
         return new
 
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
-        """Log-likelihood, objective and estimates in the state of the E-step."""
-        likelihood = float(stats["log_likelihood"])
+        """Estimates in the state of the E-step; log-likelihood and objective where the likelihood is exact."""
         templates = model.templates(state["x"])
         power = float(templates.square().sum((-2, -1)).mean())
-        return {
-            "log_likelihood": likelihood,
-            "objective": likelihood - float(prior.energy(state["x"], model.object)),
+        row = {}
+        if model.placement.exact:
+            likelihood = float(stats["log_likelihood"])
+            row = {
+                "log_likelihood": likelihood,
+                "objective": likelihood - float(prior.energy(state["x"], model.object)),
+            }
+        return row | {
             "sigma": model.noise.sigma,
             "mean": model.noise.mean,
             "density": model.placement.density,
             "energy": power / model.noise.sigma**2,
-            "particles": model.placement.density * float(stats["pixels"]) / model.side**2,
-            "frozen": float(int(state["step"]) >= self.iterations - self.frozen),
+            "particles": float(stats["views"].sum())
+            if not model.placement.exact
+            else model.placement.density * float(stats["pixels"]) / model.side**2,
+            "frozen": float(self._frozen(int(state["step"]))),
         }
 
     def done(self, history: Sequence[dict[str, float]], state: State) -> bool:
-        """Whether the last frozen pass gained less than the tolerance."""
+        """Whether the last frozen pass gained less than the tolerance, or has less than that to gain."""
         if len(history) < 3 or not (history[-1]["frozen"] and history[-2]["frozen"]):
             return False
+        if "objective" not in history[-1]:
+            return float(state["gain"]) <= self.tolerance
         gain = history[-1]["objective"] - history[-2]["objective"]
-        return gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
+        quiet = gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
+        return quiet if self.monotone else quiet and float(state["gain"]) <= self.tolerance
+
+    def _turning(self, step: int) -> int:
+        """The pass whose random numbers and views are used: its own, or the first frozen one."""
+        return min(step, max(0, self.iterations - self.frozen))
+
+    def _frozen(self, step: int) -> bool:
+        return step >= self.iterations - self.frozen
 
     def _turn(self, step: int, seed: int) -> torch.Tensor:
         """The views' global rotation in this pass; one and the same for all starts of a run once frozen."""
-        step = min(step, max(0, self.iterations - self.frozen))
-        return rotation.random_rotations(1, seeding.generator(seed, "turn", step))[0]
+        return rotation.random_rotations(1, seeding.generator(seed, "turn", self._turning(step)))[0]
 
-    def _solve(
-        self, object: Object, operator: Any, stats: Stats, variance: float, prior: Prior, start: torch.Tensor
-    ) -> torch.Tensor:
-        if not prior.quadratic:
-            raise TypeError(f"EM's M-step needs a quadratic prior; got {prior!r}; try Ridge or Shells")
-        gradient = torch.func.grad(lambda x: prior.energy(x, object))
-        weight = stats["weight"]
-        return solve.conjugate_gradients(
-            lambda x: operator.backproject(weight * operator.project(x)) + variance * gradient(x),
-            operator.backproject(stats["numerator"]),
-            start,
-            tolerance=self.solver_tolerance,
-            steps=self.solver_steps,
-        )
+    def _forget(self, x: torch.Tensor) -> State:
+        best = {"x": x.clone(), "image": x.clone(), "value": torch.tensor(-math.inf, dtype=torch.float64)}
+        return _named("best", best) | _named("memory", self.acceleration.memory(x))
+
+    def _step(
+        self, state: State, stats: Stats, point: Point, problem: maximisation.Problem, exact: bool
+    ) -> tuple[torch.Tensor, State]:
+        """Where to go on frozen views; back to EM's answer to the best point where a bold step went wrong."""
+        if self.monotone:
+            return point.image, {}
+        value = stats["log_likelihood"].cpu() - problem.prior.energy(point.x, problem.object).cpu()
+        if not exact:  # the less there is to gain, the better
+            value = -point.gradient.dot(point.residual).cpu()
+            failed = bool(value < 4 * state["best.value"] - 4 * self.tolerance)
+        else:
+            failed = bool(value < state["best.value"] - 1e-9 * value.abs())
+        if failed:
+            return state["best.image"], self._forget(point.x)
+        best = {"x": point.x, "image": point.image, "value": value}
+        target, memory = self.acceleration.propose(_within("memory", state), point, problem.solve)
+        return target, _named("best", best) | _named("memory", memory)
+
+
+def _named(group: str, tensors: Mapping[str, torch.Tensor]) -> State:
+    return {f"{group}.{name}": value for name, value in tensors.items()}
+
+
+def _within(group: str, state: State) -> dict[str, torch.Tensor]:
+    return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{group}.")}
 
 
 def signal_power(data: Micrographs, model: Model) -> float:

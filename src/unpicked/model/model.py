@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unpicked._lazy import torch
@@ -9,7 +10,7 @@ from unpicked.data.optics import Optics
 from unpicked.model.noise import White
 from unpicked.model.placements import Placement
 from unpicked.model.views import View
-from unpicked.objects.base import Object
+from unpicked.objects.base import Object, Projector
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,16 @@ class Model:
         """Side L of a template in pixels."""
         return self.view.image_shape(self.object)[-1]
 
+    @property
+    def log_weights(self) -> torch.Tensor:
+        """``(k,)`` logarithms of the templates' probabilities."""
+        weights, positions = self.view.log_weights, self.placement.subpixel**2
+        return weights if positions == 1 else weights.repeat_interleave(positions) - math.log(positions)
+
+    def operator(self, like: torch.Tensor) -> Projector:
+        """Coefficients to all templates ``(k, L, L)``, views x sub-pixel positions, in the dtype of ``like``."""
+        return self.placement.shifted(self.view.operator(self.object, like))
+
     def templates(self, x: torch.Tensor) -> torch.Tensor:
         """All templates ``(k, L, L)`` of the object with coefficients x."""
-        return self.view.operator(self.object, x).project(x)
+        return self.operator(x).project(x)

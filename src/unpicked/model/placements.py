@@ -9,17 +9,19 @@ in the template's frame, and the *weight*, how often each template pixel was see
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 from unpicked._lazy import torch
+from unpicked.model.gas import Gas, Window
+from unpicked.model.likelihoods import Likelihood, Scene, Stats, Step
 from unpicked.model.noise import White
-from unpicked.objects.base import Object
-from unpicked.ops import correlate, shift
-from unpicked.ops.window import tile
+from unpicked.model.patches import Patches
+from unpicked.objects.base import Object, Projector
+from unpicked.ops import shift
 
-Stats = dict[str, Any]  # of tensors; Any because torch is imported late
+__all__ = ["Anywhere", "Gas", "Likelihood", "Patches", "Placement", "Scene", "Stats", "Step", "Window"]
 
 
 class Placement(Protocol):
@@ -29,119 +31,156 @@ class Placement(Protocol):
     def density(self) -> float:
         """Fraction of the data that copies of the object cover."""
 
-    def log_likelihood(
-        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, image: torch.Tensor
-    ) -> torch.Tensor:
-        """Marginal log-likelihood of one micrograph, a float64 scalar."""
+    @property
+    def subpixel(self) -> int:
+        """Positions per pixel and axis."""
 
-    def accumulate(
-        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, image: torch.Tensor
-    ) -> Stats:
-        """Sufficient statistics of one micrograph, additive over micrographs."""
+    @property
+    def exact(self) -> bool:
+        """Whether its log-likelihood is that of a model."""
+
+    def step(
+        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, *, statistics: bool = True
+    ) -> Step:
+        """Begin an E-step against these templates."""
 
     def empty(self, templates: torch.Tensor) -> Stats:
         """The statistics of no data: zeros."""
 
-    def density_from(self, stats: Stats, side: int) -> torch.Tensor:
-        """The density that maximises the expected log-likelihood, for objects of side L."""
+    def estimates(self, stats: Stats | None, side: int, *, known: bool) -> dict[str, torch.Tensor]:
+        """Present parameters, or (with statistics) new ones, for objects of side L; ``known``: density stays."""
+
+    def present(self, estimates: Mapping[str, torch.Tensor]) -> Placement:
+        """The placement with these parameters put in; other names are ignored."""
+
+    def shifted(self, operator: Projector) -> Projector:
+        """An operator whose templates also take every sub-pixel position."""
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Named coefficients to try where EM may sit in an optimum of the placement's own making."""
 
 
 @dataclass(frozen=True)
-class Patches:
-    """The micrograph cut into square windows, taken as independent (Bendory 2022; arXiv 2303.02157).
-
-    A window is empty, or holds one copy or part of one, at any of the (B + L - 1)^2 offsets with equal probability.
-
-    Attributes:
-        side: side B of a window in pixels; None means the object's side, as published.
-        stride: distance of neighbouring windows; None means B, no overlap.
-    """
-
-    side: int | None = None
-    stride: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("side", "stride"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 pixel, or None; got {value}")
-
-    def window(self, length: int) -> tuple[int, int]:
-        """Side and stride for objects of side ``length``."""
-        side = self.side or length
-        return side, self.stride or side
-
-
-@dataclass(frozen=True)
 class Anywhere:
-    """Copies of the object anywhere in a micrograph, well separated, at whole pixels.
+    """Copies of the object anywhere in a micrograph.
 
     Attributes:
         density: covered fraction: copies x L^2 / pixels.
-        likelihood: how the sum over all configurations is approximated.
+        likelihood: how the sum over all configurations is done: Gas(), Window() or Patches(side, stride).
+        spacing: least distance of two copies: 2 L - 1 pixels ("separated") or L ("arbitrary").
+        subpixel: positions per pixel and axis; 2 halves the position error at four times the templates.
+        activity: odds of a copy at a free site (lattice gas); None means those that the density implies.
+        shifts: log-probabilities of the offsets in a window (patches with a free law); None means equal.
     """
 
     density: float = 0.1
-    likelihood: Patches = Patches()
+    likelihood: Likelihood = field(default_factory=Patches)
+    spacing: Literal["separated", "arbitrary"] = "separated"
+    subpixel: int = 1
+    activity: float | None = None
+    shifts: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.density < 1:
             raise ValueError(f"density must be a covered fraction between 0 and 1; got {self.density}")
+        if self.subpixel < 1:
+            raise ValueError(f"subpixel must be at least 1; got {self.subpixel}")
+        if self.shifts is not None and getattr(self.likelihood, "law", "uniform") != "free":
+            raise ValueError("shifts need a likelihood whose offsets follow a free law; try Patches(law='free')")
 
-    def log_likelihood(
-        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, image: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-likelihood of one micrograph (overlapping windows are weighted by 1 / multiplicity)."""
-        return self.accumulate(templates, log_weights, noise, image, statistics=False)["log_likelihood"]
+    @property
+    def exact(self) -> bool:
+        """Whether the likelihood is that of a model."""
+        return self.likelihood.exact
 
-    def empty(self, templates: torch.Tensor) -> Stats:
-        """Zeros, float64."""
-        zeros = torch.zeros_like(templates, dtype=torch.float64)
-        stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros[:, 0, 0].clone()}
-        names = ("occupied", "windows", "square", "sum", "pixels", "log_likelihood")
-        return stats | {name: zeros.new_zeros(()) for name in names}
+    def width(self, side: int) -> int:
+        """Least distance of two copies of side L, in pixels."""
+        return 2 * side - 1 if self.spacing == "separated" else side
 
-    def accumulate(
-        self,
-        templates: torch.Tensor,
-        log_weights: torch.Tensor,
-        noise: White,
-        image: torch.Tensor,
-        *,
-        statistics: bool = True,
-    ) -> Stats:
-        """E-step of one micrograph.
+    def _activity(self, side: int) -> float:
+        if isinstance(self.likelihood, Patches):
+            return self.activity or 1.0  # not used
+        return self.activity or gas_activity(self.density, side, self.width(side))
+
+    def step(
+        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, *, statistics: bool = True
+    ) -> Step:
+        """Begin an E-step.
 
         Args:
             templates: ``(k, L, L)`` in the dtype in which scores are computed.
             log_weights: ``(k,)``.
-            noise: present estimate; its mean is subtracted from the image.
-            image: ``(H, W)``.
-            statistics: False leaves numerator, weight and views at zero: log-likelihood only.
-
-        Returns:
-            ``numerator`` and ``weight`` ``(k, L, L)``, ``views`` ``(k,)`` expected copies per view, and the scalars
-            ``occupied`` (expected number of windows that are not empty), ``windows``, ``square`` and ``sum`` (of
-            y - mean), ``pixels``, ``log_likelihood``; all float64.
+            noise: present estimate; its mean is subtracted from the images.
+            statistics: False: the log-likelihood only.
         """
-        step = _Patchwise(self, templates, log_weights, noise)
-        side, stride = self.likelihood.window(templates.shape[-1])
-        windows = tile(image.to(templates) - noise.mean, side, stride)
-        stats = self.empty(templates)
-        for part in windows.split(step.rows):
-            step.add(stats, part, statistics)
-        if statistics:
-            step.finish(stats)
-        share = (stride / side) ** 2  # a pixel is seen by (side / stride)^2 windows
-        return stats if stride >= side else {name: value * share for name, value in stats.items()}
+        side = templates.shape[-1]
+        scene = Scene(
+            templates,
+            log_weights,
+            noise,
+            self.density,
+            self._activity(side),
+            self.width(side),
+            self.shifts,
+        )
+        return self.likelihood.step(scene, statistics=statistics)
 
-    def density_from(self, stats: Stats, side: int) -> torch.Tensor:
-        """Covered fraction from the expected share of windows that are not empty, kept within what the model allows."""
-        share = (stats["occupied"] / stats["windows"]).clamp(1e-6, 0.99)
-        return share / _reach(self.likelihood.window(side)[0], side)
+    def empty(self, templates: torch.Tensor) -> Stats:
+        """Zeros, float64."""
+        noise = White()
+        return self.step(templates, templates.new_zeros(len(templates)), noise, statistics=False).stats
+
+    def estimates(self, stats: Stats | None, side: int, *, known: bool) -> dict[str, torch.Tensor]:
+        """Density, activity and offsets' law; from the statistics where given.
+
+        The activity follows from expected copies = activity x expected free sites, exact for the gas.
+        """
+        density = torch.tensor(self.density, dtype=torch.float64)
+        activity = torch.tensor(self._activity(side), dtype=torch.float64)
+        out = {"density": density, "activity": activity}
+        if isinstance(self.likelihood, Patches) and self.likelihood.law == "free":
+            span = self.likelihood.window(side)[0] + side - 1
+            uniform = torch.full((span, span), -2 * math.log(span), dtype=torch.float64)
+            out["shifts"] = uniform if self.shifts is None else self.shifts
+        if stats is None:
+            return out
+        if not known:
+            out["density"] = self.likelihood.density(stats, side).cpu()
+        if bool(stats["free"] > 0):
+            copies = stats["occupied"] if not known else self.density / side**2 * stats["windows"]
+            out["activity"] = (copies / stats["free"]).clamp(1e-12, 1.0).cpu()
+        if "shifts" in out:
+            smooth = stats["offsets"] + stats["offsets"].sum() * 1e-3 / stats["offsets"].numel() + 1e-9
+            out["shifts"] = (smooth / smooth.sum()).log().cpu()
+        return out
+
+    def present(self, estimates: Mapping[str, torch.Tensor]) -> Anywhere:
+        """The placement with these parameters put in."""
+        return replace(
+            self,
+            density=float(estimates["density"]),
+            activity=float(estimates["activity"]),
+            shifts=estimates.get("shifts"),
+        )
+
+    def shifted(self, operator: Projector) -> Projector:
+        """Templates at every sub-pixel position, the positions of one view next to each other."""
+        count = self.subpixel
+        if count == 1:
+            return operator
+        grid = (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) / count
+        vectors = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), -1).reshape(-1, 2)
+
+        def project(x: torch.Tensor) -> torch.Tensor:
+            images = operator.project(x)
+            moved = shift.shift_image(images[..., None, :, :], vectors.to(images))
+            return moved.flatten(-4, -3)
+
+        def backproject(images: torch.Tensor) -> torch.Tensor:
+            apart = images.unflatten(-3, (-1, count**2))
+            return operator.backproject(shift.shift_image(apart, -vectors.to(images)).sum(-3))
+
+        return Projector(project, backproject)
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """The object moved so that its centre of mass is central, and by one voxel along each axis.
@@ -166,111 +205,22 @@ class Anywhere:
                 yield name, object.fit(shift.shift_volume(values, vector))
 
 
-def _reach(side: int, length: int) -> float:
-    """Share of windows that are not empty per unit of density."""
-    return ((side + length - 1) / length) ** 2
+def gas_activity(density: float, side: int, width: int) -> float:
+    """Activity of hard squares at a covered fraction, by scaled-particle theory (exact to second order).
 
+    Args:
+        density: copies x side^2 / pixels.
+        side: L, in pixels.
+        width: least distance of two copies, in pixels; they pack at most at (side / width)^2.
 
-class _Patchwise:
-    """The E-step of windows of one size against one set of templates.
-
-    For some windows at a time the exponentials of all scores are held, so that the second pass, which needs the
-    evidence over all views, only has to scale them; where even that is too much they are computed again.
+    Raises:
+        ValueError: for a density that the spacing makes impossible.
     """
-
-    def __init__(self, placement: Anywhere, templates: torch.Tensor, log_weights: torch.Tensor, noise: White) -> None:
-        self.length = int(templates.shape[-1])
-        self.side = placement.likelihood.window(self.length)[0]
-        self.offsets = self.side + self.length - 1
-        occupied = placement.density * _reach(self.side, self.length)
-        if not occupied < 1:
-            raise ValueError(
-                f"density must be below {1 / _reach(self.side, self.length):.3f} for windows of {self.side} pixels and "
-                f"a box of {self.length}; got {placement.density}; try a lower density or smaller windows"
-            )
-        self.log_empty = math.log1p(-occupied)
-        self.log_views = log_weights.to(templates) + math.log(occupied) - 2 * math.log(self.offsets)
-        self.variance = noise.sigma**2
-        self.fft = correlate.fast_size(self.offsets)
-        self.spectra = correlate.template_spectra(templates / self.variance, self.fft)
-        norms = correlate.overlap_norms(templates.double(), self.side).to(templates)
-        # -|t|^2 / (2 sigma^2), and no probability for the offsets that exist only to fill the FFT
-        self.bias = torch.nn.functional.pad(
-            norms / (-2 * self.variance), (0, self.fft - self.offsets) * 2, value=-math.inf
+    packed = density * (width / side) ** 2
+    if not packed < 1:
+        raise ValueError(
+            f"density must be below {(side / width) ** 2:.3f} where copies of {side} pixels keep {width} pixels apart; "
+            f"got {density}; try a lower density or spacing='arbitrary'"
         )
-        on_cpu = templates.device.type == "cpu"
-        per_view = self.fft**2
-        # scores held at once: 32 MB of float32 on a CPU, computed in blocks that stay in its cache
-        self.rows = max(1, min(32 if on_cpu else 4096, (1 << 23 if on_cpu else 1 << 30) // (per_view * len(templates))))
-        self.columns = max(1, (1 << 17 if on_cpu else 1 << 27) // (per_view * self.rows))
-        self.kept = self.rows >= 8
-        if not self.kept:
-            self.rows = 8
-            self.columns = max(1, self.columns // 8)
-        self.products = torch.zeros_like(self.spectra)
-        self.counts = torch.zeros_like(self.bias)
-
-    def add(self, stats: Stats, windows: torch.Tensor, statistics: bool) -> None:
-        """Add ``(n, B, B)`` windows to the scalar statistics and to the running sums."""
-        spectra = correlate.window_spectra(windows, self.fft)
-        blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
-        sums = []
-        for part in self._columns():
-            if spectra.requires_grad or self.spectra.requires_grad:
-                sums.append(self._scores(spectra, part).flatten(-2).logsumexp(-1))
-                continue
-            block, top = self._exponentials(spectra, part)
-            sums.append(block.sum(-1).log_().add_(top))
-            if statistics and self.kept:
-                blocks.append((block, top))
-        per_view = torch.cat(sums, 1) + self.log_views
-        empty = torch.full((), self.log_empty, dtype=windows.dtype, device=windows.device)
-        evidence = torch.logaddexp(per_view.logsumexp(1), empty)
-        self._scalars(stats, windows, evidence)
-        if statistics:
-            for index, part in enumerate(self._columns()):
-                block, top = blocks[index] if self.kept else self._exponentials(spectra, part)
-                self._gather(spectra, part, block, top + self.log_views[part] - evidence[:, None])
-
-    def finish(self, stats: Stats) -> None:
-        """Add the running sums to the statistics."""
-        counts = self.counts[:, : self.offsets, : self.offsets].double()
-        stats["numerator"] += correlate.gathered_windows(self.products, self.fft, self.length)
-        stats["weight"] += correlate.fold(counts, self.side, self.length)
-        stats["views"] += counts.sum((-2, -1))
-
-    def _columns(self) -> list[slice]:
-        views = len(self.bias)
-        return [slice(first, min(first + self.columns, views)) for first in range(0, views, self.columns)]
-
-    def _scores(self, spectra: torch.Tensor, part: slice) -> torch.Tensor:
-        """Log-likelihood ratios (y . t - |t|^2 / 2) / sigma^2 against an empty window: ``(n, k, f, f)`` offsets."""
-        scores = torch.fft.irfft2(spectra[:, None] * self.spectra[part], s=(self.fft, self.fft))
-        return scores.add_(self.bias[part])
-
-    def _exponentials(self, spectra: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """exp(scores - top) and top ``(n, k)``, the largest score of each window and view."""
-        scores = self._scores(spectra, part).flatten(-2)
-        top = scores.amax(-1)
-        return correlate.exp_(scores.sub_(top[..., None])), top
-
-    def _gather(self, spectra: torch.Tensor, part: slice, block: torch.Tensor, log_scale: torch.Tensor) -> None:
-        """Posterior of a block of windows and views, summed into counts and (as spectra) into weighted windows."""
-        posterior = block.mul_(log_scale.exp()[..., None]).unflatten(-1, (self.fft, self.fft))
-        self.counts[part] += posterior.sum(0)
-        weighted = torch.fft.rfft2(posterior).conj_physical_().mul_(spectra[:, None])
-        self.products[part] += weighted.sum(0)
-
-    def _scalars(self, stats: Stats, windows: torch.Tensor, evidence: torch.Tensor) -> None:
-        square, pixels = windows.double().square().sum(), windows.numel()
-        constant = pixels / 2 * math.log(2 * math.pi * self.variance)
-        stats["square"] += square
-        stats["sum"] += windows.double().sum()
-        stats["pixels"] += pixels
-        stats["windows"] += len(windows)
-        stats["log_likelihood"] += evidence.double().sum() - square / (2 * self.variance) - constant
-        stats["occupied"] += -torch.expm1(self.log_empty - evidence.double()).sum()
-        if not bool(torch.isfinite(stats["log_likelihood"])):
-            raise FloatingPointError(
-                "the log-likelihood is not finite: the data or the present estimate hold NaN or infinity"
-            )
+    fill = packed / (1 - packed)
+    return density / side**2 / (1 - packed) * math.exp(3 * fill + fill**2)

@@ -6,6 +6,9 @@ j - (L - 1) of the window, so that every partial overlap occurs once and nothing
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from jaxtyping import Complex, Float
 
 from unpicked._lazy import torch
@@ -64,6 +67,29 @@ def overlap_norms(templates: Float[torch.Tensor, "k l l"], side: int) -> Float[t
     first, last = (-offset).clamp(min=0), (side - offset).clamp(max=length)
     rows = integral[:, last] - integral[:, first]
     return rows[:, :, last] - rows[:, :, first]
+
+
+def overlaps(side: int, length: int) -> Iterator[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:
+    """Every offset (indices y, x), with what overlaps: pixels of the window, and those of the template."""
+    ranges = []
+    for index in range(side + length - 1):
+        offset = index - (length - 1)
+        first, last = max(0, offset), min(side, offset + length)
+        ranges.append((slice(first, last), slice(first - offset, last - offset)))
+    for y, (window_y, template_y) in enumerate(ranges):
+        for x, (window_x, template_x) in enumerate(ranges):
+            yield (y, x), (window_y, window_x), (template_y, template_x)
+
+
+def fft_pays(side: int, length: int) -> bool:
+    """Whether FFTs are less work than the products of all that overlaps, for many windows and templates.
+
+    A flop of a small FFT and its complex products was measured to take as long as about 12 of a matrix product.
+    """
+    offsets = side + length - 1
+    size = fast_size(offsets)
+    direct = 2 * (side * length / offsets) ** 2  # flops per offset, on average
+    return direct > 12 * 2.5 * math.log2(size**2) * (size / offsets) ** 2
 
 
 def fold(weights: Float[torch.Tensor, "k s s"], side: int, length: int) -> Float[torch.Tensor, "k l l"]:

@@ -16,6 +16,7 @@ def conjugate_gradients(
     *,
     tolerance: float = 1e-8,
     steps: int = 100,
+    precondition: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Float[torch.Tensor, " n"]:
     """Solve A x = b for a symmetric positive semi-definite A (Hestenes and Stiefel 1952).
 
@@ -27,23 +28,26 @@ def conjugate_gradients(
         start: first guess, not changed.
         tolerance: stop when |b - A x| <= tolerance |b|.
         steps: at most so many applications of A.
+        precondition: an approximate inverse of A, symmetric and positive definite.
     """
+    apply_inverse = precondition or (lambda v: v)
     x = start.clone()
     residual = right - apply(x)
-    direction = residual.clone()
-    square = residual.dot(residual)
+    direction = apply_inverse(residual)
+    inner = residual.dot(direction)
     limit = tolerance**2 * right.dot(right)
     for _ in range(steps):
-        if not square > limit:
+        if not residual.dot(residual) > limit:
             break
         image = apply(direction)
         curvature = direction.dot(image)
         if not curvature > 0:
             break
-        alpha = square / curvature
+        alpha = inner / curvature
         x = x + alpha * direction
         residual = residual - alpha * image
-        new = residual.dot(residual)
-        direction = residual + (new / square) * direction
-        square = new
+        better = apply_inverse(residual)
+        new = residual.dot(better)
+        direction = better + (new / inner) * direction
+        inner = new
     return x

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, wraps
 from typing import TypeVar, TypeVarTuple, cast
 
@@ -22,14 +23,18 @@ Keys = TypeVarTuple("Keys")
 
 
 def constants(maxsize: int) -> Callable[[Callable[[*Keys], Made]], Callable[[*Keys], Made]]:
-    """Decorator of functions that make constants: results are kept, and usable out of inference mode."""
+    """Decorator of functions that make constants: results are kept, and made in a thread of their own.
+
+    A constant may first be asked for inside ``torch.func.grad``, where every tensor is wrapped and must not outlive
+    the call, or in inference mode; those states belong to a thread.
+    """
 
     def decorate(function: Callable[[*Keys], Made]) -> Callable[[*Keys], Made]:
         @lru_cache(maxsize=maxsize)
         @wraps(function)
         def make(*keys: *Keys) -> Made:
-            with torch.inference_mode(False):
-                return function(*keys)
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(function, *keys).result()
 
         return cast("Callable[[*Keys], Made]", make)
 

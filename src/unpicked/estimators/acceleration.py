@@ -1,0 +1,159 @@
+"""Steps that go farther than EM's own, from the same statistics.
+
+EM's map is G(x) = x + M^-1 g with the gradient g of the objective and the complete-data information M (Fisher's
+identity), so f = G(x) - x is a preconditioned gradient, and what accelerates a fixed-point iteration, or a gradient
+method with M as preconditioner, costs no second pass over the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unpicked._lazy import torch
+
+Memory = dict[str, Any]  # of tensors; Any because torch is imported late
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation: the coefficients, EM's answer to them, and the gradient of the objective there."""
+
+    x: torch.Tensor
+    image: torch.Tensor
+    gradient: torch.Tensor
+
+    @property
+    def residual(self) -> torch.Tensor:
+        """F = G(x) - x."""
+        return self.image - self.x
+
+
+class Acceleration(Protocol):
+    """Where to evaluate next; what it remembers are tensors of fixed shapes."""
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """Nothing remembered yet."""
+
+    def propose(
+        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, Memory]:
+        """Next coefficients and memory; ``solve`` applies M^-1."""
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """x + factor f; between 1 (plain EM) and 2 every step still ascends where the objective is quadratic."""
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 2:
+            raise ValueError(f"factor must lie between 0 and 2; got {self.factor}")
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """Empty."""
+        return {}
+
+    def propose(
+        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, Memory]:
+        """X + factor f."""
+        if self.factor == 1:
+            return point.image, memory
+        return point.x + self.factor * point.residual, memory
+
+
+@dataclass(frozen=True)
+class Squarem:
+    """Squared extrapolation from two EM steps, then one EM step (Varadhan & Roland 2008, scheme S3)."""
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """Position in the cycle of three, and the residual of its first step."""
+        return {"phase": torch.tensor(0), "first": torch.zeros_like(x), "origin": x.clone()}
+
+    def propose(
+        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, Memory]:
+        """EM, extrapolate, EM."""
+        phase = int(memory["phase"])
+        if phase == 0:
+            return point.image, {"phase": torch.tensor(1), "first": point.residual, "origin": point.x}
+        if phase == 2:
+            return point.image, memory | {"phase": torch.tensor(0)}
+        r, v = memory["first"], point.residual - memory["first"]
+        alpha = -(r.norm() / v.norm().clamp(min=1e-300)).clamp(1.0, 50.0)
+        return memory["origin"] - 2 * alpha * r + alpha**2 * v, memory | {"phase": torch.tensor(2)}
+
+
+@dataclass(frozen=True)
+class Anderson:
+    """Anderson's mixing of the last steps: the combination whose residual is least, then moved by it."""
+
+    depth: int = 6
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1; got {self.depth}")
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """The last points and residuals."""
+        rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
+        return {"points": rows, "residuals": rows.clone(), "held": torch.tensor(0)}
+
+    def propose(
+        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, Memory]:
+        """Least squares over differences of residuals (Walker & Ni 2011)."""
+        held = min(int(memory["held"]) + 1, self.depth + 1)
+        points, residuals = memory["points"].roll(1, 0), memory["residuals"].roll(1, 0)
+        points[0], residuals[0] = point.x, point.residual
+        memory = {"points": points, "residuals": residuals, "held": torch.tensor(held)}
+        if held == 1:
+            return point.image, memory
+        steps, changes = points[0] - points[1:held], residuals[0] - residuals[1:held]
+        gram = changes @ changes.mT
+        gram = gram + (1e-10 * gram.trace() + 1e-200) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        share = torch.linalg.solve(gram, changes @ point.residual)
+        return point.image - share @ (steps + changes), memory
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory quasi-Newton steps whose first guess of the inverse curvature is EM's own, M^-1."""
+
+    depth: int = 12
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1; got {self.depth}")
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """The last points and gradients."""
+        rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
+        return {"points": rows, "gradients": rows.clone(), "held": torch.tensor(0)}
+
+    def propose(
+        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, Memory]:
+        """Two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)."""
+        held = min(int(memory["held"]) + 1, self.depth + 1)
+        points, gradients = memory["points"].roll(1, 0), memory["gradients"].roll(1, 0)
+        points[0], gradients[0] = point.x, point.gradient
+        memory = {"points": points, "gradients": gradients, "held": torch.tensor(held)}
+        pairs = []
+        for newer in range(held - 1):
+            step, change = points[newer] - points[newer + 1], gradients[newer + 1] - gradients[newer]
+            if float(step.dot(change)) > 1e-12 * float(step.norm() * change.norm()):
+                pairs.append((step, change, 1 / step.dot(change)))
+        if not pairs:
+            return point.image, memory
+        q, shares = point.gradient.clone(), []
+        for step, change, rho in pairs:
+            shares.append(rho * step.dot(q))
+            q = q - shares[-1] * change
+        z = solve(q)
+        for (step, change, rho), share in zip(reversed(pairs), reversed(shares), strict=True):
+            z = z + (share - rho * change.dot(z)) * step
+        return point.x + z, memory

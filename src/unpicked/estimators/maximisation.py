@@ -1,0 +1,131 @@
+"""EM's M-step: the object that best explains the weighted windows and the prior.
+
+With numerators Q_r and weights D_r of all views it minimises
+(sum_r <A_r x, D_r A_r x> - 2 <Q_r, A_r x>) / (2 sigma^2) + energy(x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from unpicked._lazy import torch
+from unpicked.objects.base import Object, Projector
+from unpicked.ops import rotation, solve
+from unpicked.priors import Prior, precision
+
+_DENSE = 1600  # coefficients up to which matrices are held
+_VIEWS = 60  # of the preconditioner: the information of uniform views
+
+
+class Problem:
+    """One M-step, and what accelerations need of it.
+
+    Attributes:
+        object: what the coefficients mean.
+        operator: all templates of coefficients, with adjoint.
+    """
+
+    def __init__(
+        self,
+        object: Object,
+        operator: Projector,
+        numerator: torch.Tensor,
+        weight: torch.Tensor,
+        variance: float,
+        prior: Prior,
+        tolerance: float = 1e-8,
+        steps: int = 60,
+    ) -> None:
+        self.object, self.operator, self.prior = object, operator, prior
+        self.weight, self.variance = weight / variance, variance
+        self.tolerance, self.steps = tolerance, steps
+        self.right = operator.backproject(numerator / variance)
+        self.dense = object.size <= _DENSE
+        self._slope = torch.func.grad(lambda x: prior.energy(x, object))
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Gradient of the objective at the x of the E-step (Fisher's identity), in log units."""
+        return self.right - self._information(x) - self._slope(x)
+
+    def maximise(self, start: torch.Tensor) -> torch.Tensor:
+        """The answer; for a prior that is not quadratic by a few damped Newton steps."""
+        self._at(start)
+        if self.prior.quadratic:
+            return self._cg(self.right, start)
+        x, value = start, self._value(start)
+        for _ in range(12):
+            self._at(x)
+            step = self._cg(self.gradient(x), torch.zeros_like(x))
+            length = 1.0
+            while not (new := self._value(x + length * step)) >= value and length > 1e-3:
+                length /= 2
+            if not new > value:
+                break
+            gained, x, value = new - value, x + length * step, new
+            if gained <= 1e-6:
+                break
+        return x
+
+    def solve(self, right: torch.Tensor) -> torch.Tensor:
+        """M^-1 of a vector, M the complete-data information with the prior's."""
+        return self._cg(right, torch.zeros_like(right))
+
+    def _at(self, x: torch.Tensor) -> None:
+        """The prior's curvature at x."""
+        if self.dense:
+            self.curvature = precision(self.prior, self.object, x).to(x)
+            self.__dict__.pop("preconditioner", None)
+        self._centre = x
+
+    def _curve(self, v: torch.Tensor) -> torch.Tensor:
+        if self.dense:
+            return self.curvature @ v
+        if self.prior.quadratic:
+            return self._slope(v)
+        out: torch.Tensor = torch.func.jvp(self._slope, (self._centre,), (v,))[1]
+        return out
+
+    def _information(self, x: torch.Tensor) -> torch.Tensor:
+        return self.operator.backproject(self.weight * self.operator.project(x))
+
+    def _value(self, x: torch.Tensor) -> torch.Tensor:
+        return self.right.dot(x) - 0.5 * x.dot(self._information(x)) - self.prior.energy(x, self.object)
+
+    @cached_property
+    def preconditioner(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Inverse of M as it would be for uniform views and whole templates."""
+        if not self.dense or len(self.object.shape) != 3:
+            return None
+        copies = self.weight.mean((-2, -1)).sum()
+        uniform = uniform_information(self.object, self.curvature)
+        factor, flaw = torch.linalg.cholesky_ex(copies * uniform + self.curvature)
+        if bool(flaw):
+            return None
+        return lambda v: torch.cholesky_solve(v[:, None], factor)[:, 0]
+
+    def _cg(self, right: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        return solve.conjugate_gradients(
+            lambda v: self._information(v) + self._curve(v),
+            right,
+            start,
+            tolerance=self.tolerance,
+            steps=self.steps,
+            precondition=self.preconditioner,
+        )
+
+
+_held: dict[Any, torch.Tensor] = {}
+
+
+def uniform_information(object: Any, like: torch.Tensor) -> torch.Tensor:
+    """Mean over uniform views of A^T A, ``(size, size)``, in the dtype and on the device of ``like``."""
+    key = (object, like.dtype, str(like.device))
+    if key not in _held:
+        views = rotation.super_fibonacci(_VIEWS).to(like)
+        eye = torch.eye(object.size, dtype=like.dtype, device=like.device)
+        seen = object.projector(views).project(eye).flatten(1)
+        _held.clear()
+        _held[key] = seen @ seen.mT / _VIEWS
+    return _held[key]

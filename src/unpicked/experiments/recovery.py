@@ -1,0 +1,112 @@
+"""What the experiments with micrographs share: objects to hide in them, and one recovery with its figures."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import unpicked
+from unpicked.data.snr import NoiseLevel
+from unpicked.evaluate.compare import compare
+from unpicked.evaluate.featureless import ball_error
+from unpicked.experiments.table import Row
+from unpicked.io.mrc import read_map
+from unpicked.io.structure import read_structure
+from unpicked.ops import seeding
+from unpicked.recipes import MicrographJob, from_micrographs, specimen_from_map, specimen_from_structure
+from unpicked.simulate.micrographs import Specimen, simulate_micrographs
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An object to hide in micrographs.
+
+    Attributes:
+        name: in the table.
+        specimen: what is seen.
+        note: a sentence, e.g. what it stands in for.
+    """
+
+    name: str
+    specimen: Specimen
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Micrographs to simulate: how many, of which side in pixels, at which covered fraction."""
+
+    count: int
+    size: int
+    density: float
+
+    @staticmethod
+    def of(particles: int, box: int, density: float, largest: int = 1024) -> Fields:
+        """Square micrographs of at most ``largest`` pixels a side for about this many particles."""
+        pixels = particles * box**2 / density
+        count = max(1, -(-round(pixels) // largest**2))
+        return Fields(count, round((pixels / count) ** 0.5), density)
+
+
+def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJob, seed: int, device: str) -> Row:
+    """Simulate, reconstruct from random starts, and compare with the band-limited truth.
+
+    Args:
+        volume: what is hidden.
+        fields: in what.
+        noise: level of the white noise.
+        job: the reconstruction.
+        seed: of the data; the reconstruction has a stream of its own.
+        device: torch device.
+
+    Returns:
+        A row: volume, seed, particles, correlation, relative error, ball error, FSC (shells from 1), resolution at
+        0.5 in angstrom (None below shell 1), at Nyquist, seconds.
+    """
+    data, truth = simulate_micrographs(
+        volume.specimen,
+        count=fields.count,
+        size=(fields.size, fields.size),
+        density=fields.density,
+        noise=noise,
+        seed=seed,
+    )
+    began = time.perf_counter()
+    answer = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), device=device)
+    seconds = time.perf_counter() - began
+    wanted = volume.specimen.truth()
+    found = compare(answer.map, wanted)
+    return {
+        "volume": volume.name,
+        "seed": seed,
+        "particles": truth.per_micrograph * truth.count,
+        "correlation": found.correlation,
+        "relative error": found.relative_error,
+        "ball error": ball_error(wanted),
+        "FSC": found.fsc[1:],
+        "resolution": found.resolution_05,
+        "at Nyquist": found.at_nyquist,
+        "seconds": seconds,
+    }
+
+
+def bpti(box: int, voxel: float) -> Volume:
+    """BPTI (5PTI, 6.5 kDa), shipped with the package."""
+    path = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
+    return Volume("BPTI", specimen_from_structure(read_structure(path), box, voxel))
+
+
+def from_map(path: Path, box: int, voxel_size: float | None = None, name: str = "", note: str = "") -> Volume:
+    """The whole field of view of a map, at ``box`` voxels."""
+    return Volume(name or path.stem, specimen_from_map(read_map(path, voxel_size=voxel_size), box), note)
+
+
+def shared(name: str) -> Path | None:
+    """A file of the shared data: folder UNPICKED_SHARED, else ../shared; None where it is absent."""
+    root = Path(os.environ.get("UNPICKED_SHARED", "../shared"))
+    for path in (root / "data" / name, root / name):
+        if path.exists():
+            return path
+    return None

@@ -1,0 +1,200 @@
+"""The micrograph taken whole: a hard-core lattice gas of copies, and the same to first order.
+
+For copies that do not overlap log p(y | configuration) is a sum over the copies of their log-likelihood ratios
+LLR(l, r) = (y[l : l + L] . T_r - |T_r|^2 / 2) / sigma^2, so the posterior of the positions is a lattice gas with the
+activities z Z(l), Z(l) = mean_r exp LLR(l, r). One inner product per pixel and view gives them all; the combinatorics
+that follow cost little. Copies lie in whole inside the micrograph.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from unpicked._lazy import torch
+from unpicked.model.likelihoods import Scene, Stats, Step, empty
+from unpicked.ops import evidence, lattice, seeding
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How hopeless pixels are left out, so that many views cost little.
+
+    Attributes:
+        views: so many representative templates see every pixel; where there are hardly more, all do.
+        floor: a pixel meets all views where its chance among the representatives, at its best, exceeds this.
+        thin: chances below it are rounded to this or to zero at random, which keeps every expectation.
+    """
+
+    views: int = 256
+    floor: float = 1e-4
+    thin: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"views of the screen must be at least 1; got {self.views}")
+        for name in ("floor", "thin"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Gas:
+    """Lattice gas: exact posterior of the positions, sampled (Rao-Blackwellised block Gibbs).
+
+    It has no log-likelihood of its own; patches of side 2 L judge in its stead.
+
+    Attributes:
+        sweeps: sweeps over each micrograph that count.
+        burn: sweeps before them.
+        screen: what is left out; None means nothing.
+    """
+
+    sweeps: int = 15
+    burn: int = 5
+    screen: Screen | None = Screen()
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 1 or self.burn < 0:
+            raise ValueError(f"sweeps must be at least 1 and burn not negative; got {self.sweeps} and {self.burn}")
+
+    def step(self, scene: Scene, *, statistics: bool = True) -> _Whole:
+        """Begin an E-step."""
+        return _Whole(self, scene, self.screen, statistics)
+
+    def density(self, stats: Stats, length: int) -> torch.Tensor:
+        """Covered fraction of the expected number of copies."""
+        return _density(stats, length)
+
+    def marginals(self, log_activity: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, float]:
+        """Chance of a copy at every site, and expected free sites."""
+        generator = seeding.generator(seed, "gas")
+        return lattice.gibbs(log_activity, width, sweeps=self.sweeps, burn=self.burn, generator=generator)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The lattice gas to first order: every site competes with the sites within the least distance only.
+
+    Fast and without chance, but it counts too few copies where they are crowded.
+
+    Attributes:
+        screen: what is left out; None means nothing.
+    """
+
+    screen: Screen | None = Screen()
+    exact: ClassVar[bool] = False
+
+    def step(self, scene: Scene, *, statistics: bool = True) -> _Whole:
+        """Begin an E-step."""
+        return _Whole(self, scene, self.screen, statistics)
+
+    def density(self, stats: Stats, length: int) -> torch.Tensor:
+        """Covered fraction of the expected number of copies."""
+        return _density(stats, length)
+
+    def marginals(self, log_activity: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, float]:
+        """Chance of a copy at every site, and expected free sites (to first order in the excluded area)."""
+        chances = lattice.window_marginals(log_activity, width)
+        copies = float(chances.double().sum())
+        sites = log_activity.numel()
+        return chances, sites * math.exp(-min(3.5, copies * (2 * width - 1) ** 2 / sites))
+
+
+def _density(stats: Stats, length: int) -> torch.Tensor:
+    share = stats["occupied"] / stats["windows"] * length**2
+    return share.clamp(1e-6, 0.99)
+
+
+class _Marginals(Protocol):
+    def marginals(self, log_activity: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, float]: ...
+
+
+class _Whole:
+    """The E-step of whole micrographs."""
+
+    def __init__(self, likelihood: _Marginals, scene: Scene, screen: Screen | None, statistics: bool) -> None:
+        self.likelihood, self.scene, self.screen, self.statistics = likelihood, scene, screen, statistics
+        variance = scene.noise.sigma**2
+        flat = scene.templates.flatten(1)
+        bias = scene.log_weights - flat.double().square().sum(1) / (2 * variance)
+        self.bank = evidence.Bank(flat / variance, bias.to(flat), scene.length)
+        self.coarse: evidence.Bank | None = None
+        if screen is not None and len(flat) > 1.5 * screen.views:
+            chosen, shares = evidence.representatives(flat, scene.log_weights.exp().to(flat), screen.views)
+            coarse = shares.log() - flat[chosen].double().square().sum(1) / (2 * variance)
+            self.coarse = evidence.Bank(flat[chosen] / variance, coarse.to(flat), scene.length)
+        self.log_activity = math.log(scene.activity)
+        self.stats: Stats = empty(scene.templates)
+
+    def add(self, image: torch.Tensor, seed: int) -> None:
+        """Add one micrograph."""
+        scene, stats = self.scene, self.stats
+        image = image.to(scene.templates) - scene.noise.mean
+        logs = self._log_activities(image)
+        if not bool(torch.isfinite(logs).all()):
+            raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
+        chances, free = self.likelihood.marginals(logs, scene.width, seed)
+        stats["square"] += image.double().square().sum()
+        stats["sum"] += image.double().sum()
+        stats["pixels"] += image.numel()
+        stats["windows"] += chances.numel()
+        stats["free"] += free
+        stats["occupied"] += chances.double().sum()
+        if self.statistics:
+            self._gather(image, chances.flatten(), seed)
+
+    def finish(self) -> Stats:
+        """The statistics."""
+        self.stats["weight"] = self.stats["views"][:, None, None].expand_as(self.stats["numerator"]).clone()
+        return self.stats
+
+    def _log_activities(self, image: torch.Tensor) -> torch.Tensor:
+        """``(h, w)``: log of activity x evidence at every site."""
+        if self.coarse is None or self.screen is None:
+            return self.bank.everywhere(image) + self.log_activity
+        logs = self.coarse.everywhere(image) + self.log_activity
+        rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
+        floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
+        kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
+        fine = self.bank.at(image, kept)
+        return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
+
+    def _gather(self, image: torch.Tensor, chances: torch.Tensor, seed: int) -> None:
+        """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
+        weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
+        if thin > 0:
+            draws = torch.rand(len(chances), generator=seeding.generator(seed, "thin"))
+            kept = draws.to(chances.device) * thin < chances
+            weights = torch.where(kept, chances.clamp(min=thin), 0.0)
+        sites = weights.nonzero().squeeze(1)
+        numerator = torch.zeros_like(self.bank.templates)
+        self.stats["views"] += self.bank.gather(image, sites, weights[sites], numerator)
+        self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
+
+    def best(self, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor]:
+        """The likeliest copies of one micrograph, no two closer than the least distance."""
+        length, width = self.scene.length, self.scene.width
+        image = image.to(self.scene.templates) - self.scene.noise.mean
+        logs = self._log_activities(image)
+        chances, _ = self.likelihood.marginals(logs, width, seed)
+        # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
+        near = 2 * (length // 4) + 1
+        mass = torch.nn.functional.avg_pool2d(chances[None, None], near, 1, near // 2)[0, 0] * near**2
+        peaks = torch.where(chances == lattice.windowed_maximum(chances, width), mass, 0.0).flatten()
+        sites = peaks.argsort(descending=True)[: min(count, int((peaks > 0).sum()))]
+        windows = image.unfold(0, length, 1).unfold(1, length, 1)
+        patches = windows[sites // chances.shape[1], sites % chances.shape[1]]
+        views = (patches.flatten(1) @ self.bank.templates.mT + self.bank.bias).argmax(1)
+        return {
+            "patches": patches.cpu(),
+            "projections": self.scene.templates[views].cpu(),
+            "posterior": peaks[sites].clamp(max=1).cpu(),
+        }
+
+
+def best_sites(step: Step, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor] | None:
+    """The likeliest copies of one micrograph: ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``."""
+    return step.best(image, count, seed) if isinstance(step, _Whole) else None

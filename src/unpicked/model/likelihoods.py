@@ -1,0 +1,84 @@
+"""What a likelihood of ``Anywhere`` is: how the sum over all configurations of copies is done, or approximated.
+
+Every hypothesis is one window of the micrograph compared with one template; likelihoods differ only in how the
+hypotheses compete. Patches cut the micrograph into windows taken as independent; the lattice gas takes the
+micrograph whole; the window is the gas to first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unpicked._lazy import torch
+from unpicked.model.noise import White
+
+Stats = dict[str, Any]  # of tensors; Any because torch is imported late
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a micrograph is compared with.
+
+    Attributes:
+        templates: ``(k, L, L)``, one per view, in the dtype in which scores are computed.
+        log_weights: ``(k,)`` logarithms of the views' probabilities.
+        noise: present estimate; its mean is subtracted from the image.
+        density: covered fraction, copies x L^2 / pixels.
+        activity: odds of a copy at a free site in the lattice gas.
+        width: least distance of two copies in pixels.
+        shifts: ``(s, s)`` log-probabilities of the offsets within a window, or None where they are equal.
+    """
+
+    templates: torch.Tensor
+    log_weights: torch.Tensor
+    noise: White
+    density: float
+    activity: float
+    width: int
+    shifts: torch.Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Side L of the templates."""
+        return int(self.templates.shape[-1])
+
+
+class Step(Protocol):
+    """One E-step: images are added one by one."""
+
+    stats: Stats
+
+    def add(self, image: torch.Tensor, seed: int) -> None:
+        """Add one micrograph; ``seed`` feeds whatever is drawn at random."""
+
+    def finish(self) -> Stats:
+        """The sums over all images added."""
+
+
+class Likelihood(Protocol):
+    """How hypotheses compete; a frozen dataclass that holds the settings."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether ``log_likelihood`` is that of a model (else it is zero, and another likelihood must judge)."""
+
+    def step(self, scene: Scene, *, statistics: bool = True) -> Step:
+        """Begin an E-step; without ``statistics`` only the log-likelihood is summed."""
+
+    def density(self, stats: Stats, length: int) -> torch.Tensor:
+        """Covered fraction that maximises the expected log-likelihood, for templates of side ``length``."""
+
+
+def empty(templates: torch.Tensor) -> Stats:
+    """The statistics of no data: float64 zeros.
+
+    ``numerator`` and ``weight`` ``(k, L, L)``: posterior-weighted windows, and how often each template pixel was
+    seen; ``views`` ``(k,)`` expected copies per view; and the scalars ``occupied`` (expected copies, or windows that
+    are not empty), ``windows`` (sites, or windows), ``free`` (expected sites where one more copy could start),
+    ``square`` and ``sum`` of y - mean, ``pixels`` and ``log_likelihood``.
+    """
+    zeros = torch.zeros_like(templates, dtype=torch.float64)
+    stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros[:, 0, 0].clone()}
+    names = ("occupied", "windows", "free", "square", "sum", "pixels", "log_likelihood")
+    return stats | {name: zeros.new_zeros(()) for name in names}

@@ -1,0 +1,86 @@
+"""How much of a map comes from the data and how much from the prior, shell by shell."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+
+from unpicked._lazy import torch
+from unpicked.objects.base import Object
+from unpicked.ops import fourier
+from unpicked.priors.base import Prior
+
+_TINY = 1e-12  # of the largest eigenvalue: what stands for zero, so that a flat direction has a finite variance
+
+
+def precision(prior: Prior, object: Object, x: Float[torch.Tensor, " n"]) -> Float[torch.Tensor, "n n"]:
+    """The Hessian of the prior's energy at x, ``(size, size)``, symmetric, float64.
+
+    Of a quadratic prior it does not depend on x and is the inverse of the covariance; of another one it is the
+    precision of the Gaussian that is closest at x.
+
+    Raises:
+        ValueError: if x is not ``(size,)``.
+    """
+    if tuple(x.shape) != (object.size,):
+        raise ValueError(f"x must have shape ({object.size},); got {tuple(x.shape)}")
+    x = x.detach().double()
+    prior.energy(x, object)  # makes the constants outside of any transform
+    gradient = torch.func.grad(lambda y: prior.energy(y, object))
+    pull = torch.func.vjp(gradient, x)[1]
+    eye = torch.eye(object.size, dtype=x.dtype, device=x.device)
+    hessian = torch.func.vmap(pull, chunk_size=256)(eye)[0]
+    return (hessian + hessian.mT) / 2
+
+
+def data_share(
+    object: Object, information: Float[torch.Tensor, "n n"], prior_precision: Float[torch.Tensor, "n n"]
+) -> tuple[float, ...]:
+    """Per shell, d = 1 - (posterior variance) / (prior variance): 1 from the data alone, 0 from the prior alone.
+
+    The prior's covariance is P^-1, the posterior's (I + P)^-1, and the variances are summed over the coefficients of
+    :func:`unpicked.ops.fourier.fft3` of the map in the shell. Eigenvalues below 1e-12 of the largest stand for
+    zero: a direction with no prior at all counts as infinitely uncertain, so its shell has d = 1 where the data see
+    it.
+
+    Args:
+        object: a volume.
+        information: I ``(size, size)``, the Fisher information of the data, symmetric and positive semi-definite.
+        prior_precision: P ``(size, size)``, see :func:`precision`.
+
+    Returns:
+        d of the shells 0 .. (N - 1) // 2.
+
+    Raises:
+        ValueError: for matrices of another shape, not finite, or both zero; for an object that is not a volume.
+    """
+    if len(object.shape) != 3:
+        raise ValueError(f"object must be a volume, with values of shape (z, y, x); got {object.shape}")
+    square = (object.size, object.size)
+    for name, matrix in (("information", information), ("prior_precision", prior_precision)):
+        if tuple(matrix.shape) != square:
+            raise ValueError(f"{name} must have shape {square}; got {tuple(matrix.shape)}")
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError(f"{name} must be finite; got NaN or infinity")
+    prior = prior_precision.double()
+    before, vectors_before = torch.linalg.eigh(prior)
+    after, vectors_after = torch.linalg.eigh(prior + information.to(prior))
+    floor = _TINY * torch.maximum(before.abs().max(), after.abs().max())
+    if not float(floor) > 0:
+        raise ValueError("information and prior_precision must not both be zero; got two zero matrices")
+    spectrum = fourier.fft3(object.values(torch.eye(object.size, dtype=prior.dtype, device=prior.device)))
+    basis = torch.view_as_real(spectrum).reshape(object.size, -1)
+    total = [
+        _shell_variance(basis, values.clamp(min=float(floor)), vectors, spectrum.shape[1:])
+        for values, vectors in ((before, vectors_before), (after, vectors_after))
+    ]
+    share = 1 - total[1] / torch.where(total[0] > 0, total[0], 1.0)
+    share = torch.where(total[0] > 0, share, 0.0).clamp(0, 1)
+    return tuple(share.tolist())
+
+
+def _shell_variance(
+    basis: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, shape: torch.Size
+) -> Float[torch.Tensor, " k"]:
+    """Sum over a shell of the variance of its coefficients, of a precision given by its eigenvalues and vectors."""
+    white = (vectors.mT @ basis) / values.sqrt()[:, None]
+    return fourier.shell_sum(white.square().sum(0).reshape(*shape, 2).sum(-1))

@@ -1,0 +1,76 @@
+"""What a prior is, no prior at all, and several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import wraps
+from typing import ClassVar, Protocol, TypeVar, TypeVarTuple
+
+from unpicked._lazy import torch
+from unpicked.objects.base import Object
+
+Made = TypeVar("Made")
+Keys = TypeVarTuple("Keys")
+
+
+class Prior(Protocol):
+    """A belief about the object."""
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the energy is a quadratic form centred at zero."""
+
+    def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
+        """-log p(x) up to a constant, a scalar, differentiable in x."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """No belief at all: maximum likelihood."""
+
+    quadratic: ClassVar[bool] = True
+
+    def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
+        """Zero."""
+        return x.sum() * 0
+
+
+@dataclass(frozen=True)
+class Both:
+    """Several priors at once: the product of their densities, the sum of their energies.
+
+    Attributes:
+        priors: at least one; the whole is quadratic where all of them are.
+    """
+
+    priors: tuple[Prior, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.priors, tuple) or not self.priors:
+            raise ValueError(f"priors must be a tuple of at least one prior; got {self.priors!r}")
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether all are."""
+        return all(prior.quadratic for prior in self.priors)
+
+    def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
+        """Sum of the energies."""
+        return torch.stack([prior.energy(x, object) for prior in self.priors]).sum()
+
+
+def apart(function: Callable[[*Keys], Made]) -> Callable[[*Keys], Made]:
+    """Decorator of functions that make constants to be kept: they run in a thread of their own.
+
+    An energy may be called first inside ``torch.func.grad``, where every tensor is wrapped and must not outlive the
+    call; those transforms, and inference mode, belong to a thread.
+    """
+
+    @wraps(function)
+    def make(*keys: *Keys) -> Made:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function, *keys).result()
+
+    return make

@@ -1,0 +1,185 @@
+"""``unpicked reproduce``: names, refusals, and every experiment end to end at toy size."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from unpicked.cli import main
+from unpicked.data.maps import Map
+from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, talk_em
+from unpicked.experiments.recovery import Fields
+from unpicked.experiments.table import Check, Column, Line, Plot, Settings, Table, figure
+from unpicked.io.mrc import write_map
+from unpicked.recipes import MicrographJob
+from unpicked.simulate.phantom import shepp_logan
+
+QUICK = {"starts": 1, "views": (8,), "iterations": (2,)}
+
+
+@pytest.fixture
+def reproduce(tmp_path, capsys, monkeypatch):
+    """The exit status, standard output, and standard error; the run is in a folder without shared data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNPICKED_SHARED", str(tmp_path / "nothing"))
+
+    def run(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(["reproduce", *map(str, words)])
+        said = capsys.readouterr()
+        return caught.value.code, said.out, said.err
+
+    return run
+
+
+def small(monkeypatch, module, **sizes):
+    """Shrink an experiment."""
+    found = module.EXPERIMENT
+    monkeypatch.setattr(module, "EXPERIMENT", replace(found, quick=replace(found.quick, **sizes)))
+
+
+def refused(answer, *words):
+    status, out, err = answer
+    assert (status, out) == (2, "")
+    assert err.startswith("unpicked: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err
+
+
+def finished(answer, folder, name, rows):
+    """The table as JSON; it is what was written, and there is a figure."""
+    status, out, err = answer
+    assert status == 0, err
+    table = json.loads(out.splitlines()[-1], parse_constant=pytest.fail)
+    assert table == json.loads((folder / f"{name}.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == [f"{name}.json", f"{name}.svg"]
+    assert (folder / f"{name}.svg").read_text().count("<svg") == 1
+    assert len(table["rows"]) == rows and err.count("\n") == rows
+    assert table["name"] == name and table["checks"] and table["source"] and table["settings"]
+    return table
+
+
+def test_the_list_tells_names_sources_and_times(reproduce):
+    status, out, err = reproduce("--list")
+    assert (status, err) == (0, "")
+    for name in NAMES:
+        assert name in out
+    assert out.count("about") == 2 * len(NAMES) and "arXiv 2303.02157" in out
+    status, out, _ = reproduce("--list", "--json")
+    assert status == 0 and [item["name"] for item in json.loads(out)] == list(NAMES)
+
+
+def test_what_cannot_be_run_is_refused_in_one_line(reproduce, tmp_path):
+    refused(reproduce("no-such"), "no-such", "talk-em")
+    refused(reproduce(), "talk-em", "--list")
+    refused(reproduce("talk-em", "--seeds", "0"), "--seeds")
+    refused(reproduce("talk-em", "--map", "no.mrc"), "no.mrc")
+    (tmp_path / "file").write_text("x")
+    refused(reproduce("talk-em", "--out", "file"), "file", "folder")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "talk-em.json").write_text("{}")
+    refused(reproduce("talk-em", "--out", "old"), "talk-em.json", "--overwrite")
+    assert not (tmp_path / "reproduced").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_has_both_sizes(name):
+    found = load(name)
+    assert found.name == name and found.quick != found.full and 0 < found.minutes[0] < found.minutes[1]
+
+
+def test_the_talk_at_toy_size_tells_what_is_left_out(reproduce, tmp_path, monkeypatch):
+    small(monkeypatch, talk_em, fields=Fields(1, 60, 0.12), job=MicrographJob(box=11, lmax=4, moves=0, **QUICK), runs=2)
+    answer = reproduce("talk-em", "--seeds", "1", "--out", "o", "--json")
+    table = finished(answer, tmp_path / "o", "talk-em", 2)
+    assert [row["volume"] for row in table["rows"]] == ["Shepp-Logan", "BPTI"]
+    assert "TRPV1 left out" in " ".join(table["notes"]) and "80S ribosome left out" in " ".join(table["notes"])
+    for row in table["rows"]:
+        assert row["particles"] == 4 and len(row["FSC"]) == 5 and row["relative error"] > 0 < row["ball error"]
+    refused(reproduce("talk-em", "--out", "o"), "--overwrite")
+
+
+def test_the_talk_takes_the_users_maps(reproduce, tmp_path, monkeypatch):
+    fine = shepp_logan(24, 1.0)
+    write_map(Map(fine.values, 1.0), tmp_path / "mine.mrc")
+    volumes, left_out = talk_em.TalkEM().volumes(Settings(maps=(tmp_path / "mine.mrc",)))
+    assert [volume.name for volume in volumes] == ["Shepp-Logan", "BPTI", "mine"] and not left_out
+    assert volumes[2].specimen.box == 11 and volumes[2].specimen.voxel_size == pytest.approx(24 / 11)
+
+
+def test_stand_ins_are_named(shared_data, monkeypatch):
+    root = shared_data("structures/5pti.cif").parents[2]
+    monkeypatch.setenv("UNPICKED_SHARED", str(root))
+    volumes, left_out = talk_em.TalkEM().volumes(Settings())
+    assert len(volumes) == 4 and not left_out
+    assert all("stands in for" in volume.note for volume in volumes[2:])
+
+
+def test_passes_of_em_at_toy_size(reproduce, tmp_path, monkeypatch):
+    sizes = {"energies": (100.0, 50.0, 25.0), "particles": (8, 8, 8), "views": 6, "limit": 12, "lmax": 3}
+    small(monkeypatch, em_iterations, **sizes)
+    table = finished(
+        reproduce("em-iterations", "--seeds", "1", "--out", "o", "--json"), tmp_path / "o", "em-iterations", 3
+    )
+    for row in table["rows"]:
+        assert 1 <= row["to 90 %"] and row["passes"] <= row["passes run"] <= 12 and row["gain"] > 0
+
+
+def test_low_signal_at_toy_size(reproduce, tmp_path, monkeypatch):
+    small(monkeypatch, low_snr, energies=(42.0,), particles=(10,), starts=1)
+    monkeypatch.setattr(low_snr, "MicrographJob", lambda box, starts: MicrographJob(box=box, lmax=3, moves=0, **QUICK))
+    table = finished(reproduce("low-snr", "--out", "o", "--json"), tmp_path / "o", "low-snr", 2)
+    assert {row["volume"] for row in table["rows"]} == {"beads 7", "BPTI"}
+    assert all(row["bound"] is None and 0.2 < row["ball error"] < 0.7 for row in table["rows"])
+
+
+def test_a_stopped_run_keeps_its_rows(reproduce, tmp_path, monkeypatch):
+    small(monkeypatch, low_snr, energies=(42.0,), particles=(10,), starts=1)
+    calls = []
+
+    def first_only(*given):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(given)
+        return {"volume": "beads 7", "particles": 10, "relative error": 0.5, "ball error": 0.4}
+
+    monkeypatch.setattr(low_snr, "recover", first_only)
+    status, _, err = reproduce("low-snr", "--out", "o")
+    assert status == 3 and "stopped" in err
+    assert len(json.loads((tmp_path / "o" / "low-snr.rows.json").read_text())) == 1
+
+
+def test_a_power_law_is_found_with_its_error():
+    found = em_iterations.slope([100.0, 50.0, 25.0, 12.5], [3.0, 12.0, 48.0, 192.0])
+    assert found is not None and found.exponent == pytest.approx(2) and found.error == pytest.approx(0, abs=1e-9)
+    bent = em_iterations.slope([100.0, 50.0, 25.0, 12.5], [3.0, 15.0, 40.0, 192.0])
+    assert bent is not None and bent.error > 0.01
+    assert em_iterations.slope([10.0, 10.0, 10.0], [1.0, 2.0, 3.0]) is None
+
+
+def test_a_table_is_aligned_and_missing_figures_are_dashes():
+    table = Table(
+        name="toy",
+        title="a toy",
+        source="nowhere",
+        columns=(Column("what"), Column("value", ".2f"), Column("curve", ".1f")),
+        rows=({"what": "first", "value": None, "curve": [1.0, 0.5]}, {"what": "2", "value": float("nan"), "curve": []}),
+        checks=(Check("c", "1", "2", "3", None),),
+        notes=("told",),
+        plot=Plot((Line("a", [1, 2], [3, 4]), Line("a", [1, 2], [4, 5])), "x", "y", "xy"),
+    )
+    lines = table.text().splitlines()
+    assert lines[3:6] == ["what   value  curve", "first  -      1.0 0.5", "2      -"]
+    assert "undecided" in table.text() and table.passed is None and lines[-1] == "told"
+    assert table.to_json()["rows"][1]["value"] is None
+    assert figure(table).count("<svg") == 1
+    assert replace(table, checks=(Check("c", "", "", "", True), Check("d", "", "", "", False))).passed is False
+
+
+def test_fields_hold_about_as_many_particles_as_asked_for():
+    for particles in (10, 500, 20_000):
+        fields = Fields.of(particles, 7, 0.12)
+        assert fields.size <= 1024
+        assert fields.count * fields.size**2 * 0.12 / 49 == pytest.approx(particles, rel=0.05)
+    assert recovery.shared("no/such/file") is None
