@@ -25,7 +25,7 @@ def main() -> None:
             specimen, count=2, size=(options.size, options.size), density=0.12, noise=up.energy(424), seed=seed
         )
         began = time.perf_counter()
-        job = up.MicrographJob(box=11, starts=2, views=(100, 300), iterations=(12, 6))
+        job = up.MicrographJob(box=11)
         answer = up.from_micrographs(data, job, seed=seed + 1000)
         found = up.compare(answer.map, specimen.truth())
         rows.append(

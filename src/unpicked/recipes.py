@@ -88,7 +88,7 @@ class MicrographJob:
     """Least distance of two particles: 2 box - 1 pixels, or box pixels."""
     subpixel: Literal[1, 2] = 1
     """Positions per pixel and axis."""
-    starts: int = 2
+    starts: int = 4
     """Random starts; the most likely one is refined."""
     views: tuple[int, ...] = (100, 1000)
     """Number of views in each stage."""

@@ -325,7 +325,7 @@ def test_prior_and_data_share_the_shells(tmp_path: Path) -> None:
     assert "not measured" in page
     add(run, "data_share", [1.0, 0.98, 0.8])
     page = text_of(report(run))
-    assert "Every shell comes from the data, by 80 % of the precision at the least." in page and "<pattern" not in page
+    assert "Every shell comes from the data, by 80 % of the precision at the least;" in page and "<pattern" not in page
 
 
 @pytest.mark.parametrize("share", [3, [], [1.0, "a"], [1.0, float("nan")], [0.5, 1.5], {"a": 1}])

@@ -98,9 +98,13 @@ def bpti(box: int, voxel: float) -> Volume:
     return Volume("BPTI", specimen_from_structure(read_structure(path), box, voxel))
 
 
-def from_map(path: Path, box: int, voxel_size: float | None = None, name: str = "", note: str = "") -> Volume:
-    """The whole field of view of a map, at ``box`` voxels."""
-    return Volume(name or path.stem, specimen_from_map(read_map(path, voxel_size=voxel_size), box), note)
+def from_map(
+    path: Path, box: int, voxel_size: float | None = None, name: str = "", note: str = "", fill: float = 1.0
+) -> Volume:
+    """A map at ``box`` voxels, of which its field of view takes the share ``fill``."""
+    map = read_map(path, voxel_size=voxel_size)
+    voxel = None if fill == 1 else map.box * map.voxel_size / (fill * box)
+    return Volume(name or path.stem, specimen_from_map(map, box, voxel), note)
 
 
 def shared(name: str) -> Path | None:

@@ -95,7 +95,7 @@ class TalkEM:
                 "70S ribosome stands in for the 80S one (EMD-2660); give that with --map. "
                 f"Its voxel size is not known: {RIBOSOME_VOXEL:g} A assumed"
             )
-            out.append(from_map(ribosome, box, RIBOSOME_VOXEL, "70S ribosome", note))
+            out.append(from_map(ribosome, box, RIBOSOME_VOXEL, "70S ribosome", note, fill=0.85))
         else:
             left_out.append("80S ribosome left out: give its map (EMD-2660) with --map")
         return out, left_out
