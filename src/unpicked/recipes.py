@@ -142,7 +142,10 @@ class MicrographJob:
             raise ValueError(f"--held-out must not be negative; got {self.held_out}")
         if self.support is not None and not self.support > 0:
             raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
-        group(self.symmetry)
+        try:
+            group(self.symmetry)
+        except ValueError as error:
+            raise ValueError(f"--symmetry: {error}") from error
         apart = 2 * self.box - 1 if self.spacing == "separated" else self.box
         patch = {"patches": 2 * self.box - 1, "patches-2l": 3 * self.box - 1}.get(self.likelihood, 0)
         limit = (self.box / max(apart, patch)) ** 2  # where particles would touch, or no patch would be empty
