@@ -12,7 +12,6 @@ from typing import Any, Literal
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.data.structure import Structure
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Relaxed, Squarem
 from unpicked.estimators.em import EM, random_start, signal_power
 from unpicked.estimators.maximisation import uniform_information
@@ -24,11 +23,10 @@ from unpicked.model.noise import White
 from unpicked.model.patches import Patches
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
-from unpicked.objects.ball import Ball, radial_counts
+from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.objects.base import Volume
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation, seeding
-from unpicked.ops.window import crop_or_pad
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
     Both,
@@ -45,8 +43,6 @@ from unpicked.priors import (
     wilson,
 )
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
-from unpicked.simulate.micrographs import Specimen
-from unpicked.simulate.potential import atoms
 
 LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
     "gas": lambda box: Gas(),
@@ -356,60 +352,15 @@ def _solve(
     return runs
 
 
-def specimen_from_structure(
-    structure: Structure, box: int, voxel: float | None = None, *, b_factor: float = 60.0
-) -> Specimen:
-    """A structure, ready to be simulated: atoms on a fine grid of at most 1 angstrom and half the working voxel.
-
-    Args:
-        structure: heavy atoms.
-        box: edge of a particle image in working pixels.
-        voxel: working voxel size in angstrom; None lets the molecule fill 85 % of the box.
-        b_factor: temperature factor of all atoms in square angstrom.
-
-    Raises:
-        ValueError: if the molecule is larger than the box.
-    """
-    probe, _ = atoms(structure, 1.0, box)
-    diameter = 2 * float(probe.positions.norm(dim=1).max())
-    if voxel is None:
-        voxel = math.ceil(10 * diameter / (0.85 * box)) / 10
-    if diameter > box * voxel:
-        raise ValueError(
-            f"the molecule of {diameter:.0f} A does not fit a box of {box} voxels of {voxel} A = {box * voxel:.0f} A; "
-            "try a larger --box or --voxel"
-        )
-    oversampling = max(2, math.ceil(voxel))
-    object, x = atoms(structure, voxel / oversampling, box * oversampling, b_factor=b_factor)
-    return Specimen(object, x, box, voxel)
-
-
-def specimen_from_map(map: Map, box: int, voxel: float | None = None) -> Specimen:
-    """A map, ready to be simulated: its whole field of view, or that of ``box`` voxels of about ``voxel`` angstrom.
-
-    The field of view is a whole number of the map's own voxels; the exact working voxel size is the specimen's.
-
-    Raises:
-        ValueError: if the map is coarser than the working voxel.
-    """
-    field = map.box if voxel is None else round(box * voxel / map.voxel_size)
-    if field < box:
-        raise ValueError(
-            f"the map's voxels of {map.voxel_size} A are coarser than the working voxel of {voxel} A; "
-            "try a larger --voxel"
-        )
-    values = crop_or_pad(map.values.double(), (field, field, field))
-    fine = Map(values, map.voxel_size)
-    if field < 2 * box:
-        fine = fine.rescale(2 * box)
-    object = Voxels(fine.box, pad=2)
-    return Specimen(object, object.fit(fine.values), box, field * map.voxel_size / box)
+def ball_reach(box: int) -> float:
+    """Radius in voxels up to which a job's ball is complete: the published one and 1.5 more, in a box of 4 only 1."""
+    return min(box // 2 + 1.5, largest_reach(box))
 
 
 def _object(job: MicrographJob) -> tuple[Volume, list[str]]:
     if job.object == "voxels":
         return Voxels(job.box), []
-    reach = job.box // 2 + 1.5
+    reach = ball_reach(job.box)
     best = max(degree for degree, count in enumerate(radial_counts(job.box, job.lmax, reach)) if count)
     if best < job.lmax:
         note = f"lmax lowered from {job.lmax} to {best}: a box of {job.box} voxels cannot hold more"

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from unpicked.cli import main
+from answers import answered, maps_answered, refused
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map, write_stack
 
@@ -38,17 +38,7 @@ def compare(tmp_path, capsys):
     """Write two maps and compare them; the exit status, standard output, and standard error."""
 
     def run(estimate, truth, *more):
-        capsys.readouterr()
-        names = []
-        for name, item in (("estimate", estimate), ("truth", truth)):
-            if isinstance(item, Map):
-                write_map(item, tmp_path / f"{name}.mrc", overwrite=True)
-                item = tmp_path / f"{name}.mrc"
-            names.append(str(item))
-        with pytest.raises(SystemExit) as caught:
-            main(["compare", *names, *more])
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
+        return maps_answered(capsys, tmp_path, "compare", {"estimate": estimate, "truth": truth}, *more)
 
     return run
 
@@ -57,14 +47,6 @@ def found(answer):
     status, out, err = answer
     assert (status, err) == (0, "") and out.count("\n") == 1
     return json.loads(out, parse_constant=pytest.fail)
-
-
-def refused(answer, *words):
-    status, out, err = answer
-    assert (status, out) == (2, "")
-    assert err.startswith("unpicked: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_a_map_with_itself_gives_every_figure_of_the_contract(compare):
@@ -148,7 +130,4 @@ def test_an_unknown_symmetry_is_refused(compare, symmetry):
 
 
 def test_one_map_alone_is_refused(capsys, tmp_path):
-    with pytest.raises(SystemExit) as caught:
-        main(["compare", str(tmp_path / "a.mrc"), "--json"])
-    said = capsys.readouterr()
-    refused((caught.value.code, said.out, said.err), "TRUTH")
+    refused(answered(capsys, "compare", tmp_path / "a.mrc", "--json"), "TRUTH")

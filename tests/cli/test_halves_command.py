@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from unpicked.cli import main
+from answers import maps_answered, refused
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map, write_stack
 from unpicked.ops import fourier
@@ -27,27 +27,9 @@ def halves(tmp_path, capsys):
     """Write maps and compare them; the exit status, standard output, and standard error."""
 
     def run(first, second, *more):
-        capsys.readouterr()
-        names = []
-        for name, item in (("half1", first), ("half2", second)):
-            if isinstance(item, Map):
-                write_map(item, tmp_path / f"{name}.mrc", overwrite=True)
-                item = tmp_path / f"{name}.mrc"
-            names.append(str(item))
-        with pytest.raises(SystemExit) as caught:
-            main(["halves", *names, *map(str, more)])
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
+        return maps_answered(capsys, tmp_path, "halves", {"half1": first, "half2": second}, *more)
 
     return run
-
-
-def refused(answer, *words):
-    status, out, err = answer
-    assert (status, out) == (2, "")
-    assert err.startswith("unpicked: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_a_mirrored_half_is_laid_on_the_other_and_every_figure_is_told(halves, tmp_path):

@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from answers import answered, refused
 from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
@@ -30,14 +32,7 @@ RUN |= {"checkpoint/stage-0/start-0.pt"}
 def command(capsys):
     """Run a command; the exit status, standard output, and standard error."""
 
-    def run(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(word) for word in words])
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
-    return run
+    return partial(answered, capsys)
 
 
 @pytest.fixture
@@ -80,14 +75,6 @@ def finished(done, tmp_path):
 
 def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def refused(answer, *words):
-    status, out, err = answer
-    assert (status, out) == (2, "")
-    assert err.startswith("unpicked: ") and err.count("\n") == 1 and err.endswith("\n"), err
-    for word in words:
-        assert word in err, err
 
 
 def test_the_run_folder_holds_the_named_outputs_and_nothing_else(done):
@@ -499,6 +486,13 @@ def test_every_choice_runs_to_the_end(reconstruct, sim, tmp_path, more):
     assert (status, err) == (0, "")
     figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
     assert figures["particles"] > 5 and figures["energy"] > 20
+
+
+def test_the_smallest_box_runs(reconstruct, sim, tmp_path):
+    job = ["--box", "4", *JOB[2:]]
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--quiet", job=job)
+    assert (status, err) == (0, "")
+    assert read_map(tmp_path / "run" / "volume.mrc").box == 4
 
 
 def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):

@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from unpicked.cli import main
+from answers import answered, refused
 from unpicked.data.maps import Map
 from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, talk_em
 from unpicked.experiments.recovery import Fields
@@ -23,28 +24,13 @@ def reproduce(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNPICKED_SHARED", str(tmp_path / "nothing"))
 
-    def run(*words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(["reproduce", *map(str, words)])
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
-
-    return run
+    return partial(answered, capsys, "reproduce")
 
 
 def small(monkeypatch, module, **sizes):
     """Shrink an experiment."""
     found = module.EXPERIMENT
     monkeypatch.setattr(module, "EXPERIMENT", replace(found, quick=replace(found.quick, **sizes)))
-
-
-def refused(answer, *words):
-    status, out, err = answer
-    assert (status, out) == (2, "")
-    assert err.startswith("unpicked: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def finished(answer, folder, name, rows):

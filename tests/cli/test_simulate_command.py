@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from unpicked.cli import main
+from answers import answered, refused
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, read_micrographs, write_map
 from unpicked.io.star import read_star
@@ -26,23 +26,10 @@ def simulate(capsys):
     """Run the command with small data; the exit status, standard output, and standard error."""
 
     def run(out, *more, source=None, small=SMALL):
-        capsys.readouterr()
         source = ["--phantom", "shepp-logan"] if source is None else source  # the fastest
-        words = ["simulate", "micrographs", "--out", out, *source, *small, *more]
-        with pytest.raises(SystemExit) as caught:
-            main([str(word) for word in words])
-        said = capsys.readouterr()
-        return caught.value.code, said.out, said.err
+        return answered(capsys, "simulate", "micrographs", "--out", out, *source, *small, *more)
 
     return run
-
-
-def refused(answer, *words):
-    status, out, err = answer
-    assert (status, out) == (2, "")
-    assert err.startswith("unpicked: ") and err.count("\n") == 1 and err.endswith("\n"), err
-    for word in words:
-        assert word in err, err
 
 
 def images(folder, contrast="dark"):

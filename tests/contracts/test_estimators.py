@@ -596,7 +596,12 @@ class Quartic:
 
 @pytest.mark.parametrize("prior", [Ridge(0.05), globular(5, 40.0), Quartic(3.0)], ids=["ridge", "shells", "quartic"])
 @pytest.mark.parametrize("object", OBJECTS.values(), ids=OBJECTS.keys())
-def test_the_m_step_ends_where_its_gradient_is_zero(object: Object, prior: Prior) -> None:
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "products"])
+def test_the_m_step_ends_where_its_gradient_is_zero(
+    object: Object, prior: Prior, dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small objects hold the prior's curvature as a matrix; larger ones take its products with vectors."""
+    monkeypatch.setattr(maximisation, "_DENSE", object.size if dense else 0)
     model = toy(object)
     operator, x = model.operator(blob(model)), blob(model)
     numerator, weight = 3 * draw(1, 8, model.side, model.side), 2 + draw(2, 8, model.side, model.side).square()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
 import pytest
 import torch
 
+from enumeration import configurations, draw
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
 from unpicked.estimators.base import Batch, judge, log_likelihood
@@ -25,22 +25,6 @@ from unpicked.objects.gaussians import Gaussians
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
 from unpicked.simulate.micrographs import Specimen, simulate_micrographs
-
-Site = tuple[int, int]
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def configurations(height: int, length: int, width: int, chosen: tuple[Site, ...] = ()) -> Iterator[tuple[Site, ...]]:
-    """All sets of corners of which no two lie closer than ``width`` in both directions."""
-    yield chosen
-    first = chosen[-1][0] * length + chosen[-1][1] + 1 if chosen else 0
-    for number in range(first, height * length):
-        y, x = divmod(number, length)
-        if all(max(abs(y - v), abs(x - u)) >= width for v, u in chosen):
-            yield from configurations(height, length, width, (*chosen, (y, x)))
 
 
 @dataclass(frozen=True, eq=False)

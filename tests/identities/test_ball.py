@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from unpicked._lazy import torch
-from unpicked.objects.ball import Ball, radial_counts
+from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.ops import rotation, special
 
 BALLS = [(4, 2), (6, 3), (7, 3), (10, 10), (11, 10), (12, 7)]
@@ -44,10 +44,30 @@ def test_reach_adds_radial_functions() -> None:
     assert radial_counts(11, 10, 6.5) == (6, 6, 5, 5, 4, 4, 3, 3, 3, 2, 2)
     assert Ball(11, 10, 6.5).size == 379 and Ball(11, 10, 6.5).index.shape == (379, 3)
     assert Ball(11, 7, 4).size < Ball(11, 7).size
-    for reach in (0.5, 11.5, math.nan):
-        with pytest.raises(ValueError, match="reach must lie between 1 and the box, 11 voxels; got") as caught:
-            Ball(11, 10, reach)
-        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("box", "lmax", "reach", "largest"),
+    [
+        (11, 10, 0.5, "8.25"),
+        (11, 10, 8.3, "8.25"),
+        (11, 10, math.nan, "8.25"),
+        (4, 2, 3.5, "3"),
+        (20, 10, 13.1, "13"),
+    ],
+)
+def test_a_reach_that_the_voxels_do_not_determine_is_refused(box: int, lmax: int, reach: float, largest: str) -> None:
+    with pytest.raises(ValueError, match=f"reach must lie between 1 and {largest} voxels, .* box of {box}") as caught:
+        Ball(box, lmax, reach)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("box", [4, 5, 6, 7, 8, 11])
+def test_the_largest_reach_is_still_determined_by_the_voxels(box: int) -> None:
+    best = max(degree for degree, count in enumerate(radial_counts(box, 10, largest_reach(box))) if count)
+    ball = Ball(box, best, largest_reach(box))
+    values = torch.linalg.svdvals(ball.values(torch.eye(ball.size, dtype=torch.float64)).flatten(1))
+    assert float(values[0] / values[-1]) < 1e4  # measured at most 8,400, at box 6
 
 
 @pytest.mark.parametrize("reach", [6, 6.5, 7])

@@ -91,12 +91,12 @@ def micrographs(
     for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}")
-    from unpicked import recipes
     from unpicked.data.maps import Map
     from unpicked.io import mrc, star
     from unpicked.io.structure import read_structure
     from unpicked.simulate.micrographs import simulate_micrographs
     from unpicked.simulate.phantom import bead_chain, shepp_logan
+    from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
     given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
     if len(given) != 1:
@@ -105,14 +105,14 @@ def micrographs(
     if structure is not None:
         atoms = read_structure(structure)
         notes = atoms.notes
-        specimen = recipes.specimen_from_structure(atoms, box, voxel, b_factor=b_factor)
+        specimen = specimen_from_structure(atoms, box, voxel, b_factor=b_factor)
     elif phantom == "beads":
         specimen = bead_chain(box, common.seed, voxel_size=voxel or 1.0)
     else:
         source: Map = (
             mrc.read_map(map, voxel_size=map_voxel) if map is not None else shepp_logan(4 * box, (voxel or 1.0) / 4)
         )
-        specimen = recipes.specimen_from_map(source, box, voxel)
+        specimen = specimen_from_map(source, box, voxel)
     data, simulation = simulate_micrographs(
         specimen,
         count=count,

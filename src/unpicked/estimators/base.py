@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
+from unpicked.model.likelihoods import Scene, Stats
 from unpicked.model.model import Model
-from unpicked.model.patches import Patches, PatchStep
-from unpicked.model.placements import Anywhere, Stats
+from unpicked.model.patches import Patches
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -113,8 +113,9 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """
     patches = Patches(side or 2 * model.side)
     templates = model.templates(x).float()
-    step = Anywhere(1e-3, patches).step(templates, model.log_weights, model.noise, statistics=False)
-    assert isinstance(step, PatchStep)
+    # the share of this density is taken out again; patches know neither activity nor least distance
+    scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
+    step = patches.step(scene, statistics=False)
     for _, image in batch:
         step.add(image.to(templates.device), 0)
     ratios = torch.cat(step.ratios)

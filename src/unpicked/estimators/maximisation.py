@@ -84,8 +84,8 @@ class Problem:
             return self.curvature @ v
         if self.prior.quadratic:
             return self._slope(v)
-        out: torch.Tensor = torch.func.jvp(self._slope, (self._centre,), (v,))[1]
-        return out
+        pull = torch.func.vjp(self._slope, self._centre)[1]  # the Hessian is symmetric
+        return pull(v)[0]
 
     def _information(self, x: torch.Tensor) -> torch.Tensor:
         return self.operator.backproject(self.weight * self.operator.project(x))

@@ -15,8 +15,9 @@ from unpicked.experiments.table import Row
 from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
 from unpicked.ops import seeding
-from unpicked.recipes import MicrographJob, from_micrographs, specimen_from_map, specimen_from_structure
+from unpicked.recipes import MicrographJob, from_micrographs
 from unpicked.simulate.micrographs import Specimen, simulate_micrographs
+from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
 
 @dataclass(frozen=True, eq=False)

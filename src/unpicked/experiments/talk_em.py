@@ -8,8 +8,9 @@ from unpicked.data.snr import snr_box
 from unpicked.experiments.recovery import Fields, Volume, bpti, from_map, recover, shared
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.io.structure import read_structure
-from unpicked.recipes import MicrographJob, specimen_from_map, specimen_from_structure
+from unpicked.recipes import MicrographJob
 from unpicked.simulate.phantom import shepp_logan
+from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
 COLUMNS = (
     Column("volume"),
@@ -127,6 +128,6 @@ EXPERIMENT = Experiment(
     quick=TalkEM(),
     full=TalkEM(
         fields=Fields(26, 2048, 0.135),
-        job=MicrographJob(box=11, lmax=10, views=(100, 400), iterations=(18, 12)),
+        job=MicrographJob(box=11, lmax=10, iterations=(18, 12)),
     ),
 )

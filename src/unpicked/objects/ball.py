@@ -23,8 +23,9 @@ class Ball:
     (Bendory 2022; Levin et al. 2018). The functions are orthonormal in space, in voxel units, and f_ls has
     the closed form 4 pi N c^3 u j_{l+1}(u) j_l(v) / (u^2 - v^2), v = 2 pi c |p| (Lommel's integral). Kept are
     all (l, s) with u_ls < 2 pi c reach: f_ls peaks at |p| = u_ls / (2 pi c). The published choice, reach
-    floor(box / 2), has 219 coefficients at box 11, lmax 10, and misses 12 to 30 % of a molecule that fills the
-    box; one voxel and a half more, 379 coefficients, misses 9 to 12 %.
+    floor(box / 2), has 219 coefficients at box 11, lmax 10; the relative error of what it leaves out is 12 % for
+    BPTI and a chain of 4AKE, 28 % for a 70S ribosome, 30 % for the Shepp-Logan phantom. One voxel and a half
+    more, 379 coefficients, leaves 8, 9, 20 and 12 % (``benchmarks/basis.py``).
 
     A rotation acts exactly, x' = D(R) x, and a projection along z is exact too: it is the plane k_z = 0, to
     which only even l + m contribute. Coefficients run over l, then s, then m = -l .. l; see :attr:`index`.
@@ -32,10 +33,11 @@ class Ball:
     Attributes:
         box: side of the cube in voxels, >= 4, even or odd.
         lmax: largest degree.
-        reach: radius in voxels up to which the basis is complete; None means floor(box / 2).
+        reach: radius in voxels up to which the basis is complete, at most :func:`largest_reach`; None means
+            floor(box / 2).
 
     Raises:
-        ValueError: if box < 4, lmax < 0, or the box is too small to sample the degree lmax.
+        ValueError: if box < 4, lmax < 0, the box is too small to sample the degree lmax, or the reach too large.
     """
 
     box: int
@@ -47,8 +49,11 @@ class Ball:
             raise ValueError(f"box must be at least 4 voxels; got {self.box}")
         if self.lmax < 0:
             raise ValueError(f"lmax must be at least 0; got {self.lmax}")
-        if self.reach is not None and not 1 <= self.reach <= self.box:
-            raise ValueError(f"reach must lie between 1 and the box, {self.box} voxels; got {self.reach}")
+        if self.reach is not None and not 1 <= self.reach <= largest_reach(self.box):
+            raise ValueError(
+                f"reach must lie between 1 and {largest_reach(self.box):g} voxels, beyond which a box of "
+                f"{self.box} voxels hardly determines the coefficients; got {self.reach}"
+            )
         if not radial_counts(self.box, self.lmax, self._reach)[-1]:
             best = max(degree for degree, count in enumerate(radial_counts(self.box, self.lmax, self._reach)) if count)
             raise ValueError(
@@ -232,6 +237,15 @@ class Ball:
     def _check_rotations(self, rotations: torch.Tensor) -> None:
         if rotations.dim() != 3 or rotations.shape[-2:] != (3, 3):
             raise ValueError(f"rotations must have shape (k, 3, 3); got {tuple(rotations.shape)}")
+
+
+def largest_reach(box: int) -> float:
+    """Largest reach of a ball: 3/4 of the box, and at most 3 voxels beyond its half.
+
+    Functions that peak farther out hardly show on the voxels: the condition number of the values, 25 at box 11,
+    lmax 10 and reach 6.5, is 1,800 here (``benchmarks/basis.py``), and beyond it soon has no bound in small boxes.
+    """
+    return min(0.75 * box, box / 2 + 3)
 
 
 @special.constants(64)

@@ -75,17 +75,14 @@ def _windowed_logsumexp(values: torch.Tensor, width: int, dim: int) -> torch.Ten
     last = values.dim() - 1 - dim
     pad = (0, 0) * last + (width - 1, width - 1)
     block = torch.nn.functional.pad(values, pad, value=-torch.inf)  # block[i]: window of ``size`` from i
-    total: torch.Tensor | None = None
-    done, size, rest = 0, 1, length
+    total = block.narrow(dim, 0, values.shape[dim])  # the length is odd: one window of one site
+    done, size, rest = 1, 1, length >> 1
     while rest:
+        kept = block.shape[dim] - size
+        block = torch.logaddexp(block.narrow(dim, 0, kept), block.narrow(dim, size, kept))
+        size *= 2
         if rest & 1:
-            part = block.narrow(dim, done, values.shape[dim])
-            total = part if total is None else torch.logaddexp(total, part)
+            total = torch.logaddexp(total, block.narrow(dim, done, values.shape[dim]))
             done += size
         rest >>= 1
-        if rest:
-            kept = block.shape[dim] - size
-            block = torch.logaddexp(block.narrow(dim, 0, kept), block.narrow(dim, size, kept))
-            size *= 2
-    assert total is not None
     return total

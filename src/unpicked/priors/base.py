@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import wraps
-from typing import ClassVar, Protocol, TypeVar, TypeVarTuple
+from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
-
-Made = TypeVar("Made")
-Keys = TypeVarTuple("Keys")
 
 
 class Prior(Protocol):
@@ -59,18 +53,3 @@ class Both:
     def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
         """Sum of the energies."""
         return torch.stack([prior.energy(x, object) for prior in self.priors]).sum()
-
-
-def apart(function: Callable[[*Keys], Made]) -> Callable[[*Keys], Made]:
-    """Decorator of functions that make constants to be kept: they run in a thread of their own.
-
-    An energy may be called first inside ``torch.func.grad``, where every tensor is wrapped and must not outlive the
-    call; those transforms, and inference mode, belong to a thread.
-    """
-
-    @wraps(function)
-    def make(*keys: *Keys) -> Made:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(function, *keys).result()
-
-    return make

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
 from unpicked.ops import fourier, special
-from unpicked.priors.base import apart
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,6 @@ def _symmetrised(name: str, values: torch.Tensor) -> torch.Tensor:
 
 
 @special.constants(4)
-@apart
 def _planar(n: int, box: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Mean over the n turns of a plane ``(box^2,)``, as a matrix to be multiplied from the right."""
     axis = torch.arange(box, dtype=torch.float64) - box // 2

@@ -10,7 +10,6 @@ from unpicked._lazy import torch
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import fourier, rotation, special
-from unpicked.priors.base import apart
 
 _LARGEST = 4000  # coefficients of an object whose covariance is factored as a dense matrix
 
@@ -184,7 +183,6 @@ class _Parts:
 
 
 @special.constants(8)
-@apart
 def _parts(prior: Wilson, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _Parts:
     if len(shape) != 3:
         raise ValueError(f"object must be a volume, with values of shape (z, y, x); got {shape}")
@@ -208,7 +206,6 @@ def _parts(prior: Wilson, shape: tuple[int, ...], dtype: torch.dtype, device: to
 
 
 @special.constants(4)
-@apart
 def _factors(
     prior: Wilson, object: Object, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
