@@ -22,18 +22,20 @@ from unpicked.recipes import MicrographJob, from_micrographs
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 
-DEFAULT = MicrographJob(box=7, views=(100, 400), iterations=(20, 20), moves=0)
+DEFAULT = MicrographJob(box=7, views=(100, 400), iterations=(12, 12), moves=0)
 CHOICES = {
-    "default: gas, wilson, anderson": DEFAULT,
+    "default: gas, wilson and positive, fisher": DEFAULT,
     "window": replace(DEFAULT, likelihood="window"),
     "patches of side 2 L": replace(DEFAULT, likelihood="patches-2l"),
     "patches of side L (published)": replace(DEFAULT, likelihood="patches"),
-    "prior ridge": replace(DEFAULT, prior="ridge"),
-    "prior shells": replace(DEFAULT, prior="shells"),
-    "no prior": replace(DEFAULT, prior="none"),
-    "wilson and positive": replace(DEFAULT, positive=True),
+    "wilson alone": replace(DEFAULT, signed=True),
+    "ridge and positive": replace(DEFAULT, prior="ridge"),
+    "shells and positive": replace(DEFAULT, prior="shells"),
+    "positive alone": replace(DEFAULT, prior="none"),
+    "no prior": replace(DEFAULT, prior="none", signed=True),
     "solver em": replace(DEFAULT, solver="em"),
     "solver squarem": replace(DEFAULT, solver="squarem"),
+    "solver anderson": replace(DEFAULT, solver="anderson"),
     "solver lbfgs": replace(DEFAULT, solver="lbfgs"),
 }
 

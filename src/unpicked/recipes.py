@@ -12,9 +12,9 @@ from typing import Any, Literal
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Relaxed, Squarem
+from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import EM, random_start, signal_power
-from unpicked.estimators.maximisation import uniform_information
+from unpicked.estimators.maximisation import DENSE, uniform_information
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.gas import Gas, Window, best_sites
 from unpicked.model.likelihoods import Likelihood
@@ -36,9 +36,11 @@ from unpicked.priors import (
     Ridge,
     Support,
     Symmetric,
+    Wilson,
     data_share,
     globular,
     group,
+    learned,
     precision,
     wilson,
 )
@@ -55,6 +57,7 @@ SOLVERS: dict[str, Acceleration] = {
     "squarem": Squarem(),
     "anderson": Anderson(),
     "lbfgs": LBFGS(),
+    "fisher": Fisher(),
 }
 
 
@@ -86,17 +89,20 @@ class MicrographJob:
     """Positions per pixel and axis."""
     starts: int = 4
     """Random starts; the most likely one is refined."""
-    views: tuple[int, ...] = (100, 1000)
+    views: tuple[int, ...] = (100, 400, 1600)
     """Number of views in each stage."""
-    iterations: tuple[int, ...] = (20, 20)
+    iterations: tuple[int, ...] = (12, 8, 12)
     """Passes over the data in each stage, at most."""
-    solver: Literal["em", "squarem", "anderson", "lbfgs"] = "anderson"
-    """Steps on the frozen views of the last stage, all from EM's statistics."""
+    solver: Literal["auto", "fisher", "em", "squarem", "anderson", "lbfgs"] = "auto"
+    """Steps, all from EM's statistics: scoring by the observed information (fisher), or EM until the last stage's
+    frozen views and there one of the others. auto: fisher where single particles hardly stand out of the noise,
+    anderson elsewhere."""
     prior: Literal["wilson", "shells", "ridge", "none"] = "wilson"
-    """Belief about the volume: a compact molecule of random density (Wilson statistics), a spectrum of compact
-    molecules, one variance for all coefficients, or none."""
-    positive: bool = False
-    """Believe also that density is hardly negative."""
+    """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
+    strength are learned from the data after every stage; a spectrum of compact molecules; one variance for all
+    coefficients; or none."""
+    signed: bool = False
+    """Density may have either sign; believed to be hardly negative if not given."""
     support: float | None = None
     """Believe also that there is no density beyond this radius, in working voxels."""
     symmetry: str = "C1"
@@ -163,7 +169,8 @@ class MicrographAnswer:
         prepared: the data as the estimator saw them.
         sigma: noise per working pixel, in the grey values of the data.
         notes: sentences: read, converted, assumed, tried, found.
-        data_share: per Fourier shell, the share of what is known that comes from the data, at most.
+        data_share: per Fourier shell, the share of what is known that comes from the data; at most that where the
+            solver took no information.
         halves: the two half maps, the second aligned to the first, and what comparing them gave.
         gallery: the likeliest particles beside the projections that explain them.
     """
@@ -189,6 +196,7 @@ class MicrographAnswer:
         out |= {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
         if self.data_share:
             out["data_share"] = list(self.data_share)
+            out["data_share_observed"] = self.last.information is not None
         if self.halves is not None:
             out["halves"] = self.halves[2].to_json()
         return out
@@ -258,7 +266,8 @@ def from_micrographs(
     views, note = _affordable(job.views, job.box * job.box * job.subpixel**2)
     solve = partial(_solve, job=replace(job, views=views), object=object, device=device, resume=resume, report=report)
     runs = solve(whole, seed=seed, start=x, checkpoint=checkpoint)
-    last = list(runs.values())[-1]
+    stages = list(runs.values())
+    last = stages[-1]
     halved = None
     if job.halves:
         maps = []
@@ -281,9 +290,10 @@ def from_micrographs(
             *_optics_note(whole),
             *notes,
             *note,
+            *_belief_note(stages),
             *(f"{name}: {note}" for name, run in runs.items() for note in run.notes),
         ),
-        data_share=_data_share(job, _marched(job, object, len(job.views) - 1), last),
+        data_share=_data_share(last),
         halves=halved,
         gallery=_gallery(last, whole[0], seed),
     )
@@ -313,13 +323,15 @@ def _solve(
     if job.held_out:
         held = data.part(range(len(data) - job.held_out, len(data)))
         data = data.part(range(len(data) - job.held_out))
-    power = signal_power(data, model)
+    power, belief = signal_power(data, model), None
+    solver = _solver(job, object, power / model.noise.sigma**2)
     runs: dict[str, Reconstruction] = {}
     for stage, (views, iterations) in enumerate(zip(job.views, job.iterations, strict=True)):
         coarse = _marched(job, object, stage)
         if start is not None and coarse != model.object:
             start = coarse.fit(model.object.values(start))
         model = replace(model, object=coarse)
+        prior = _prior(job, coarse, model, power, belief)
         title = f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}"
         final = stage == len(job.views) - 1
         run = reconstruct(
@@ -331,10 +343,11 @@ def _solve(
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
                 relaxation=1.6,
-                acceleration=SOLVERS[job.solver] if final else Relaxed(),
+                acceleration=solver if final or solver.turning else Relaxed(),
+                tolerance=0.5,
                 solver_tolerance=1e-6,
             ),
-            prior=_prior(job, coarse, model, power),
+            prior=prior,
             seed=seed,
             start=start,
             starts=job.starts,
@@ -349,7 +362,51 @@ def _solve(
         start, model = run.x, run.model
         # the power of the data is a guess where noise drowns it; that of the answer is well determined
         power = float(model.templates(start).square().sum((-2, -1)).mean())
+        belief = _learned(run) or belief
+        if isinstance(solver, Fisher):
+            solver = replace(solver, warm=0)
     return runs
+
+
+_FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
+
+
+def _solver(job: MicrographJob, object: Volume, energy: float) -> Acceleration:
+    """The solver asked for; scoring needs a likelihood of parts and a matrix that can be held."""
+    scores = not job.likelihood.startswith("patches") and object.size <= DENSE
+    if job.solver == "auto":
+        return SOLVERS["fisher" if scores and energy < _FAINT else "anderson"]
+    if job.solver == "fisher" and not scores:
+        raise ValueError(
+            f"--solver fisher needs --likelihood gas or window and at most {DENSE} coefficients; "
+            f"got {job.likelihood} and {object.size}; try --solver anderson"
+        )
+    return SOLVERS[job.solver]
+
+
+def _learned(run: Reconstruction) -> Wilson | None:
+    """The Wilson prior that the data of a run suggest, None where nothing is to be learned or the run does not tell."""
+    x, object = run.x, run.model.object
+    first, *others = run.prior.priors if isinstance(run.prior, Both) else (run.prior,)
+    if run.information is None or not isinstance(first, Wilson):
+        return None
+    # what else is believed counts as data; at the answer the gradients of all the data and of the prior cancel
+    information = run.information + sum(precision(other, object, x).to(x) for other in others)
+    pull = information @ x + torch.func.grad(lambda y: first.energy(y, object))(x)
+    return learned(first, object, information, pull)
+
+
+def _belief_note(runs: Sequence[Reconstruction]) -> tuple[str, ...]:
+    """The last stage's prior in words."""
+    prior = runs[-1].prior
+    prior = prior.priors[0] if isinstance(prior, Both) else prior
+    if not isinstance(prior, Wilson):
+        return ()
+    told = any(run.information is not None for run in runs[:-1])
+    return (
+        f"prior: a molecule with an envelope of {prior.radius:.2f} voxels (standard deviation) and density correlated "
+        f"over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}",
+    )
 
 
 def ball_reach(box: int) -> float:
@@ -375,10 +432,11 @@ def _marched(job: MicrographJob, object: Volume, stage: int) -> Volume:
     return replace(object, lmax=min(object.lmax, job.march[stage]))
 
 
-def _prior(job: MicrographJob, object: Volume, model: Model, power: float) -> Prior:
+def _prior(job: MicrographJob, object: Volume, model: Model, power: float, belief: Wilson | None = None) -> Prior:
+    """What the job believes; ``belief`` is the Wilson prior that was learned before."""
     beliefs: list[Prior] = []
     if job.prior == "wilson":
-        beliefs.append(wilson(object, power))
+        beliefs.append(belief or wilson(object, power))
     elif job.prior == "shells":
         beliefs.append(globular(job.box, power))
     elif job.prior == "ridge":
@@ -386,7 +444,7 @@ def _prior(job: MicrographJob, object: Volume, model: Model, power: float) -> Pr
         square = sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8
         beliefs.append(Ridge(square))
     typical = math.sqrt(power / (job.box * 0.4 * job.box) ** 2)  # grey value of a molecule 0.4 boxes thick
-    if job.positive:
+    if not job.signed:
         beliefs.append(Positive(0.1 * typical))
     if job.support is not None:
         beliefs.append(Support(job.support, 0.1 * typical))
@@ -424,15 +482,16 @@ def _free_memory() -> float:
     return 0.0
 
 
-def _data_share(job: MicrographJob, object: Volume, run: Reconstruction) -> tuple[float, ...]:
-    """What the data say at most, with places and views of the particles taken as known."""
-    x = run.x
-    if object.size > 1600 or not run.history or job.prior == "none":
+def _data_share(run: Reconstruction) -> tuple[float, ...]:
+    """What the data say; where the solver took no information, what they would with places and views known."""
+    x, object = run.x, run.model.object
+    if object.size > DENSE or not run.history or isinstance(run.prior, Flat):
         return ()
-    power = float(run.model.templates(x).square().sum((-2, -1)).mean())
-    copies = run.history[-1]["particles"] / run.model.noise.sigma**2
-    information = copies * uniform_information(object, x)
-    return data_share(object, information.cpu(), precision(_prior(job, object, run.model, power), object, x).cpu())
+    information = run.information
+    if information is None:
+        copies = run.history[-1]["particles"] / run.model.noise.sigma**2
+        information = copies * uniform_information(object, x)
+    return data_share(object, information.cpu(), precision(run.prior, object, x).cpu())
 
 
 def _gallery(run: Reconstruction, image: torch.Tensor, seed: int) -> dict[str, torch.Tensor] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import time
@@ -53,6 +54,7 @@ class Reconstruction:
         model: the model with the final estimates put in.
         notes: what was tried beside the passes (starts, moves) and what came of it.
         seconds: wall-clock time.
+        prior: what was believed of the object.
     """
 
     x: torch.Tensor
@@ -65,6 +67,12 @@ class Reconstruction:
     seconds: float = 0.0
     histories: dict[str, History] = field(default_factory=dict)
     judged: float = float("nan")
+    prior: Prior = field(default_factory=Flat)
+
+    @property
+    def information(self) -> torch.Tensor | None:
+        """Observed information of the data about the coefficients, ``(size, size)``, where the method took it."""
+        return self.state.get("memory.information") if int(self.state.get("memory.held", 0)) else None
 
     @property
     def objective(self) -> float:
@@ -249,6 +257,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         seconds=time.perf_counter() - began,
         histories={job.name: history},
         judged=(max(judged) if result is Result.OVERFITTED else judged[-1]) if judged else math.nan,
+        prior=job.prior,
     )
 
 
@@ -423,8 +432,10 @@ def _save(
         "note": note,
         "best": best,
     }
+    whole = io.BytesIO()  # torch would hide a full disk behind an error of its own
+    torch.save(held, whole)
     with open(temporary, "wb") as file:
-        torch.save(held, file)
+        file.write(whole.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

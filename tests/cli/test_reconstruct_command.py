@@ -476,7 +476,7 @@ def test_held_out_micrographs_judge(reconstruct, sim, tmp_path):
         ("--likelihood", "window", "--solver", "lbfgs"),
         ("--likelihood", "patches-2l", "--solver", "squarem", "--density", "0.05"),
         ("--likelihood", "patches", "--march", "2", "--subpixel", "2"),
-        ("--positive", "--support", "3.5", "--symmetry", "C2", "--prior", "ridge"),
+        ("--signed", "--support", "3.5", "--symmetry", "C2", "--prior", "ridge"),
         ("--object", "voxels", "--spacing", "arbitrary"),
     ],
     ids=" ".join,
@@ -486,6 +486,31 @@ def test_every_choice_runs_to_the_end(reconstruct, sim, tmp_path, more):
     assert (status, err) == (0, "")
     figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
     assert figures["particles"] > 5 and figures["energy"] > 20
+
+
+def test_scoring_learns_the_prior_between_stages(reconstruct, sim, tmp_path):
+    """The run tells what it believed in the end, and how much of every shell the observed information holds."""
+    job = "--box 8 --lmax 4 --views 12 24 --iterations 5 2 --starts 1 --moves 0 --threads 1".split()
+    told = []
+    for solver in ("fisher", "anderson"):
+        run = tmp_path / solver
+        status, _, err = reconstruct(sim / "micrographs.star", run, "--solver", solver, "--quiet", job=job)
+        assert (status, err) == (0, "")
+        result = json.loads((run / "result.json").read_text())
+        (note,) = (note for note in result["data"]["notes"] if note.startswith("prior: a molecule with an envelope"))
+        told.append(re.findall(r"[0-9.]+ voxels", note))
+        assert note.endswith("as the data suggest" if solver == "fisher" else "assumed")
+        assert result["figures"]["data_share_observed"] is (solver == "fisher")
+        shares = result["figures"]["data_share"]
+        assert len(shares) == 4 and all(0 <= share <= 1 for share in shares)
+    assert told[1] == ["1.60 voxels", "0.70 voxels"]  # nothing was learned
+    assert told[0] != told[1]
+
+
+def test_scoring_with_patches_is_refused_in_one_line(reconstruct, sim, tmp_path):
+    words = ("--solver", "fisher", "--likelihood", "patches", "--quiet")
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", *words)
+    assert status == 2 and "--solver fisher needs --likelihood gas or window" in err and err.count("\n") == 1
 
 
 def test_the_smallest_box_runs(reconstruct, sim, tmp_path):

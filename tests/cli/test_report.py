@@ -326,6 +326,11 @@ def test_prior_and_data_share_the_shells(tmp_path: Path) -> None:
     add(run, "data_share", [1.0, 0.98, 0.8])
     page = text_of(report(run))
     assert "Every shell comes from the data, by 80 % of the precision at the least;" in page and "<pattern" not in page
+    assert "this is the most that the data can say" in page
+    add(run, "data_share_observed", True)
+    page = text_of(report(run))
+    assert "the uncertainty of the particles' places and views is counted in" in page.replace("&#39;", "'")
+    assert "the most that the data can say" not in page
 
 
 @pytest.mark.parametrize("share", [3, [], [1.0, "a"], [1.0, float("nan")], [0.5, 1.5], {"a": 1}])

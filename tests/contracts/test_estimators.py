@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import scipy.linalg
 import torch
 
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
 from unpicked.estimators import maximisation
-from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Point, Relaxed, Squarem
+from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Point, Relaxed, Squarem
 from unpicked.estimators.base import Batch, add, log_likelihood
 from unpicked.estimators.em import EM
 from unpicked.model.model import Model
@@ -26,7 +27,7 @@ from unpicked.objects.base import Object
 from unpicked.objects.gaussians import Gaussians
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation, solve
-from unpicked.priors import Flat, Prior, Ridge, globular
+from unpicked.priors import Flat, Prior, Ridge, globular, precision
 from unpicked.reconstruct import Reconstruction, Result, reconstruct
 from unpicked.simulate.micrographs import Specimen, simulate_micrographs
 
@@ -52,6 +53,8 @@ ESTIMATORS = {
     "gas": Row(PLAIN, Gas()),
     "gas, lbfgs": Row(replace(PLAIN, acceleration=LBFGS()), Gas(screen=None)),
     "window": Row(PLAIN, Window()),
+    "fisher": Row(replace(PLAIN, acceleration=Fisher()), Window()),
+    "gas, fisher": Row(replace(PLAIN, frozen=3, acceleration=Fisher(warm=0, every=2)), Gas(screen=None)),
 }
 OBJECTS = {"voxels": Voxels(5), "ball, even": Ball(6, 2), "ball, odd": Ball(5, 2)}
 
@@ -182,7 +185,9 @@ def test_truth_is_a_fixed_point_without_noise(estimator: EM, model: Model) -> No
     stats = estimator.accumulate(now, Batch(data, [0]), state)
     after = estimator.update(now, state, stats, Flat())["x"]
     seen, kept = now.templates(x), now.templates(after)
-    assert float((seen - kept).norm() / seen.norm()) < 5e-3
+    # scores say little of the information where there is less noise than believed, so that scoring steps farther
+    limit = 2e-2 if estimator.acceleration.informed(0) else 5e-3
+    assert float((seen - kept).norm() / seen.norm()) < limit
 
 
 # 3 -----------------------------------------------------------------------------------------------------------------
@@ -328,8 +333,9 @@ def test_scaled_data_scale_the_answer(estimator: EM, one: Model) -> None:
     loud = replace(model, noise=White(2.4, 0.15))
     plain = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=2, start=blob(model), moves=0)
     three = reconstruct(triple, loud, estimator, prior=Ridge(0.45), seed=2, start=3 * blob(model), moves=0)
-    assert torch.allclose(three.x, 3 * plain.x, rtol=1e-6, atol=1e-7)
-    assert three.model.noise.sigma == pytest.approx(3 * plain.model.noise.sigma, rel=1e-9)
+    loose = 100 if estimator.acceleration.turning else 1  # scores are float32
+    assert torch.allclose(three.x, 3 * plain.x, rtol=loose * 1e-6, atol=loose * 1e-7)
+    assert three.model.noise.sigma == pytest.approx(3 * plain.model.noise.sigma, rel=loose * 1e-9)
 
 
 def test_turned_start_and_views_turn_the_answer(row: Row) -> None:
@@ -345,7 +351,9 @@ def test_turned_start_and_views_turn_the_answer(row: Row) -> None:
         now = estimator.current(model, state)
         stats = estimator.accumulate(now, Batch(data, [0, 1]), state)
         answers.append(estimator.update(now, state, stats, Ridge(0.05))["x"])
-    assert torch.allclose(ball.rotate(answers[0], turn.T), answers[1], atol=1e-6)
+    # the information that holds scoring within bounds is that of fixed views, uniform to 1 %
+    limit = 2e-2 if estimator.acceleration.informed(0) else 1e-6
+    assert torch.allclose(ball.rotate(answers[0], turn.T), answers[1], atol=limit)
 
 
 # 10 ----------------------------------------------------------------------------------------------------------------
@@ -480,7 +488,7 @@ def test_doubled_data_halve_the_pull_of_the_prior() -> None:
 
 # accelerations -----------------------------------------------------------------------------------------------------
 
-ACCELERATIONS = [Relaxed(1.8), Squarem(), Anderson(), LBFGS()]
+ACCELERATIONS = [Relaxed(1.8), Squarem(), Anderson(), LBFGS(), Fisher()]
 
 
 def quadratic() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -492,16 +500,38 @@ def quadratic() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return complete, observed, draw(3, 40)
 
 
+@dataclass(frozen=True)
+class Linear:
+    """The M-step G(x) = x + M^-1 (b - H x), of a curvature that may be replaced by an observed one."""
+
+    inverse: torch.Tensor
+    observed: torch.Tensor
+    right: torch.Tensor
+
+    def maximise(self, start: torch.Tensor) -> torch.Tensor:
+        return start + self.solve(self.right - self.observed @ start)
+
+    def solve(self, right: torch.Tensor) -> torch.Tensor:
+        return self.inverse @ right
+
+    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.solve(information, right)
+
+    def point(self, x: torch.Tensor, *, informed: bool = False) -> Point:
+        return Point(x, self.right - self.observed @ x, self, self.observed if informed else None)
+
+
 def maps_needed(acceleration: Acceleration) -> int:
     """Evaluations of G(x) = x + M^-1 (b - H x) until the error in H's norm is 1e-6 of what it was."""
     complete, observed, right = quadratic()
     answer, inverse = torch.linalg.solve(observed, right), torch.linalg.inv(complete)
     x = torch.zeros_like(right)
     memory, error = acceleration.memory(x), float(answer @ observed @ answer)
+    problem = Linear(inverse, observed, right)
     for count in range(1, 5000):
-        gradient = right - observed @ x
         kept = x.clone()
-        new, memory = acceleration.propose(memory, Point(x, x + inverse @ gradient, gradient), lambda v: inverse @ v)
+        informed = acceleration.informed(count - 1)
+        new, memory = acceleration.propose(memory, problem.point(x, informed=informed))
         assert torch.equal(x, kept)
         x = new
         if float((x - answer) @ observed @ (x - answer)) < 1e-12 * error:
@@ -510,7 +540,9 @@ def maps_needed(acceleration: Acceleration) -> int:
 
 
 @pytest.mark.parametrize(
-    ("acceleration", "share"), [(Relaxed(1.8), 0.6), (Squarem(), 0.2), (Anderson(), 0.15), (LBFGS(), 0.15)], ids=repr
+    ("acceleration", "share"),
+    [(Relaxed(1.8), 0.6), (Squarem(), 0.2), (Anderson(), 0.15), (LBFGS(), 0.15), (Fisher(), 0.05)],
+    ids=repr,
 )
 def test_accelerations_need_fewer_maps(acceleration: Acceleration, share: float) -> None:
     plain = maps_needed(Relaxed())
@@ -521,12 +553,12 @@ def test_accelerations_need_fewer_maps(acceleration: Acceleration, share: float)
 @pytest.mark.parametrize("acceleration", ACCELERATIONS, ids=repr)
 def test_memory_keeps_its_shapes(acceleration: Acceleration) -> None:
     """So that it can be part of a state, and be sent to other processes."""
-    x = draw(1, 5)
+    x, eye = draw(1, 5), torch.eye(5, dtype=torch.float64)
     memory = acceleration.memory(x)
     shapes = {name: value.shape for name, value in memory.items()}
     for seed in range(20):
-        gradient = draw(seed, 5)
-        x, memory = acceleration.propose(memory, Point(x, x + 0.1 * gradient, gradient), lambda v: 0.1 * v)
+        problem = Linear(0.1 * eye, eye, draw(seed, 5))
+        x, memory = acceleration.propose(memory, problem.point(x, informed=acceleration.informed(seed)))
         assert {name: value.shape for name, value in memory.items()} == shapes
         assert bool(torch.isfinite(x).all())
 
@@ -534,9 +566,10 @@ def test_memory_keeps_its_shapes(acceleration: Acceleration) -> None:
 @pytest.mark.parametrize("acceleration", ACCELERATIONS, ids=repr)
 def test_nothing_left_to_gain_stays(acceleration: Acceleration) -> None:
     x, memory = draw(1, 5), acceleration.memory(draw(1, 5))
-    kept = x.clone()
-    for _ in range(8):
-        x, memory = acceleration.propose(memory, Point(x, x, torch.zeros_like(x)), lambda v: v)
+    kept, eye = x.clone(), torch.eye(5, dtype=torch.float64)
+    problem = Linear(eye, eye, x.clone())
+    for step in range(8):
+        x, memory = acceleration.propose(memory, problem.point(x, informed=acceleration.informed(step)))
     assert torch.equal(x, kept)
 
 
@@ -549,6 +582,145 @@ def test_accelerated_em_climbs_at_least_as_high(acceleration: Acceleration) -> N
         estimator = replace(PLAIN, iterations=24, frozen=24, acceleration=steps)
         ends.append(max(objectives(reconstruct(data, model, estimator, prior=Ridge(0.05), seed=3, moves=0))))
     assert ends[1] > ends[0] - 0.05
+
+
+def test_em_is_asked_only_where_its_answer_is_needed() -> None:
+    """A Newton step of scoring leaves EM's own linear solve undone."""
+    eye = torch.eye(5, dtype=torch.float64)
+    x, fisher = draw(2, 5), Fisher(warm=0, length=1.0, limit=1.0)
+    problem = Linear(eye, 2 * eye, 2 * x + 0.1)
+    point = problem.point(x, informed=True)
+    new, memory = fisher.propose(fisher.memory(x), point)
+    assert "image" not in point.__dict__
+    assert torch.allclose(new, problem.right / 2)
+    assert int(memory["held"]) == 1
+    warm = problem.point(x)
+    new, memory = fisher.propose(fisher.memory(x), warm)
+    assert torch.allclose(new, x + fisher.relaxation * (problem.maximise(x) - x))
+    assert int(memory["held"]) == 0
+
+
+def test_fisher_is_informed_after_its_warm_passes_every_so_many() -> None:
+    assert [step for step in range(13) if Fisher(warm=4, every=3).informed(step)] == [4, 7, 10]
+    assert [step for step in range(4) if Fisher(warm=0, every=1).informed(step)] == [0, 1, 2, 3]
+    assert Fisher().turning
+    assert not any(other.turning or other.informed(0) for other in (Relaxed(), Squarem(), Anderson(), LBFGS()))
+
+
+def test_steps_of_fisher_are_limited_and_its_information_is_averaged() -> None:
+    eye = torch.eye(5, dtype=torch.float64)
+    x, fisher = draw(2, 5), Fisher(warm=0, length=0.9, limit=0.3, memory_share=0.25)
+    far = Linear(eye, eye, 100 * draw(1, 5))
+    new, memory = fisher.propose(fisher.memory(x), far.point(x, informed=True))
+    assert float((new - x).norm()) == pytest.approx(0.3 * float(x.norm()))
+    assert torch.allclose((new - x) / (new - x).norm(), (far.right - x) / (far.right - x).norm())
+    near = Linear(eye, 3 * eye, 3 * x + 1e-3)
+    new, memory = fisher.propose(memory, near.point(x, informed=True))
+    assert torch.allclose(memory["information"], (0.25 + 0.75 * 3) * eye)
+    assert torch.allclose(new - x, 0.9 * near.point(x).gradient / 2.5, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("warm", -1), ("every", 0), ("length", 0.0), ("length", 1.1), ("limit", 0.0), ("limit", math.nan)),
+        *(("memory_share", 1.0), ("memory_share", -0.1), ("relaxation", 0.9), ("relaxation", 2.0)),
+    ],
+)
+def test_bad_settings_of_fisher_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field) as caught:
+        Fisher(**{field: value})  # type: ignore[arg-type]
+    assert "got" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fisher_is_ahead_of_em_where_copies_are_faint() -> None:
+    """Energy 18 per copy, 14 passes; judged by patches, as the window has no likelihood of its own."""
+    model = replace(toy(likelihood=Window()), noise=White(1.5, 0.05))
+    data = micrographs(model, blob(model), 1.5, count=16)
+    ends = []
+    for steps in (Relaxed(), Fisher()):
+        estimator = replace(PLAIN, iterations=14, frozen=14, acceleration=steps, precision="float32")
+        run = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=3, moves=0)
+        ends.append(run.objective)
+    assert ends[1] > ends[0] + 4  # measured 12
+    information = run.information
+    assert information is not None
+    assert information.shape == (model.object.size,) * 2
+    assert torch.allclose(information, information.mT, rtol=1e-12, atol=1e-10)
+    assert float(torch.linalg.eigvalsh(information).min()) > -1e-9 * float(information.abs().max())
+
+
+@pytest.mark.parametrize("steps", [Relaxed(), Anderson(), LBFGS(), Fisher(warm=9)], ids=repr)
+def test_runs_without_information_say_so(steps: Acceleration) -> None:
+    model = toy(likelihood=Window())
+    data = micrographs(model, blob(model), 0.8)
+    estimator = replace(PLAIN, iterations=3, frozen=3, acceleration=steps)
+    run = reconstruct(data, model, estimator, prior=Ridge(0.05), seed=3, moves=1, start=blob(model))
+    assert run.information is None
+    assert run.prior == Ridge(0.05)
+    plain = reconstruct(data, model, replace(estimator, iterations=1, frozen=1), start=blob(model), moves=0)
+    assert plain.prior == Flat()
+
+
+def test_scoring_with_patches_goes_on_as_em() -> None:
+    """Patches take no scores: no information, so every step is EM's, over-relaxed."""
+    model = toy()
+    data = micrographs(model, blob(model), 0.8)
+    answers = []
+    for steps, relaxation in ((Fisher(warm=0, relaxation=1.5), 1.0), (Relaxed(), 1.5)):
+        estimator = replace(PLAIN, iterations=1, frozen=0, acceleration=steps, relaxation=relaxation)
+        answers.append(reconstruct(data, model, estimator, prior=Ridge(0.05), start=blob(model), moves=0).x)
+    assert torch.allclose(*answers, rtol=1e-12, atol=1e-12)
+
+
+# scores of parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", [1, 2], ids=["whole pixels", "half pixels"])
+@pytest.mark.parametrize("object", OBJECTS.values(), ids=OBJECTS.keys())
+def test_scores_are_the_residuals_projected_back(
+    object: Object, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(object, views=5, likelihood=Window())
+    model = replace(model, placement=Anywhere(0.08, Window(), subpixel=positions))
+    x, operator = blob(model), model.operator(blob(model))
+    templates = operator.project(x)
+    numerators, counts = draw(1, 3, *templates.shape), draw(2, 3, len(templates)).square()
+    expected = operator.backproject(numerators - counts[..., None, None] * templates) / 0.64
+    held = maximisation.score(model, x)(numerators, counts)
+    monkeypatch.setattr(maximisation, "_BASIS", 0)
+    products = maximisation.score(model, x)(numerators, counts)
+    assert held.shape == products.shape == (3, model.object.size)
+    scale = float(expected.abs().max())
+    assert float((held - products).abs().max()) < 1e-5 * scale
+    assert float((held - expected).abs().max()) < 1e-5 * scale
+    assert held.dtype == torch.float32
+    assert maximisation.score(model, x)(numerators[:0], counts[:0]).shape == (0, model.object.size)
+
+
+@pytest.mark.parametrize("prior", [Ridge(0.05), globular(5, 40.0)], ids=["ridge", "shells"])
+@pytest.mark.parametrize("object", OBJECTS.values(), ids=OBJECTS.keys())
+def test_newton_equals_a_dense_solve(object: Object, prior: Prior) -> None:
+    """(J + P)^-1, J held between a little and all of the complete data's information."""
+    model = toy(object)
+    operator, x = model.operator(blob(model)), blob(model)
+    numerator = draw(1, 8, model.side, model.side)
+    weight = 2 + draw(2, 8, model.side, model.side).square()
+    problem = maximisation.Problem(object, operator, numerator, weight, 0.64, prior)
+    scores, right = 0.3 * draw(4, object.size // 2, object.size), draw(3, object.size)
+    views = rotation.super_fibonacci(maximisation._VIEWS)
+    seen = object.projector(views).project(torch.eye(object.size, dtype=torch.float64)).flatten(1)  # type: ignore[attr-defined]
+    complete = seen @ seen.mT / len(views) * weight.mean((-2, -1)).sum() / 0.64
+    shares, vectors = scipy.linalg.eigh((scores.mT @ scores).numpy(), complete.numpy())
+    shares, basis = torch.as_tensor(shares), complete @ torch.as_tensor(vectors)
+    assert float(shares.min()) < maximisation._MIXED
+    held = (basis * shares.clamp(maximisation._MIXED, 1)) @ basis.mT
+    least, most = maximisation._MIXED * complete, complete
+    curvature = precision(prior, object, x)
+    for information, kept in ((scores.mT @ scores, held), (0 * complete, least), (1e3 * complete, most)):
+        expected = torch.linalg.solve(kept + curvature, right)
+        answer = problem.newton(x, information, right)
+        assert float((answer - expected).norm()) < 1e-6 * float(expected.norm())
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -601,7 +773,7 @@ def test_the_m_step_ends_where_its_gradient_is_zero(
     object: Object, prior: Prior, dense: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small objects hold the prior's curvature as a matrix; larger ones take its products with vectors."""
-    monkeypatch.setattr(maximisation, "_DENSE", object.size if dense else 0)
+    monkeypatch.setattr(maximisation, "DENSE", object.size if dense else 0)
     model = toy(object)
     operator, x = model.operator(blob(model)), blob(model)
     numerator, weight = 3 * draw(1, 8, model.side, model.side), 2 + draw(2, 8, model.side, model.side).square()

@@ -12,7 +12,9 @@ import torch
 from enumeration import configurations, draw
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
+from unpicked.estimators import maximisation
 from unpicked.estimators.base import Batch, judge, log_likelihood
+from unpicked.model import gas
 from unpicked.model.gas import Gas, Screen, Window
 from unpicked.model.likelihoods import Likelihood, Scene, Stats
 from unpicked.model.model import Model
@@ -24,6 +26,7 @@ from unpicked.objects.ball import Ball
 from unpicked.objects.gaussians import Gaussians
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
+from unpicked.priors import Flat
 from unpicked.simulate.micrographs import Specimen, simulate_micrographs
 
 
@@ -237,6 +240,106 @@ def test_the_screen_keeps_the_expectations() -> None:
     sampled, exact = (e_step(Gas(screen=screen), where, image) for screen in (Screen(views=100), None))
     assert float(sampled["occupied"]) == pytest.approx(float(exact["occupied"]), rel=0.02)
     assert error(sampled["numerator"], exact["numerator"]) < 0.05
+
+
+# scores of parts ---------------------------------------------------------------------------------------------------
+
+SCORED = [Gas(), Gas(screen=None), Window(), Window(screen=None)]
+
+
+def informed(model: Model, x: torch.Tensor, images: list[torch.Tensor], likelihood: Likelihood) -> Stats:
+    """Statistics of several micrographs, the information among them; seeds are 5, 6, ..."""
+    placement = replace(model.placement, likelihood=likelihood)  # type: ignore[type-var]
+    score = maximisation.score(replace(model, placement=placement), x)
+    step = placement.step(model.templates(x), model.log_weights, model.noise, score=score)
+    for seed, image in enumerate(images, 5):
+        step.add(image, seed)
+    return step.finish()
+
+
+@pytest.mark.parametrize("subpixel", [1, 2])
+@pytest.mark.parametrize("likelihood", SCORED, ids=repr)
+def test_an_e_step_with_scores_has_the_same_statistics(likelihood: Likelihood, subpixel: int) -> None:
+    model, x, _ = tiny(subpixel, "arbitrary", views=3)
+    image = draw(3, 40, 37)
+    plain, scored = statistics(model, x, image, likelihood, 5), informed(model, x, [image], likelihood)
+    assert "information" not in plain
+    assert scored.keys() - plain.keys() == {"information"}
+    for name, value in plain.items():
+        assert torch.allclose(scored[name], value, rtol=1e-10, atol=1e-12), name
+    information = scored["information"]
+    assert information.shape == (model.object.size,) * 2
+    assert information.dtype == torch.float64
+    assert torch.allclose(information, information.mT, rtol=1e-12, atol=1e-12)
+    values = torch.linalg.eigvalsh(information)
+    assert float(values[0]) > -1e-10 * float(values[-1])
+    tiles = -(-(40 - 3) // 8) * -(-(37 - 3) // 8)
+    assert 2 <= int((values > 1e-6 * values[-1]).sum()) <= tiles
+
+
+@pytest.mark.parametrize("likelihood", SCORED, ids=repr)
+def test_information_adds_over_micrographs_and_is_zero_without_any(likelihood: Likelihood) -> None:
+    model, x, _ = tiny(1, "arbitrary")
+    images = [draw(3, 40, 37), draw(4, 29, 33)]
+    both, first = (informed(model, x, some, likelihood)["information"] for some in (images, images[:1]))
+    placement = replace(model.placement, likelihood=likelihood)  # type: ignore[type-var]
+    step = placement.step(model.templates(x), model.log_weights, model.noise, score=maximisation.score(model, x))
+    step.add(images[1], 6)
+    assert torch.allclose(both, first + step.finish()["information"], rtol=1e-12, atol=1e-12)
+    none = informed(model, x, [], likelihood)["information"]
+    assert none.shape == both.shape
+    assert not bool(none.any())
+
+
+@pytest.mark.parametrize("likelihood", SCORED, ids=repr)
+def test_information_of_one_tile_is_the_square_of_the_gradient(likelihood: Likelihood) -> None:
+    """A tile holds the copies that start within 2 L pixels; the whole score is the gradient (Fisher's identity)."""
+    model, x, _ = tiny(1, "arbitrary", views=3)
+    image = draw(3, 11, 10)
+    stats = informed(model, x, [image], likelihood)
+    variance = model.noise.sigma**2
+    operator = model.operator(x)
+    problem = maximisation.Problem(model.object, operator, stats["numerator"], stats["weight"], variance, Flat())
+    gradient = problem.gradient(x)
+    assert float(gradient.norm()) > 0
+    square = torch.outer(gradient, gradient)
+    assert float((stats["information"] - square).abs().max()) < 1e-5 * float(square.abs().max())
+
+
+def test_information_is_the_sum_over_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against one step for every tile; and the same where few tiles are held at once."""
+    model, x, _ = tiny(1, "arbitrary", views=3)
+    image, length = draw(3, 40, 37), 4
+    stats = informed(model, x, [image], Window(screen=None))
+    placement = replace(model.placement, likelihood=Window(screen=None))  # type: ignore[type-var]
+    score = maximisation.score(model, x)
+    step = placement.step(model.templates(x), model.log_weights, model.noise)
+    chances = step.likelihood.marginals(step._log_activities(image - 0.2), placement.width(length), 0)[0]
+    expected = torch.zeros_like(stats["information"])
+    for top, left in product(range(0, 37, 8), range(0, 34, 8)):
+        some = torch.zeros_like(chances)
+        some[top : top + 8, left : left + 8] = chances[top : top + 8, left : left + 8]
+        tile = placement.step(model.templates(x), model.log_weights, model.noise)
+        tile._gather(image - 0.2, some.flatten(), 0)
+        one = score(tile.stats["numerator"][None], tile.stats["views"][None])[0].double()
+        expected += torch.outer(one, one)
+    scale = float(expected.abs().max())
+    assert float((stats["information"] - expected).abs().max()) < 1e-5 * scale
+    monkeypatch.setattr(gas, "_SCORED", 1)
+    few = informed(model, x, [image], Window(screen=None))
+    assert float((few["information"] - stats["information"]).abs().max()) < 1e-6 * scale
+    assert torch.allclose(few["numerator"], stats["numerator"], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", [Patches(), Patches(side=8), Patches(law="free")], ids=repr)
+def test_patches_refuse_a_score(likelihood: Patches) -> None:
+    model, x, _ = tiny(1, "arbitrary")
+    placement = replace(model.placement, likelihood=likelihood)  # type: ignore[type-var]
+    assert not placement.scored
+    with pytest.raises(ValueError, match=r"patches give no scores .*; try Gas\(\) or Window\(\)") as caught:
+        placement.step(model.templates(x), model.log_weights, model.noise, score=maximisation.score(model, x))
+    assert "\n" not in str(caught.value)
+    assert all(replace(placement, likelihood=other).scored for other in SCORED)
 
 
 # judging -----------------------------------------------------------------------------------------------------------

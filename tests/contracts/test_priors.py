@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,9 +26,12 @@ from unpicked.priors import (
     Wilson,
     constraints,
     data_share,
+    expected_error,
     gaussian,
     globular,
     group,
+    learned,
+    log_evidence,
     precision,
     wilson,
 )
@@ -440,6 +444,73 @@ def test_data_share_falls_where_the_prior_knows_more() -> None:
     assert all(0 <= value <= 1 for value in share)
 
 
+# evidence
+
+
+def measured(object: Object, prior: Wilson, strength: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Information and pull of data about a draw from the prior: J of views with white noise, J x + J^1/2 noise."""
+    seen = object.projector(rotation.super_fibonacci(40)).project(torch.eye(object.size, dtype=torch.float64))  # type: ignore[attr-defined]
+    information = strength * seen.flatten(1) @ seen.flatten(1).mT / 40
+    x = prior.root(noise(object.size, seed=seed), object)
+    values, vectors = torch.linalg.eigh(information)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    return information, information @ x + root @ noise(object.size, seed=seed + 1)
+
+
+@pytest.mark.parametrize("object", [Voxels(4), Ball(6, 3)], ids=["voxels", "ball"])
+@pytest.mark.parametrize("rank", [4, 500])
+def test_log_evidence_in_closed_form(object: Object, rank: int) -> None:
+    """h^T (J + P)^-1 h / 2 - (log det (J + P) - log det P) / 2."""
+    prior = Wilson(0.4, 1.3, 0.6)
+    scores = noise(rank, object.size)
+    information, pull = scores.mT @ scores, 5 * noise(object.size, seed=2)
+    before = precision(prior, object, pull)
+    after = information + before
+    expected = pull @ torch.linalg.solve(after, pull) / 2 - (torch.logdet(after) - torch.logdet(before)) / 2
+    ours = log_evidence(prior, object, information, pull)
+    assert ours == pytest.approx(float(expected), rel=1e-7)
+    assert log_evidence(prior, object, 0 * information, 0 * pull) == 0
+
+
+def test_log_evidence_is_an_integral_over_the_prior() -> None:
+    """Mean of exp(h y - y^T J y / 2) over 200,000 draws from the prior, six standard errors."""
+    object, prior = Gaussians(6, noise(3, 3), torch.ones(3, dtype=torch.float64)), Wilson(0.5, 1.5, 0.6)
+    width = float(prior.root(torch.eye(3, dtype=torch.float64), object).norm())
+    scores = noise(4, 3) / width
+    information, pull = scores.mT @ scores, noise(3, seed=2) / width
+    draws = prior.root(noise(200_000, 3, seed=5), object)
+    values = (draws @ pull - 0.5 * ((draws @ scores.mT).square().sum(1))).exp()
+    error = float(values.std()) / len(values) ** 0.5
+    assert error < 0.02 * float(values.mean())
+    exact = math.exp(log_evidence(prior, object, information, pull))
+    assert abs(float(values.mean()) - exact) < 6 * error
+    assert abs(exact - 1) > 10 * error  # there was something to integrate
+
+
+@pytest.mark.parametrize(("radius", "correlation"), [(1.4, 0.9), (2.2, 0.6)])
+def test_learned_finds_the_prior_of_strong_data(radius: float, correlation: float) -> None:
+    ball = Ball(11, 8)
+    true = wilson(ball, 40.0, radius, correlation=correlation)
+    guess = wilson(ball, 25.0, 1.75, correlation=0.75)
+    found = learned(guess, ball, *measured(ball, true, 300.0, 10))
+    assert found.radius == pytest.approx(radius, rel=0.2)
+    assert found.correlation == pytest.approx(correlation, rel=0.2)
+    assert found.floor == guess.floor
+
+
+def test_learned_raises_the_evidence() -> None:
+    ball = Ball(8, 5)
+    data = measured(ball, wilson(ball, 40.0, 1.2, correlation=0.9), 100.0, 4)
+    guess = wilson(ball, 20.0)
+    assert log_evidence(learned(guess, ball, *data), ball, *data) > log_evidence(guess, ball, *data) + 1
+
+
+@pytest.mark.parametrize("prior", [Wilson(0.5, 1.3), Wilson(0.5, 1.3, 0.0, 0.0)], ids=["plain", "zeros stay zeros"])
+def test_learned_without_data_is_the_prior_given(prior: Wilson) -> None:
+    zero = torch.zeros(64, dtype=torch.float64)
+    assert learned(prior, Voxels(4), torch.diag(zero), zero) == prior
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -482,3 +553,23 @@ def test_bad_arguments_raise_one_line(make: Callable[[], object], words: str) ->
         make()
     assert "\n" not in str(caught.value)
     assert "got" in str(caught.value)
+
+
+def test_expected_error_falls_with_the_data_and_a_turn_is_no_error() -> None:
+    ball = Ball(7, 4)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(ball.size, generator=generator, dtype=torch.float64)
+    eye = torch.eye(ball.size, dtype=torch.float64)
+    found = [expected_error(ball, x, weight * eye, eye) for weight in (0.0, 1.0, 3.0, 1e12)]
+    values = ball.values(eye).flatten(1)
+    whole = float((values.square().sum() / ball.values(x).square().sum()).sqrt())
+    assert 0.9 * whole < found[0] < whole, "the prior's spread, less three turns"
+    assert found[1] == pytest.approx(found[0] / 2**0.5) and found[2] == pytest.approx(found[0] / 2)
+    assert found[3] < 1e-5
+    # what is known but for turns has no error
+    turn = (ball.rotate(x, torch.linalg.matrix_exp(1e-5 * SPIN)) - x) / 1e-5
+    blind = 1e9 * (eye - torch.outer(turn, turn) / turn.dot(turn))
+    assert expected_error(ball, x, blind, 1e-3 * eye) < 1e-2
+
+
+SPIN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)

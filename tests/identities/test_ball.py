@@ -10,6 +10,7 @@ import pytest
 
 from unpicked._lazy import torch
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
+from unpicked.objects.base import Projector
 from unpicked.ops import rotation, special
 
 BALLS = [(4, 2), (6, 3), (7, 3), (10, 10), (11, 10), (12, 7)]
@@ -243,6 +244,54 @@ def test_backproject_is_the_adjoint(box: int, lmax: int) -> None:
     assert ball.backproject(images.float(), rotations).dtype == torch.float32
 
 
+TILTS = [[0.0, 0.0, 0.0], [33.0, 0.0, 71.0], [20.0, 180.0, 5.0], [0.0, 180.0, 0.0], [10.0, 90.0, -200.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("box", "lmax"), BALLS)
+def test_the_projector_equals_project_and_backproject(box: int, lmax: int, dtype: torch.dtype) -> None:
+    """Any view, the poles of the Euler angles among them; leading axes; rotations of either precision."""
+    ball, tolerance = Ball(box, lmax), 1e-12 if dtype == torch.float64 else 1e-5
+    rotations = torch.cat([turns(4), rotation.euler_to_matrix(torch.tensor(TILTS, dtype=torch.float64))]).to(dtype)
+    x, images = draw(2, 3, ball.size).to(dtype), draw(2, 3, len(rotations), box, box, seed=3).to(dtype)
+    operator = ball.projector(rotations)
+    seen, back = operator.project(x), operator.backproject(images)
+    assert seen.dtype == back.dtype == dtype
+    for ours, expected in (
+        (seen, ball.project(x.double(), rotations.double())),
+        (back, ball.backproject(images.double(), rotations.double())),
+    ):
+        assert ours.shape == expected.shape
+        assert float((ours.double() - expected).abs().max()) < tolerance * float(expected.abs().max())
+    left, right = (seen * images).sum(), (x * back).sum()
+    assert abs(float(left - right)) < 10 * tolerance * float(x.norm() * images.norm())
+    alone = operator.project(x[0, 1])
+    assert alone.shape == (len(rotations), box, box) and torch.allclose(alone, seen[0, 1], atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("angles", TILTS[::2])
+def test_the_projector_is_differentiable(angles: list[float]) -> None:
+    ball = Ball(5, 2)
+    base = rotation.euler_to_matrix(torch.tensor([angles], dtype=torch.float64))
+    w = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    x, images = draw(2, ball.size).requires_grad_(), draw(1, 5, 5).requires_grad_()
+    options = {"eps": 1e-6, "atol": 1e-7}
+
+    def at(vector: torch.Tensor) -> Projector:
+        return ball.projector(rotation.exp_map(vector) @ base)
+
+    assert torch.autograd.gradcheck(lambda x, w: at(w).project(x), (x, w), **options)
+    assert torch.autograd.gradcheck(lambda y, w: at(w).backproject(y), (images, w), **options)
+    fixed = ball.projector(base)
+    assert torch.autograd.gradcheck(fixed.project, (x,), **options)
+    assert torch.autograd.gradcheck(fixed.backproject, (images,), **options)
+    slope = torch.func.grad(lambda y: fixed.project(y).square().sum())(x.detach())
+    assert torch.allclose(slope, 2 * fixed.backproject(fixed.project(x.detach())), atol=1e-12)
+    turned = torch.func.grad(lambda v: at(v).project(x.detach()).square().sum())(w.detach())
+    (expected,) = torch.autograd.grad(at(w).project(x.detach()).square().sum(), w)
+    assert torch.allclose(turned, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("angles", [[0.0, 0.0, 0.0], [20.0, 180.0, 5.0], [20.0, 70.0, 5.0]])
 def test_gradients(angles: list[float]) -> None:
     ball = Ball(5, 2)
@@ -290,6 +339,9 @@ def test_off_centre_gaussian(box: int, lmax: int, limit: float) -> None:
         ("x", lambda b: b.project(torch.zeros(5), torch.eye(3)[None])),
         ("rotations", lambda b: b.project(torch.zeros(b.size), torch.eye(3))),
         ("images", lambda b: b.backproject(torch.zeros(2, 6, 6), torch.eye(3)[None])),
+        ("x", lambda b: b.projector(torch.eye(3)[None]).project(torch.zeros(5))),
+        ("rotations", lambda b: b.projector(torch.eye(3))),
+        ("images", lambda b: b.projector(torch.eye(3)[None]).backproject(torch.zeros(2, 6, 6))),
         ("rotations", lambda b: b.rotate(torch.zeros(b.size), torch.zeros(3))),
         ("points", lambda b: b.evaluate(torch.zeros(b.size), torch.zeros(3))),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import pytest
 
 from unpicked._lazy import torch
@@ -64,6 +67,36 @@ def test_gather_equals_loops(bank: evidence.Bank) -> None:
     assert float(ours.sum()) == pytest.approx(float(weights.sum()), rel=1e-12)
     nothing = bank.gather(IMAGE, sites[:0], weights[:0], numerator)
     assert not bool(nothing.any())
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parts_add_up_to_gather(bank: evidence.Bank, threads: int, dtype: torch.dtype) -> None:
+    rows, tolerance = bank.rows, 1e-12 if dtype == torch.float64 else 1e-5
+    bank = evidence.Bank(bank.templates.to(dtype), bank.bias.to(dtype), 4)
+    bank.rows, image = rows, IMAGE.to(dtype)
+    sites = torch.tensor([53, 0, 7, 8, 9, 31] * 4)
+    weights, ends = draw(4, len(sites)).square().to(dtype), [1, 6, 7, 20, 24]
+    numerators, counts = bank.gather_parts(image, sites, weights, ends)
+    assert numerators.shape == (5, 6, 16)
+    assert counts.shape == (5, 6)
+    assert counts.dtype == torch.float64
+    whole = torch.zeros(6, 16, dtype=dtype)
+    total = bank.gather(image, sites, weights, whole)
+    assert torch.allclose(counts.sum(0), total, rtol=tolerance)
+    assert torch.allclose(numerators.sum(0), whole, rtol=tolerance, atol=10 * tolerance)
+    for index, (first, last) in enumerate(pairwise([0, *ends])):
+        one = torch.zeros(6, 16, dtype=dtype)
+        own = bank.gather(image, sites[first:last], weights[first:last], one)
+        assert torch.allclose(counts[index], own, rtol=tolerance)
+        assert torch.allclose(numerators[index], one, rtol=tolerance, atol=tolerance)
 
 
 def test_large_scores_neither_overflow_nor_vanish() -> None:

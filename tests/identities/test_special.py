@@ -162,6 +162,18 @@ def test_wigner_batched_looped_and_float32() -> None:
         assert c.dtype == torch.float32 and torch.allclose(c.double(), a, atol=5e-6)
 
 
+def test_wigner_by_turns_equals_wigner_by_quadrature() -> None:
+    poles = torch.tensor([[0.0, 0.0, 0.0], [30.0, 0.0, 10.0], [30.0, 180.0, 10.0], [0.0, 1e-7, 0.0]])
+    generator = torch.Generator().manual_seed(3)
+    rotations = torch.cat([rotation.random_rotations(5, generator), rotation.euler_to_matrix(poles.double())])
+    turned, direct = special.wigner(LMAX, rotations), special.wigner_d(LMAX, rotations)
+    assert len(turned) == LMAX + 1
+    for ours, expected in zip(turned, direct, strict=True):
+        assert ours.shape == expected.shape
+        assert torch.allclose(ours, expected, atol=1e-12)
+    assert all(matrix.dtype == torch.float64 for matrix in special.wigner(2, rotations.float()))
+
+
 @pytest.mark.parametrize("start", [[0.0, 0.0, 0.0], [0.3, -1.0, 0.4], [math.pi, 0.0, 0.0]])
 def test_wigner_gradient_is_finite_and_right(start: list[float]) -> None:
     base = rotation.exp_map(torch.tensor(start, dtype=torch.float64))

@@ -7,22 +7,48 @@ method with M as preconditioner, costs no second pass over the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
 
 from unpicked._lazy import torch
 
 Memory = dict[str, Any]  # of tensors; Any because torch is imported late
 
 
-@dataclass(frozen=True)
+class Curvature(Protocol):
+    """What steps may ask of an M-step."""
+
+    def maximise(self, start: torch.Tensor) -> torch.Tensor:
+        """EM's answer G(x)."""
+
+    def solve(self, right: torch.Tensor) -> torch.Tensor:
+        """M^-1 of a vector."""
+
+    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """(J + P)^-1 of a vector: observed information J of the data, curvature P of the prior at x."""
+
+
+@dataclass(frozen=True, eq=False)
 class Point:
-    """One evaluation: the coefficients, EM's answer to them, and the gradient of the objective there."""
+    """One evaluation.
+
+    Attributes:
+        x: the coefficients.
+        gradient: of the objective there.
+        problem: the M-step.
+        information: observed information of the data, where it was asked for.
+    """
 
     x: torch.Tensor
-    image: torch.Tensor
     gradient: torch.Tensor
+    problem: Curvature
+    information: torch.Tensor | None = None
+
+    @cached_property
+    def image(self) -> torch.Tensor:
+        """EM's answer G(x)."""
+        return self.problem.maximise(self.x)
 
     @property
     def residual(self) -> torch.Tensor:
@@ -33,17 +59,32 @@ class Point:
 class Acceleration(Protocol):
     """Where to evaluate next; what it remembers are tensors of fixed shapes."""
 
+    @property
+    def turning(self) -> bool:
+        """Whether its steps also serve while the views turn."""
+
+    def informed(self, step: int) -> bool:
+        """Whether it wants the observed information of the data in this pass."""
+
     def memory(self, x: torch.Tensor) -> Memory:
         """Nothing remembered yet."""
 
-    def propose(
-        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, Memory]:
-        """Next coefficients and memory; ``solve`` applies M^-1."""
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
+        """Next coefficients and memory."""
+
+
+class _FromGradients:
+    """What all accelerations share that need gradients alone, on views that stay."""
+
+    turning: ClassVar[bool] = False
+
+    def informed(self, step: int) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True)
-class Relaxed:
+class Relaxed(_FromGradients):
     """x + factor f; between 1 (plain EM) and 2 every step still ascends where the objective is quadratic."""
 
     factor: float = 1.0
@@ -56,9 +97,7 @@ class Relaxed:
         """Empty."""
         return {}
 
-    def propose(
-        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, Memory]:
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """X + factor f."""
         if self.factor == 1:
             return point.image, memory
@@ -66,16 +105,14 @@ class Relaxed:
 
 
 @dataclass(frozen=True)
-class Squarem:
+class Squarem(_FromGradients):
     """Squared extrapolation from two EM steps, then one EM step (Varadhan & Roland 2008, scheme S3)."""
 
     def memory(self, x: torch.Tensor) -> Memory:
         """Position in the cycle of three, and the residual of its first step."""
         return {"phase": torch.tensor(0), "first": torch.zeros_like(x), "origin": x.clone()}
 
-    def propose(
-        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, Memory]:
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """EM, extrapolate, EM."""
         phase = int(memory["phase"])
         if phase == 0:
@@ -88,7 +125,7 @@ class Squarem:
 
 
 @dataclass(frozen=True)
-class Anderson:
+class Anderson(_FromGradients):
     """Anderson's mixing of the last steps: the combination whose residual is least, then moved by it."""
 
     depth: int = 6
@@ -102,9 +139,7 @@ class Anderson:
         rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
         return {"points": rows, "residuals": rows.clone(), "held": torch.tensor(0)}
 
-    def propose(
-        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, Memory]:
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """Least squares over differences of residuals (Walker & Ni 2011)."""
         held = min(int(memory["held"]) + 1, self.depth + 1)
         points, residuals = memory["points"].roll(1, 0), memory["residuals"].roll(1, 0)
@@ -120,7 +155,7 @@ class Anderson:
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(_FromGradients):
     """Limited-memory quasi-Newton steps whose first guess of the inverse curvature is EM's own, M^-1."""
 
     depth: int = 12
@@ -134,9 +169,7 @@ class LBFGS:
         rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
         return {"points": rows, "gradients": rows.clone(), "held": torch.tensor(0)}
 
-    def propose(
-        self, memory: Memory, point: Point, solve: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, Memory]:
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """Two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)."""
         held = min(int(memory["held"]) + 1, self.depth + 1)
         points, gradients = memory["points"].roll(1, 0), memory["gradients"].roll(1, 0)
@@ -153,7 +186,65 @@ class LBFGS:
         for step, change, rho in pairs:
             shares.append(rho * step.dot(q))
             q = q - shares[-1] * change
-        z = solve(q)
+        z = point.problem.solve(q)
         for (step, change, rho), share in zip(reversed(pairs), reversed(shares), strict=True):
             z = z + (share - rho * change.dot(z)) * step
         return point.x + z, memory
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """Scoring: x + (J + P)^-1 g with the observed information J, the outer products of the scores of small tiles.
+
+    EM's matrix M counts the information that complete data would hold, of which at low signal-to-noise nearly all is
+    missing, so EM crawls where J is small. J follows from the same E-step (Fisher's identity, tile by tile), is
+    averaged over passes, and needs no pass to spare.
+
+    Attributes:
+        warm: passes of EM before the first, over-relaxed.
+        every: passes from one J to the next.
+        length: of the steps, in Newton's own.
+        memory_share: weight of the past in the average of J.
+        limit: longest step, in lengths of x.
+        relaxation: length of EM's steps, in their own.
+    """
+
+    warm: int = 4
+    every: int = 6
+    length: float = 0.9
+    memory_share: float = 0.5
+    limit: float = 0.5
+    relaxation: float = 1.6
+    turning: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.warm < 0 or self.every < 1:
+            raise ValueError(f"warm must not be negative and every at least 1; got {self.warm} and {self.every}")
+        for name in ("length", "limit"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1]; got {getattr(self, name)}")
+        if not 1 <= self.relaxation < 2:
+            raise ValueError(f"relaxation must be at least 1 and below 2; got {self.relaxation}")
+        if not 0 <= self.memory_share < 1:
+            raise ValueError(f"memory_share must lie in [0, 1); got {self.memory_share}")
+
+    def informed(self, step: int) -> bool:
+        """From ``warm`` on, every so many."""
+        return step >= self.warm and (step - self.warm) % self.every == 0
+
+    def memory(self, x: torch.Tensor) -> Memory:
+        """The average of J."""
+        return {"information": torch.zeros(len(x), len(x), dtype=x.dtype, device=x.device), "held": torch.tensor(0)}
+
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
+        """A Newton step of limited length; EM's own before the first J."""
+        held = int(memory["held"])
+        if point.information is not None:
+            past = self.memory_share if held else 0.0
+            mean = past * memory["information"] + (1 - past) * point.information.to(point.x)
+            memory, held = {"information": mean, "held": torch.tensor(held + 1)}, held + 1
+        if not held:
+            return point.x + self.relaxation * point.residual, memory
+        step = point.problem.newton(point.x, memory["information"], point.gradient)
+        longest = self.limit * point.x.norm() / step.norm().clamp(min=1e-300)
+        return point.x + step * longest.clamp(max=self.length), memory

@@ -101,9 +101,8 @@ class EM:
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over a batch of micrographs."""
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
-        if not len(batch):
-            return model.placement.empty(templates)
-        step = model.placement.step(templates, model.log_weights, model.noise)
+        score = maximisation.score(model, state["x"]) if self._informed(model, state) else None
+        step = model.placement.step(templates, model.log_weights, model.noise, score=score)
         drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
         for index, image in batch:
             step.add(image, seeding.derive(drawn, "micrograph", index))
@@ -125,20 +124,21 @@ class EM:
             self.solver_steps,
         )
         gradient = problem.gradient(x)
-        point = Point(x, problem.maximise(x), gradient)
+        point = Point(x, gradient, problem, stats.get("information"))
         new = dict(state)
-        if self._frozen(step):
+        if self._frozen(step) or self.acceleration.turning:
             target, state_of_steps = self._step(state, stats, point, problem, model.placement.exact)
             new |= state_of_steps
         else:
             target = x + self.relaxation * point.residual
+        settled = target if self.acceleration.turning else point.image
         new |= {
             "step": state["step"] + 1,
             "x": target,
-            "gain": (0.5 * gradient.dot(point.residual)).cpu(),
+            "gain": 0.5 * gradient.dot(settled - x).cpu(),
             "turn": self._turn(step + 1, int(state["seed"])),
         }
-        noise = _noise(state, stats, problem.operator.project(point.image))
+        noise = _noise(state, stats, problem.operator.project(settled))
         new |= noise if self.estimate_sigma else {"mean": noise["mean"]}
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
@@ -182,6 +182,11 @@ class EM:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
         return min(step, max(0, self.iterations - self.frozen))
 
+    def _informed(self, model: Model, state: State) -> bool:
+        """Whether this pass sums the observed information; objects of many coefficients go without."""
+        wanted = self.acceleration.informed(int(state["step"]))
+        return wanted and model.placement.scored and model.object.size <= maximisation.DENSE
+
     def _frozen(self, step: int) -> bool:
         return step >= self.iterations - self.frozen
 
@@ -199,6 +204,9 @@ class EM:
         """Where to go on frozen views; back to EM's answer to the best point where a bold step went wrong."""
         if self.monotone:
             return point.image, {}
+        if self.acceleration.turning:  # steps of limited length uphill, on whichever views
+            target, memory = self.acceleration.propose(_within("memory", state), point)
+            return target, _named("memory", memory)
         value = stats["log_likelihood"].cpu() - problem.prior.energy(point.x, problem.object).cpu()
         if not exact:  # the less there is to gain, the better
             value = -point.gradient.dot(point.residual).cpu()
@@ -208,7 +216,7 @@ class EM:
         if failed:
             return state["best.image"], self._forget(point.x)
         best = {"x": point.x, "image": point.image, "value": value}
-        target, memory = self.acceleration.propose(_within("memory", state), point, problem.solve)
+        target, memory = self.acceleration.propose(_within("memory", state), point)
         return target, _named("best", best) | _named("memory", memory)
 
 

@@ -11,11 +11,14 @@ from functools import cached_property
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.model.likelihoods import Score
+from unpicked.model.model import Model
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import rotation, solve
 from unpicked.priors import Prior, precision
 
-_DENSE = 1600  # coefficients up to which matrices are held
+DENSE = 1600  # coefficients up to which matrices are held
+_MIXED = 0.05  # least share of the complete data's information in a Newton step
 _VIEWS = 60  # of the preconditioner: the information of uniform views
 
 
@@ -42,7 +45,7 @@ class Problem:
         self.weight, self.variance = weight / variance, variance
         self.tolerance, self.steps = tolerance, steps
         self.right = operator.backproject(numerator / variance)
-        self.dense = object.size <= _DENSE
+        self.dense = object.size <= DENSE
         self._slope = torch.func.grad(lambda x: prior.energy(x, object))
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,6 +75,30 @@ class Problem:
         """M^-1 of a vector, M the complete-data information with the prior's."""
         return self._cg(right, torch.zeros_like(right))
 
+    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """(J + P)^-1 of a vector, J the observed information, held between a little and all of the complete data's.
+
+        J is a sum of outer products of not very many scores: some directions look less determined than they are. And
+        where the views are too coarse for the data, their errors look like information.
+        """
+        self._at(x)
+        complete = self._uniform()
+        factor, flaw = torch.linalg.cholesky_ex(complete) if complete is not None else (information, torch.tensor(1))
+        if not bool(flaw):
+            white = torch.linalg.solve_triangular(factor, information, upper=False)
+            white = torch.linalg.solve_triangular(factor, white.mT, upper=False)
+            shares, vectors = torch.linalg.eigh((white + white.mT) / 2)
+            basis = factor @ vectors
+            information = (basis * shares.clamp(_MIXED, 1.0)) @ basis.mT
+        factor, flaw = torch.linalg.cholesky_ex(information + self.curvature)
+        return self.solve(right) if bool(flaw) else torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+    def _uniform(self) -> torch.Tensor | None:
+        """Complete-data information as it would be for uniform views and whole templates."""
+        if not self.dense or len(self.object.shape) != 3:
+            return None
+        return self.weight.mean((-2, -1)).sum() * uniform_information(self.object, self.curvature)
+
     def _at(self, x: torch.Tensor) -> None:
         """The prior's curvature at x."""
         if self.dense:
@@ -96,11 +123,10 @@ class Problem:
     @cached_property
     def preconditioner(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """Inverse of M as it would be for uniform views and whole templates."""
-        if not self.dense or len(self.object.shape) != 3:
+        complete = self._uniform()
+        if complete is None:
             return None
-        copies = self.weight.mean((-2, -1)).sum()
-        uniform = uniform_information(self.object, self.curvature)
-        factor, flaw = torch.linalg.cholesky_ex(copies * uniform + self.curvature)
+        factor, flaw = torch.linalg.cholesky_ex(complete + self.curvature)
         if bool(flaw):
             return None
         return lambda v: torch.cholesky_solve(v[:, None], factor)[:, 0]
@@ -114,6 +140,28 @@ class Problem:
             steps=self.steps,
             precondition=self.preconditioner,
         )
+
+
+def score(model: Model, x: torch.Tensor) -> Score:
+    """What makes scores of weighted windows and counts (``Scene.score``), at the coefficients x."""
+    low = x.float()
+    operator = model.operator(low)
+    images, variance = operator.project(low), model.noise.sigma**2
+    dense = None
+    if images.numel() * len(x) <= _BASIS:
+        dense = operator.project(torch.eye(len(x), dtype=low.dtype, device=x.device)).flatten(1).mT
+
+    def scored(numerators: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        if not len(numerators):  # transforms of nothing fail
+            return low.new_zeros(0, len(x))
+        residuals = numerators.to(images) - counts.to(images)[..., None, None] * images
+        found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
+        return found / variance
+
+    return scored
+
+
+_BASIS = 1 << 27  # numbers of all templates of all basis functions that are held
 
 
 _held: dict[Any, torch.Tensor] = {}

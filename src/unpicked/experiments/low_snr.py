@@ -47,7 +47,7 @@ class LowSNR:
     particles: tuple[int, ...] = (300, 1000)
     chains: tuple[int, ...] = (7,)
     molecule: int = 7
-    chain: int = 0
+    chain: int = 10
     field: float = 55.0
     density: float = 0.12
     starts: int = 2
@@ -73,7 +73,7 @@ class LowSNR:
             notes=(
                 "ball error: relative error of the best map without features; above it nothing of the structure is "
                 "determined",
-                "bound: Cramer-Rao bound of the relative error, where it is known",
+                "bound: relative error at best (van Trees), from the data's information at the truth and the prior",
                 "FSC: with the truth, shells from 1",
             ),
             plot=_plot(rows),
@@ -90,7 +90,7 @@ class LowSNR:
         box = volume.specimen.box
         job = MicrographJob(box=box, starts=self.starts)
         fields = Fields.of(particles, box, self.density)
-        return {"E": level, "bound": None, **recover(volume, fields, energy(level), job, seed, device)}
+        return {"E": level, **recover(volume, fields, energy(level), job, seed, device)}
 
     def check(self, rows: Sequence[Row], level: float) -> Check:
         """Whether something of the structure is determined with the most particles."""

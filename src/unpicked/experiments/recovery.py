@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import unpicked
+from unpicked.data.maps import Map
 from unpicked.data.snr import NoiseLevel
+from unpicked.estimators import maximisation
 from unpicked.evaluate.compare import compare
 from unpicked.evaluate.featureless import ball_error
 from unpicked.experiments.table import Row
 from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
 from unpicked.ops import seeding
-from unpicked.recipes import MicrographJob, from_micrographs
+from unpicked.priors import expected_error, precision
+from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
 from unpicked.simulate.micrographs import Specimen, simulate_micrographs
 from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
@@ -63,7 +66,8 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
         device: torch device.
 
     Returns:
-        A row: volume, seed, particles, correlation, relative error, ball error, FSC (shells from 1), resolution at
+        A row: volume, seed, particles, correlation, relative error, ball error, bound (None where the likelihood
+        takes no scores), FSC (shells from 1), resolution at
         0.5 in angstrom (None below shell 1), at Nyquist, seconds.
     """
     data, truth = simulate_micrographs(
@@ -79,6 +83,7 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
     seconds = time.perf_counter() - began
     wanted = volume.specimen.truth()
     found = compare(answer.map, wanted)
+    bound = _bound(answer, wanted, seed)
     return {
         "volume": volume.name,
         "seed": seed,
@@ -86,11 +91,28 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
         "correlation": found.correlation,
         "relative error": found.relative_error,
         "ball error": ball_error(wanted),
+        "bound": bound,
         "FSC": found.fsc[1:],
         "resolution": found.resolution_05,
         "at Nyquist": found.at_nyquist,
         "seconds": seconds,
     }
+
+
+def _bound(answer: MicrographAnswer, truth: Map, seed: int) -> float | None:
+    """Relative error to be expected at best: information of these data at the truth, and the prior of the run."""
+    run, prepared = answer.last, answer.prepared
+    model = run.model
+    if not model.placement.scored or model.object.size > maximisation.DENSE:
+        return None
+    x = model.object.fit(truth.values.double() / (prepared.scale / prepared.source.grid.ratio**2))
+    step = model.placement.step(
+        model.templates(x).float(), model.log_weights, model.noise, score=maximisation.score(model, x)
+    )
+    for index, image in enumerate(prepared.micrographs):
+        step.add(image, seeding.derive(seed, "bound", index))
+    information = step.finish()["information"]
+    return expected_error(model.object, x, information, precision(run.prior, model.object, x))
 
 
 def bpti(box: int, voxel: float) -> Volume:

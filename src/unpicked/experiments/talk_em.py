@@ -128,6 +128,6 @@ EXPERIMENT = Experiment(
     quick=TalkEM(),
     full=TalkEM(
         fields=Fields(26, 2048, 0.135),
-        job=MicrographJob(box=11, lmax=10, iterations=(18, 12)),
+        job=MicrographJob(box=11, lmax=10),
     ),
 )

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
-from unpicked.model.likelihoods import Scene, Stats, Step, empty
+from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
 from unpicked.ops import evidence, lattice, seeding
+
+_SCORED = 1 << 25  # numbers of weighted windows that are held at once where scores are taken
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Gas:
     burn: int = 5
     screen: Screen | None = Screen()
     exact: ClassVar[bool] = False
+    scored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.sweeps < 1 or self.burn < 0:
@@ -86,6 +89,7 @@ class Window:
 
     screen: Screen | None = Screen()
     exact: ClassVar[bool] = False
+    scored: ClassVar[bool] = True
 
     def step(self, scene: Scene, *, statistics: bool = True) -> _Whole:
         """Begin an E-step."""
@@ -128,6 +132,9 @@ class _Whole:
             self.coarse = evidence.Bank(flat[chosen] / variance, coarse.to(flat), scene.length)
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
+        if scene.score is not None:
+            none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat))).double()
+            self.stats["information"] = none.mT @ none
 
     def add(self, image: torch.Tensor, seed: int) -> None:
         """Add one micrograph."""
@@ -170,9 +177,36 @@ class _Whole:
             kept = draws.to(chances.device) * thin < chances
             weights = torch.where(kept, chances.clamp(min=thin), 0.0)
         sites = weights.nonzero().squeeze(1)
+        if self.scene.score is not None:
+            self._gather_scores(self.scene.score, image, sites, weights[sites])
+            return
         numerator = torch.zeros_like(self.bank.templates)
         self.stats["views"] += self.bank.gather(image, sites, weights[sites], numerator)
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
+
+    def _gather_scores(self, score: Score, image: torch.Tensor, sites: torch.Tensor, weights: torch.Tensor) -> None:
+        """The same tile by tile, with the outer product of every tile's score.
+
+        Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
+        """
+        stats, side = self.stats, 2 * self.scene.length
+        width = image.shape[1] - self.scene.length + 1
+        tiles = sites // width // side * -(-width // side) + sites % width // side
+        order = tiles.argsort(stable=True)
+        ends = tiles[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+        sites, weights = sites[order], weights[order]
+        step = max(1, _SCORED // self.bank.templates.numel())
+        for first in range(0, len(ends), step):
+            some, begin = ends[first : first + step], ends[first - 1] if first else 0
+            part = slice(begin, some[-1])
+            numerators, counts = self.bank.gather_parts(
+                image, sites[part], weights[part], [end - begin for end in some]
+            )
+            numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
+            scores = score(numerators, counts).double()
+            stats["information"] += scores.mT @ scores
+            stats["views"] += counts.sum(0)
+            stats["numerator"] += numerators.sum(0)
 
     def best(self, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor]:
         """The likeliest copies of one micrograph, no two closer than the least distance."""

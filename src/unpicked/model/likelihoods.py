@@ -7,6 +7,7 @@ micrograph whole; the window is the gas to first order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from unpicked._lazy import torch
 from unpicked.model.noise import White
 
 Stats = dict[str, Any]  # of tensors; Any because torch is imported late
+Score = Callable[[Any, Any], Any]  # of tensors, see Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,9 @@ class Scene:
         activity: odds of a copy at a free site in the lattice gas.
         width: least distance of two copies in pixels.
         shifts: ``(s, s)`` log-probabilities of the offsets within a window, or None where they are equal.
+        score: makes of weighted windows ``(n, k, L, L)`` and counts ``(n, k)`` of n parts of a micrograph their
+            scores ``(n, size)``, the gradients of their log-likelihoods; their outer products are then summed as
+            ``information`` ``(size, size)``. None: no information.
     """
 
     templates: torch.Tensor
@@ -37,6 +42,7 @@ class Scene:
     activity: float
     width: int
     shifts: torch.Tensor | None = None
+    score: Score | None = None
 
     @property
     def length(self) -> int:
@@ -65,6 +71,10 @@ class Likelihood(Protocol):
 
     def step(self, scene: Scene, *, statistics: bool = True) -> Step:
         """Begin an E-step; without ``statistics`` only the log-likelihood is summed."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it can take a score of every part of a micrograph (``Scene.score``)."""
 
     def density(self, stats: Stats, length: int) -> torch.Tensor:
         """Covered fraction that maximises the expected log-likelihood, for templates of side ``length``."""

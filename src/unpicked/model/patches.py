@@ -29,6 +29,7 @@ class Patches:
     stride: int | None = None
     law: Literal["uniform", "free"] = "uniform"
     exact: ClassVar[bool] = True
+    scored: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("side", "stride"):
@@ -43,6 +44,8 @@ class Patches:
 
     def step(self, scene: Scene, *, statistics: bool = True) -> PatchStep:
         """Begin an E-step."""
+        if scene.score is not None:
+            raise ValueError("patches give no scores of parts of a micrograph; try Gas() or Window()")
         return PatchStep(self, scene, statistics)
 
     def density(self, stats: Stats, length: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from unpicked._lazy import torch
 from unpicked.model.gas import Gas, Window
-from unpicked.model.likelihoods import Likelihood, Scene, Stats, Step
+from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step
 from unpicked.model.noise import White
 from unpicked.model.patches import Patches
 from unpicked.objects.base import Object, Projector
@@ -39,13 +39,20 @@ class Placement(Protocol):
     def exact(self) -> bool:
         """Whether its log-likelihood is that of a model."""
 
+    @property
+    def scored(self) -> bool:
+        """Whether an E-step can also sum the information of the data (``Scene.score``)."""
+
     def step(
-        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, *, statistics: bool = True
+        self,
+        templates: torch.Tensor,
+        log_weights: torch.Tensor,
+        noise: White,
+        *,
+        statistics: bool = True,
+        score: Score | None = None,
     ) -> Step:
         """Begin an E-step against these templates."""
-
-    def empty(self, templates: torch.Tensor) -> Stats:
-        """The statistics of no data: zeros."""
 
     def estimates(self, stats: Stats | None, side: int, *, known: bool) -> dict[str, torch.Tensor]:
         """Present parameters, or (with statistics) new ones, for objects of side L; ``known``: density stays."""
@@ -93,6 +100,11 @@ class Anywhere:
         """Whether the likelihood is that of a model."""
         return self.likelihood.exact
 
+    @property
+    def scored(self) -> bool:
+        """Whether the likelihood takes scores of parts of a micrograph."""
+        return self.likelihood.scored
+
     def width(self, side: int) -> int:
         """Least distance of two copies of side L, in pixels."""
         return 2 * side - 1 if self.spacing == "separated" else side
@@ -103,7 +115,13 @@ class Anywhere:
         return self.activity or gas_activity(self.density, side, self.width(side))
 
     def step(
-        self, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, *, statistics: bool = True
+        self,
+        templates: torch.Tensor,
+        log_weights: torch.Tensor,
+        noise: White,
+        *,
+        statistics: bool = True,
+        score: Score | None = None,
     ) -> Step:
         """Begin an E-step.
 
@@ -112,6 +130,7 @@ class Anywhere:
             log_weights: ``(k,)``.
             noise: present estimate; its mean is subtracted from the images.
             statistics: False: the log-likelihood only.
+            score: what makes scores of parts of a micrograph, to sum the information; see ``Scene``.
         """
         side = templates.shape[-1]
         scene = Scene(
@@ -122,13 +141,9 @@ class Anywhere:
             self._activity(side),
             self.width(side),
             self.shifts,
+            score,
         )
         return self.likelihood.step(scene, statistics=statistics)
-
-    def empty(self, templates: torch.Tensor) -> Stats:
-        """Zeros, float64."""
-        noise = White()
-        return self.step(templates, templates.new_zeros(len(templates)), noise, statistics=False).stats
 
     def estimates(self, stats: Stats | None, side: int, *, known: bool) -> dict[str, torch.Tensor]:
         """Density, activity and offsets' law; from the statistics where given.

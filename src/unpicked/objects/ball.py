@@ -198,11 +198,44 @@ class Ball:
         return back.sum(-2)
 
     def projector(self, rotations: Float[torch.Tensor, "k 3 3"]) -> Projector:
-        """:meth:`project` and :meth:`backproject` for one set of rotations."""
-        return Projector(
-            lambda x: self.project(x, rotations),
-            lambda images: self.backproject(images, rotations),
-        )
+        """:meth:`project` and :meth:`backproject` for one set of rotations, faster: their Wigner matrices are kept."""
+        if rotations.requires_grad and torch.is_grad_enabled():
+            return Projector(
+                lambda x: self.project(x, rotations),
+                lambda images: self.backproject(images, rotations),
+            )
+        self._check_rotations(rotations)
+        count, counts = len(rotations), radial_counts(self.box, self.lmax, self._reach)
+        # per degree (2 l + 1, k (l + 1)): of the turned coefficients only those with even l + m are seen
+        turns = [
+            matrix[:, ::2].to(rotations).permute(2, 0, 1).flatten(1) for matrix in special.wigner(self.lmax, rotations)
+        ]
+        plane = _plane(self.box, self.lmax, self._reach, rotations.dtype, rotations.device)
+
+        def project(x: torch.Tensor) -> torch.Tensor:
+            self._check(x)
+            seen, start = [], 0
+            for degree, (radial, turn) in enumerate(zip(counts, turns, strict=True)):
+                part = x[..., start : start + radial * (2 * degree + 1)].unflatten(-1, (radial, 2 * degree + 1))
+                turned = (part @ turn.to(x)).unflatten(-1, (count, degree + 1))
+                seen.append(turned.transpose(-3, -2).flatten(-2))
+                start += radial * (2 * degree + 1)
+            return (torch.cat(seen, -1) @ plane.to(x)).unflatten(-1, (self.box, self.box))
+
+        def backproject(images: torch.Tensor) -> torch.Tensor:
+            if images.shape[-3:] != (count, self.box, self.box):
+                raise ValueError(
+                    f"images must have shape (..., {count}, {self.box}, {self.box}); got {tuple(images.shape)}"
+                )
+            seen = images.flatten(-2) @ plane.to(images).mT
+            out, start = [], 0
+            for degree, (radial, turn) in enumerate(zip(counts, turns, strict=True)):
+                part = seen[..., start : start + radial * (degree + 1)].unflatten(-1, (radial, degree + 1))
+                out.append((part.transpose(-3, -2).flatten(-2) @ turn.to(images).mT).flatten(-2))
+                start += radial * (degree + 1)
+            return torch.cat(out, -1)
+
+        return Projector(project, backproject)
 
     def _turn(self, x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """D(Rz(a)) J D(Rz(b)) J^T D(Rz(g)) x, J = D(Rx(-90)), without a Wigner matrix per rotation."""

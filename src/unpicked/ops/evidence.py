@@ -6,7 +6,7 @@ pass over the block; no score is ever stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -77,21 +77,48 @@ class Bank:
         """
 
         def some(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-            memory = torch.empty_like(self.templates[:0, 0])
-            counts = torch.zeros(len(self.templates), dtype=torch.float64, device=image.device)
-            sums = torch.zeros_like(self.templates)
-            for start in range(first, last, self.rows):
-                part = slice(start, min(start + self.rows, last))
-                windows = self._windows(image, sites[part])
-                evidence, scores = self._log_sum(windows.mT, memory)
-                sums.addmm_(posterior(scores, self.bias, evidence, counts, weights[part]), windows)
-            return counts, sums
+            return self._shared(image, sites[first:last], weights[first:last], torch.empty_like(self.templates[:0, 0]))
 
         counts = torch.zeros(len(self.templates), dtype=torch.float64, device=image.device)
         for part, sums in share_out(some, len(sites), image, self.templates, self.bias):
             counts += part
             numerator += sums
         return counts
+
+    def gather_parts(
+        self,
+        image: Float[torch.Tensor, "h w"],
+        sites: Int[torch.Tensor, " n"],
+        weights: Float[torch.Tensor, " n"],
+        ends: Sequence[int],
+    ) -> tuple[Float[torch.Tensor, "p k m"], Float[torch.Tensor, "p k"]]:
+        """:meth:`gather` of consecutive parts of the sites, which end before ``ends``; numerators, and counts."""
+        firsts = [0, *ends[:-1]]
+
+        def some(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+            widest = max(end - begin for begin, end in zip(firsts[first:last], ends[first:last], strict=True))
+            memory, counts, sums = self.templates.new_empty(len(self.templates) * min(widest, self.rows)), [], []
+            for begin, end in zip(firsts[first:last], ends[first:last], strict=True):
+                part = self._shared(image, sites[begin:end], weights[begin:end], memory)
+                counts.append(part[0])
+                sums.append(part[1])
+            return torch.stack(counts), torch.stack(sums)
+
+        parts = share_out(some, len(ends), image, self.templates, self.bias)
+        return torch.cat([part[1] for part in parts]), torch.cat([part[0] for part in parts])
+
+    def _shared(
+        self, image: torch.Tensor, sites: torch.Tensor, weights: torch.Tensor, memory: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Counts ``(k,)`` float64 and weighted windows ``(k, side^2)``."""
+        counts = torch.zeros(len(self.templates), dtype=torch.float64, device=image.device)
+        sums = torch.zeros_like(self.templates)
+        for start in range(0, len(sites), self.rows):
+            part = slice(start, start + self.rows)
+            windows = self._windows(image, sites[part])
+            evidence, scores = self._log_sum(windows.mT, memory)
+            sums.addmm_(posterior(scores, self.bias, evidence, counts, weights[part]), windows)
+        return counts, sums
 
     def _log_sum(self, windows: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the columns ``(side^2, n)``, and their scores without the bias ``(k, n)``."""

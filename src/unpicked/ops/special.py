@@ -227,6 +227,22 @@ def quarter_turns(lmax: int) -> tuple[Float[torch.Tensor, "_ _"], ...]:
     return tuple(turned[:, b].mT @ weighted[:, b] for b in blocks)
 
 
+def wigner(lmax: int, rotations: Float[torch.Tensor, "k 3 3"]) -> tuple[Float[torch.Tensor, "k _ _"], ...]:
+    """D_l(R) of real harmonics, ``(k, 2 l + 1, 2 l + 1)`` for l = 0 .. lmax, float64; no gradient in the rotations.
+
+    Rz(a) Ry(b) Rz(g) = Rz(a) X Rz(b) X^T Rz(g) with the quarter turn X = Rx(-90).
+    """
+    angles = zyz_angles(rotations.detach())[0]
+    cos, sin = turn_tables(lmax, angles, torch.float64)
+    out = []
+    for degree, quarter in enumerate(quarter_turns(lmax)):
+        part = slice(lmax - degree, lmax + degree + 1)
+        turns = torch.diag_embed(cos[..., part]) + torch.diag_embed(sin[..., part]).flip(-1)
+        x = quarter.to(turns)
+        out.append(turns[:, 0] @ x @ turns[:, 1] @ x.mT @ turns[:, 2])
+    return tuple(out)
+
+
 @constants(32)
 def generators(lmax: int) -> tuple[tuple[Float[torch.Tensor, "_ _"], ...], ...]:
     """G_x, G_y, G_z of every degree, float64 on the CPU: D_l(exp [w]x) = exp(w_x G_x + w_y G_y + w_z G_z)."""

@@ -6,9 +6,10 @@ Extending: one frozen dataclass with ``energy``; where the energy is a quadratic
 
 from __future__ import annotations
 
-from unpicked.priors.account import data_share, precision
+from unpicked.priors.account import data_share, expected_error, precision
 from unpicked.priors.base import Both, Flat, Prior
 from unpicked.priors.constraints import Positive, Support, Symmetric, group
+from unpicked.priors.evidence import learned, log_evidence
 from unpicked.priors.gaussian import Ridge, Shells, Wilson, globular, wilson
 
 __all__ = [
@@ -22,8 +23,11 @@ __all__ = [
     "Symmetric",
     "Wilson",
     "data_share",
+    "expected_error",
     "globular",
     "group",
+    "learned",
+    "log_evidence",
     "precision",
     "wilson",
 ]

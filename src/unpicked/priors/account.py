@@ -7,7 +7,7 @@ from jaxtyping import Float
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
 from unpicked.ops import fourier
-from unpicked.priors.base import Prior
+from unpicked.priors.base import Prior, Turnable
 
 _TINY = 1e-12  # of the largest eigenvalue: what stands for zero, so that a flat direction has a finite variance
 
@@ -76,6 +76,40 @@ def data_share(
     share = 1 - total[1] / torch.where(total[0] > 0, total[0], 1.0)
     share = torch.where(total[0] > 0, share, 0.0).clamp(0, 1)
     return tuple(share.tolist())
+
+
+def expected_error(
+    object: Object,
+    x: Float[torch.Tensor, " n"],
+    information: Float[torch.Tensor, "n n"],
+    prior_precision: Float[torch.Tensor, "n n"],
+) -> float:
+    """Relative error that the posterior (I + P)^-1 leaves about the map x: the bound of van Trees (1968).
+
+    A turn of the whole map is no error: where the object can be turned, the three directions are left out.
+
+    Args:
+        object: what the coefficients mean.
+        x: ``(size,)`` the truth, or an estimate.
+        information: I ``(size, size)`` at x.
+        prior_precision: P ``(size, size)``, see :func:`precision`.
+    """
+    x = x.detach().double()
+    eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
+    values = object.values(eye).flatten(1)
+    covariance = torch.linalg.inv(information.double() + prior_precision.double())
+    if isinstance(object, Turnable):
+        angle = 1e-4
+        turns = []
+        for first, second in ((1, 2), (2, 0), (0, 1)):
+            spin = torch.zeros(3, 3, dtype=torch.float64)
+            spin[first, second], spin[second, first] = -angle, angle
+            turns.append((object.rotate(x, torch.linalg.matrix_exp(spin).to(x)) - x) / angle)
+        basis = torch.linalg.qr(torch.stack(turns, 1)).Q
+        keep = eye - basis @ basis.mT
+        covariance = keep @ covariance @ keep
+    error = ((covariance @ values) * values).sum() / object.values(x).square().sum()
+    return float(error.clamp(min=0).sqrt())
 
 
 def _shell_variance(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
@@ -53,3 +53,11 @@ class Both:
     def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
         """Sum of the energies."""
         return torch.stack([prior.energy(x, object) for prior in self.priors]).sum()
+
+
+@runtime_checkable
+class Turnable(Protocol):
+    """An object whose coefficients can be rotated exactly."""
+
+    def rotate(self, x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """Coefficients of the turned volume."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from jaxtyping import Float
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
 from unpicked.ops import fourier, special
+from unpicked.priors.base import Turnable
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,6 @@ class Positive:
         return object.values(x).clamp(max=0).square().sum() / (2 * self.softness**2)
 
 
-@runtime_checkable
-class _Turnable(Protocol):
-    """An object whose coefficients can be rotated exactly."""
-
-    def rotate(self, x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-        """Coefficients of the turned volume."""
-
-
 @dataclass(frozen=True)
 class Symmetric:
     """Point-group symmetry: energy |v - mean over the group of the turned v|^2 / (2 softness^2).
@@ -90,7 +83,7 @@ class Symmetric:
         """Sum of squares of what breaks the symmetry / (2 softness^2); ValueError for an object not in a cube."""
         if len(object.shape) != 3 or len(set(object.shape)) != 1:
             raise ValueError(f"object must be a volume in a cube; got values of shape {object.shape}")
-        if isinstance(object, _Turnable):
+        if isinstance(object, Turnable):
             turns = group(self.group).to(x)
             rest = object.values(x - object.rotate(x, turns).mean(0))
         else:

@@ -97,6 +97,11 @@ class Run:
     patches: Patches | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def share_observed(self) -> bool:
+        """Whether ``share`` counts in the uncertainty of places and views."""
+        return dict(self.result.get("figures") or {}).get("data_share_observed") is True
+
 
 def read(folder: Path, truth: Map | None) -> Run:
     """Read a run folder (see :func:`unpicked.report.report`).

@@ -88,10 +88,13 @@ def share_words(run: Run) -> str:
     field = run.volume.box * run.volume.voxel_size
     low = [k for k, part in enumerate(run.share) if part < 0.5]
     if not low:
-        least = min(run.share)
+        counted = (
+            "the uncertainty of the particles' places and views is counted in."
+            if run.share_observed
+            else "places and views of the particles are taken as known, so this is the most that the data can say."
+        )
         return (
-            f"Every shell comes from the data, by {100 * least:.0f} % of the precision at the least; places and "
-            "views of the particles are taken as known, so this is the most that the data can say."
+            f"Every shell comes from the data, by {100 * min(run.share):.0f} % of the precision at the least; {counted}"
         )
     parts = []
     for first, last in words.ranges(low):
