@@ -63,7 +63,7 @@ class Ball:
 
     @property
     def _reach(self) -> float:
-        return self.box // 2 if self.reach is None else self.reach
+        return float(self.box // 2 if self.reach is None else self.reach)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -284,7 +284,7 @@ def largest_reach(box: int) -> float:
 @special.constants(64)
 def radial_counts(box: int, lmax: int, reach: float | None = None) -> tuple[int, ...]:
     """Number S(l) of radial functions per degree: the zeros of j_l strictly below 2 pi c reach."""
-    reach = box // 2 if reach is None else reach
+    reach = float(box // 2 if reach is None else reach)
     limit = 2 * math.pi * _CUTOFF * reach - 1e-9  # a zero on the limit (l = 0: always one) is left out
     counts = []
     for degree in range(lmax + 1):

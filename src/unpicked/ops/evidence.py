@@ -186,7 +186,7 @@ def posterior(
 
 
 def product(
-    templates: Float[torch.Tensor, "k m"], windows: Float[torch.Tensor, "m n"], memory: Float[torch.Tensor, " any"]
+    templates: Float[torch.Tensor, "k m"], windows: Float[torch.Tensor, "m n"], memory: Float[torch.Tensor, " _"]
 ) -> Float[torch.Tensor, "k n"]:
     """Scores without bias, in ``memory`` (which grows as it must) where no gradient is asked for."""
     if needs_gradient(templates, windows):
