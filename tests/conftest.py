@@ -1,9 +1,10 @@
-"""What all tests share: the folder of real data, and two threads."""
+"""What all tests share: the folder of real data, one thread, and the handler of SIGTERM."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,11 @@ def shared_data() -> Callable[[str], Path]:
 def bpti() -> Path:
     """5PTI, the one structure that the repository ships (CC0)."""
     return HERE.parent / "src" / "unpicked" / "simulate" / "5pti.cif"
+
+
+@pytest.fixture(autouse=True)
+def own_handler() -> Iterator[None]:
+    """Commands run in this process take over SIGTERM: give it back."""
+    held = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, held)

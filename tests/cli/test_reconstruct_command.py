@@ -521,10 +521,10 @@ def test_the_smallest_box_runs(reconstruct, sim, tmp_path):
 
 
 def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):
-    from unpicked import recipes
+    from unpicked.recipes import parts
 
-    monkeypatch.setattr(recipes, "_free_memory", lambda: 2 * 64 * 121 * 500.0)
-    assert recipes._affordable((100, 1000), 121) == ((100, 500), [
+    monkeypatch.setattr(parts, "free_memory", lambda: 2 * 64 * 121 * 500.0)
+    assert parts.affordable((100, 1000), 121) == ((100, 500), [
         "views lowered from (100, 1000) to (100, 500): 0.0 GB of memory are free"
     ])  # fmt: skip
-    assert recipes._affordable((100, 500), 121) == ((100, 500), [])
+    assert parts.affordable((100, 500), 121) == ((100, 500), [])

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from answers import answered
+from answers import refused as one_line
 from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_image, write_map
@@ -22,24 +23,9 @@ JOB = "--box 8 --lmax 2 --views 4 --iterations 1 --starts 1 --moves 0 --threads 
 
 
 @pytest.fixture(autouse=True)
-def own_handler():
-    held = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, held)
-
-
-@pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """Relative names go to the test's own folder."""
     monkeypatch.chdir(tmp_path)
-
-
-def run(capsys, *words):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
-    said = capsys.readouterr()
-    return caught.value.code, said.out, said.err
 
 
 def tree(folder):
@@ -55,13 +41,9 @@ def refused(tmp_path, capsys):
 
     def check(words, *told):
         before = tree(tmp_path)
-        status, out, err = run(capsys, *words)
-        assert status == 2, err
-        assert out == ""
-        assert err.startswith("unpicked: ") and err.endswith("\n") and err.count("\n") == 1, err
-        assert "Traceback" not in err
-        for word in told:
-            assert str(word) in err, err
+        answer = answered(capsys, *words)
+        one_line(answer, *map(str, told))
+        assert "Traceback" not in answer[2]
         assert tree(tmp_path) == before
 
     return check
@@ -85,7 +67,7 @@ def job(files, *more, out="run", words=JOB):
 
 
 def test_the_small_job_of_these_tests_is_accepted(data, capsys, tmp_path):
-    assert run(capsys, *job(data.parent, "--quiet")) == (0, "", "")
+    assert answered(capsys, *job(data.parent, "--quiet")) == (0, "", "")
     assert (tmp_path / "run" / "volume.mrc").exists()
 
 
@@ -111,7 +93,7 @@ def test_constant_micrograph(refused, data):
 
 @pytest.mark.parametrize("damage", ["nan", "constant"])
 def test_bad_pixels_found_while_overwriting_lose_nothing(refused, data, capsys, damage):
-    assert run(capsys, *job(data.parent, "--quiet"))[0] == 0
+    assert answered(capsys, *job(data.parent, "--quiet"))[0] == 0
     if damage == "nan":
         data.write_bytes(data.read_bytes()[:-4] + np.float32("nan").tobytes())
     else:
@@ -343,7 +325,7 @@ def test_memory_that_does_not_suffice_is_told_as_that(data, capsys, monkeypatch)
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
 
     monkeypatch.setattr("unpicked.recipes.from_micrographs", hungry)
-    status, _, err = run(capsys, *job(data.parent))
+    status, _, err = answered(capsys, *job(data.parent))
     assert status == 3 and err.startswith("unpicked: out of memory") and err.count("\n") == 1
 
 
@@ -352,7 +334,7 @@ def test_an_error_of_our_own_is_one_line_and_status_1(data, capsys, monkeypatch)
         raise KeyError("x")
 
     monkeypatch.setattr("unpicked.recipes.from_micrographs", wrong)
-    status, _, err = run(capsys, *job(data.parent))
+    status, _, err = answered(capsys, *job(data.parent))
     assert status == 1 and err.startswith("unpicked: KeyError") and err.count("\n") == 1 and "--debug" in err
 
 
@@ -379,7 +361,7 @@ def tiny_disk():
 @FULL
 def test_full_disk_in_a_simulation(capsys, tiny_disk):
     words = ["simulate", "micrographs", "--phantom", "shepp-logan", "--box", "8", "--size", "64", "--energy", "9"]
-    status, _, err = run(capsys, *words, "--out", tiny_disk / "sim")
+    status, _, err = answered(capsys, *words, "--out", tiny_disk / "sim")
     assert status == 3 and err.startswith("unpicked: no space left") and err.count("\n") == 1
     assert all(path.stat().st_size == 1024 + 4 * 64 * 64 for path in (tiny_disk / "sim").rglob("*.mrc"))
     assert not (tiny_disk / "sim" / "truth.json").exists()
@@ -390,12 +372,12 @@ def test_full_disk_in_a_simulation(capsys, tiny_disk):
 def test_full_disk_in_a_reconstruction(capsys, tiny_disk, data, room):
     (tiny_disk / "ballast").write_bytes(bytes(40960 - room))  # 4 kB of the 48 kB go to folders and settings
     words = job(data.parent, "--quiet", out=tiny_disk / "run")
-    status, _, err = run(capsys, *words)
+    status, _, err = answered(capsys, *words)
     assert status == 3 and err.startswith("unpicked: no space left") and err.count("\n") == 1, err
     assert not (tiny_disk / "run" / "report.html").exists()
     (tiny_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=16m", tiny_disk], check=True)
-    assert run(capsys, *words, "--resume") == (0, "", "")
+    assert answered(capsys, *words, "--resume") == (0, "", "")
     assert (tiny_disk / "run" / "report.html").exists()
 
 
@@ -417,7 +399,7 @@ HEADS = [
 @given(st.sampled_from(HEADS), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=7))
 def test_any_words_give_an_answer_or_one_line(capsys, tmp_path, head, words):
     # without --out nothing can run for long: reconstruct and simulate need it
-    status, _, err = run(capsys, *head, *words)
+    status, _, err = answered(capsys, *head, *words)
     assert status in (0, 2), err
     assert err.count("\n") == (1 if status else 0) and (not status or err.startswith("unpicked: ")), err
     assert not tree(tmp_path)
@@ -437,7 +419,7 @@ def test_any_words_give_an_answer_or_one_line(capsys, tmp_path, head, words):
 def test_any_values_of_the_options_give_an_answer_or_one_line(capsys, tmp_path, pairs):
     shutil.rmtree(tmp_path / "sim", ignore_errors=True)
     words = ["simulate", "micrographs", "--phantom", "shepp-logan", "--size", "16", "--out", "sim", "--quiet"]
-    status, _, err = run(capsys, *words, *(word for pair in pairs for word in pair))
+    status, _, err = answered(capsys, *words, *(word for pair in pairs for word in pair))
     assert status in (0, 2), err
     assert err.count("\n") == (1 if status else 0), err
     assert (tmp_path / "sim").exists() == (status == 0)

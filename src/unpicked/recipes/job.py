@@ -1,0 +1,108 @@
+"""How to reconstruct from micrographs: the settings, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from unpicked.priors import (
+    group,
+)
+
+
+@dataclass(frozen=True)
+class MicrographJob:
+    """How to reconstruct a volume from micrographs; the flags of ``unpicked reconstruct micrographs``.
+
+    The views are refined in stages: few of them for the random starts, more for the best one.
+    """
+
+    box: int
+    """Edge of the particle's box in working voxels: about 1.2 diameters of the particle."""
+    voxel: float | None = None
+    """Working voxel size in angstrom; the pixel size of the data if not given."""
+    object: Literal["ball", "voxels"] = "ball"
+    """How the volume is described: spherical-Bessel expansion, or voxels."""
+    lmax: int = 10
+    """Largest angular degree of the ball; lowered to what the box can hold."""
+    march: tuple[int, ...] = ()
+    """Largest degree in each stage, rising to --lmax: coarse structure first. All stages take --lmax if not given."""
+    method: Literal["em"] = "em"
+    """Estimator."""
+    likelihood: Literal["gas", "window", "patches", "patches-2l"] = "gas"
+    """How the sum over all places is done: lattice gas of the whole micrograph, the same to first order, or
+    independent patches of the box's side (as published) or of twice that."""
+    spacing: Literal["separated", "arbitrary"] = "separated"
+    """Least distance of two particles: 2 box - 1 pixels, or box pixels."""
+    subpixel: Literal[1, 2] = 1
+    """Positions per pixel and axis."""
+    starts: int = 4
+    """Random starts; the most likely one is refined."""
+    views: tuple[int, ...] = (100, 400, 1600)
+    """Number of views in each stage."""
+    iterations: tuple[int, ...] = (12, 8, 12)
+    """Passes over the data in each stage, at most."""
+    solver: Literal["auto", "fisher", "em", "squarem", "anderson", "lbfgs"] = "auto"
+    """Steps, all from EM's statistics: scoring by the observed information (fisher), or EM until the last stage's
+    frozen views and there one of the others. auto: fisher where single particles hardly stand out of the noise,
+    anderson elsewhere."""
+    prior: Literal["wilson", "shells", "ridge", "none"] = "wilson"
+    """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
+    strength are learned from the data after every stage; a spectrum of compact molecules; one variance for all
+    coefficients; or none."""
+    signed: bool = False
+    """Density may have either sign; believed to be hardly negative if not given."""
+    support: float | None = None
+    """Believe also that there is no density beyond this radius, in working voxels."""
+    symmetry: str = "C1"
+    """Believe also in a point group, Cn or Dn, about the z axis."""
+    sigma: float | None = None
+    """Standard deviation of the noise in the grey values of the data; estimated if not given."""
+    density: float | None = None
+    """Fraction of the micrographs' area that boxes of particles cover; estimated if not given."""
+    moves: int = 1
+    """Rounds of recentre moves tried on the answer of the first stage."""
+    held_out: int = 0
+    """So many micrographs are kept apart to choose between starts and to stop before over-fitting."""
+    halves: bool = False
+    """Solve two halves of the data as well, from starts of their own, and compare them."""
+
+    def __post_init__(self) -> None:
+        if self.box < 4:
+            raise ValueError(f"--box must be at least 4 voxels; got {self.box}")
+        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
+            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
+        if len(self.views) != len(self.iterations) or not self.views:
+            raise ValueError(
+                "--views and --iterations must have one number per stage; "
+                f"got {len(self.views)} and {len(self.iterations)}"
+            )
+        if min(self.views) < 1 or min(self.iterations) < 1:
+            raise ValueError(f"--views and --iterations must be positive; got {self.views} and {self.iterations}")
+        if self.moves < 0:
+            raise ValueError(f"--moves must not be negative; got {self.moves}")
+        if self.starts < 1:
+            raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        if self.lmax < 0:
+            raise ValueError(f"--lmax must not be negative; got {self.lmax}")
+        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"--sigma must be positive; got {self.sigma}")
+        if self.march and (len(self.march) != len(self.views) or min(self.march) < 0):
+            raise ValueError(f"--march must have one degree per stage, {len(self.views)}; got {self.march}")
+        if self.held_out < 0:
+            raise ValueError(f"--held-out must not be negative; got {self.held_out}")
+        if self.support is not None and not self.support > 0:
+            raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
+        try:
+            group(self.symmetry)
+        except ValueError as error:
+            raise ValueError(f"--symmetry: {error}") from error
+        apart = 2 * self.box - 1 if self.spacing == "separated" else self.box
+        patch = {"patches": 2 * self.box - 1, "patches-2l": 3 * self.box - 1}.get(self.likelihood, 0)
+        limit = (self.box / max(apart, patch)) ** 2  # where particles would touch, or no patch would be empty
+        if self.density is not None and not 0 < self.density < limit:
+            raise ValueError(
+                f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
+                f"(likelihood {self.likelihood}); got {self.density}"
+            )
