@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.base import Batch, Estimator, State, add, judge
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
+from unpicked.objects.classes import Classes
 from unpicked.ops import seeding
 from unpicked.priors import Flat, Prior
 
@@ -84,7 +85,7 @@ class Reconstruction:
 class _Job:
     """One run of the loop, with what all its relatives share."""
 
-    data: Micrographs
+    data: Data
     model: Model
     estimator: Estimator
     prior: Prior
@@ -93,7 +94,7 @@ class _Job:
     folder: Path | None
     fingerprint: str
     report: Report | None
-    held: Micrographs | None = None
+    held: Data | None = None
     check: int = 0
     name: str = "run"
     iterations: int = field(default=0)
@@ -101,7 +102,7 @@ class _Job:
     def judged(self, model: Model, x: torch.Tensor) -> float:
         """Likelihood ratio of held-out micrographs, or of the data less the prior's energy."""
         source = self.held or self.data
-        size = source.shape[0] * source.shape[1]
+        size = math.prod(source.shape)
         count = max(1, min(len(source), _JUDGED // size))
         picks = [index * len(source) // count for index in range(count)]
         value = float(judge(Batch(source, picks), model, x)) * len(source) / count
@@ -112,7 +113,7 @@ _JUDGED = 1 << 20  # pixels that are judged
 
 
 def reconstruct(
-    data: Micrographs,
+    data: Data,
     model: Model,
     estimator: Estimator,
     *,
@@ -125,13 +126,13 @@ def reconstruct(
     resume: bool = False,
     batch_size: int = 16,
     report: Report | None = None,
-    held: Micrographs | None = None,
+    held: Data | None = None,
     check: int = 0,
 ) -> Reconstruction:
     """Reconstruct an object from data.
 
     Args:
-        data: micrographs, prepared to what the model assumes.
+        data: micrographs or signals, prepared to what the model assumes.
         model: what is believed of the measurement, with starting values.
         estimator: the method.
         prior: belief about the object; None means none.
@@ -162,10 +163,7 @@ def reconstruct(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     if min(data.shape) < model.side:
-        raise ValueError(
-            f"a box of {model.side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
-            "try a smaller box or a finer working voxel"
-        )
+        raise ValueError(_misfit(data, model.side))
     prior = prior or Flat()
     folder = Path(checkpoint) if checkpoint is not None else None
     job = _Job(
@@ -201,6 +199,15 @@ def reconstruct(
         best = moved
         histories |= best.histories
     return replace(best, notes=tuple(notes), seconds=time.perf_counter() - began, histories=histories)
+
+
+def _misfit(data: Data, side: int) -> str:
+    if len(data.shape) == 1:
+        return f"a target of {side} samples does not fit blocks of {data.shape[0]} samples; try a shorter target"
+    return (
+        f"a box of {side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
+        "try a smaller box or a finer working voxel"
+    )
 
 
 def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
@@ -300,7 +307,7 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
         indices = range(first, min(first + job.batch_size, len(job.data)))
         total = add(total, job.estimator.accumulate(model, Batch(job.data, indices).shard(rank, world), state))
     if total is None:
-        raise ValueError("the data are empty; give at least one micrograph")
+        raise ValueError("the data are empty; give at least one micrograph or signal")
     if world > 1:
         for value in total.values():
             torch.distributed.all_reduce(value)
@@ -310,7 +317,8 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
 def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
     """Try the moves; run on from the one that beats the present answer. The choice is kept like any other state."""
     digest = hashlib.sha256(best.x.detach().cpu().numpy().tobytes()).hexdigest()
-    polish = replace(job, iterations=job.estimator.iterations + 6, fingerprint=f"{job.fingerprint} {digest}")
+    passes = job.estimator.iterations + getattr(job.estimator, "polish", 6)
+    polish = replace(job, iterations=passes, fingerprint=f"{job.fingerprint} {digest}")
     held = _load(polish)
     if held is None:
         state, note = _choose(job, best)
@@ -326,20 +334,26 @@ _STAY = "recentre moves: none raised the objective"
 
 
 def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
-    """Two passes on frozen views for every candidate and for the present answer."""
+    """A few passes (two, or the estimator's ``trial``) on frozen views for every candidate and for the present answer."""
     last = job.estimator.iterations
     held = replace_state(best.state, step=last)
-    trial = replace(job, folder=None, iterations=last + 2)
+    trial = replace(job, folder=None, iterations=last + getattr(job.estimator, "trial", 2))
     bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
-        run = _loop(replace(trial, name=f"{job.name} ({name})"), replace_state(held, x=x))
+        run = _loop(replace(trial, name=f"{job.name} ({name})"), _elsewhere(job, held, x))
         if run.objective > max(bar, found[0] if found else bar):
             found = (run.objective, name, run.state)
     if found is None:
         return held, _STAY
     note = f"recentre move taken ({found[1]}): objective {bar:.1f} -> {found[0]:.1f}"
     return replace_state(found[2], step=last), note
+
+
+def _elsewhere(job: _Job, state: State, x: torch.Tensor) -> State:
+    """The state with other coefficients; an estimator that remembers steps forgets them."""
+    moved = getattr(job.estimator, "moved", None)
+    return replace_state(state, x=x) if moved is None else moved(job.model, state, x)
 
 
 def replace_state(state: State, *, step: int | None = None, x: torch.Tensor | None = None) -> State:
@@ -363,8 +377,9 @@ def _verdict(estimator: Estimator, history: History, state: State, last: int) ->
 
 
 def _map(job: _Job, x: torch.Tensor) -> Map | None:
-    values = job.model.object.values(x)
-    return Map(values, job.data.pixel_size) if values.dim() == 3 else None
+    if isinstance(job.model.object, Classes) or len(job.model.object.shape) != 3:
+        return None
+    return Map(job.model.object.values(x), job.data.pixel_size)
 
 
 def _processes() -> tuple[int, int]:
@@ -375,21 +390,19 @@ def _processes() -> tuple[int, int]:
 
 
 def _fingerprint(
-    data: Micrographs,
+    data: Data,
     model: Model,
     estimator: Estimator,
     prior: Prior,
     seed: int,
     start: torch.Tensor | None,
     starts: int,
-    held: Micrographs | None,
+    held: Data | None,
     check: int,
 ) -> str:
     """What a checkpoint must share with the run that resumes it."""
     parts: Sequence[Any] = (
-        data.names,
-        data.shape,
-        data.pixel_size,
+        *data.digest,
         model.object,
         model.view.digest,
         model.placement,
@@ -399,7 +412,7 @@ def _fingerprint(
         seed,
         starts,
         None if start is None else start.tolist(),
-        None if held is None else held.names,
+        None if held is None else held.digest[0],
         check,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -450,7 +450,7 @@ def test_statistics_are_the_gradient_of_the_log_likelihood(object: object, likel
     misfit = stats["square"] - 2 * (stats["numerator"] * templates).sum() + (stats["weight"] * templates.square()).sum()
     slope = misfit / 0.8**3 - stats["pixels"] / 0.8
     assert float(slope) == pytest.approx((at(sigma=0.8 + step) - at(sigma=0.8 - step)) / (2 * step), rel=1e-5)
-    best = float(model.placement.likelihood.density(stats, model.side))  # type: ignore[attr-defined]
+    best = float(model.placement.likelihood.density(stats, model.side, model.side))  # type: ignore[attr-defined]
     sign = (at(density=0.08 + step) - at(density=0.08 - step)) * (best - 0.08)
     assert sign > 0
     if law is not None:

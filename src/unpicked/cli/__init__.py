@@ -41,6 +41,14 @@ def build() -> App:
         name="micrographs",
         help="A volume straight from micrographs, without picking.",
     )
+    simulate.command(f"{PLACE}.signals:simulate", name="signal", help="A long signal that holds a target many times.")
+    reconstruct.command(
+        f"{PLACE}.signals:reconstruct", name="signal", help="The target that a long signal holds many times."
+    )
+    simulate.command(f"{PLACE}.images:simulate", name="image", help="Large images that hold a small target many times.")
+    reconstruct.command(
+        f"{PLACE}.images:reconstruct", name="image", help="The small target that large images hold many times."
+    )
     app.command(simulate)
     app.command(reconstruct)
     app.command(
@@ -53,6 +61,7 @@ def build() -> App:
         name="halves",
         help="Two independently solved halves: aligned by low shells, FSC, resolution.",
     )
+    app.command(f"{PLACE}.signals:compare", name="compare-signal", help="An estimated target against the truth.")
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
     app.command(
         f"{PLACE}.reproduce:reproduce",

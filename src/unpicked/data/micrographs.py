@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from unpicked._lazy import torch
 from unpicked.data.optics import Optics
@@ -56,6 +56,11 @@ class Micrographs:
     def shape(self) -> tuple[int, int]:
         """Height and width of every micrograph in pixels."""
         return self.source.shape
+
+    @property
+    def digest(self) -> tuple[Any, ...]:
+        """What tells these data from others: names, shape, pixel size."""
+        return self.names, self.shape, self.pixel_size
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Micrograph ``index`` as ``(height, width)``, matter bright."""

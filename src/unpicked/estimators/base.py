@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unpicked._lazy import torch
-from unpicked.data.micrographs import Micrographs
+from unpicked.data.base import Data
 from unpicked.model.likelihoods import Scene, Stats
 from unpicked.model.model import Model
-from unpicked.model.patches import Patches
+from unpicked.model.patches import Patches, PatchStep
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -28,9 +28,9 @@ State = dict[str, Any]  # of tensors; Any because torch is imported late
 
 @dataclass(frozen=True)
 class Batch:
-    """Some micrographs of a set, read when iterated over."""
+    """Some pieces of the data (micrographs, blocks of signals), read when iterated over."""
 
-    data: Micrographs
+    data: Data
     indices: Sequence[int]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Estimator(Protocol):
     def monotone(self) -> bool:
         """Whether the objective never falls on frozen views."""
 
-    def init(self, data: Micrographs, model: Model, start: torch.Tensor | None, seed: int) -> State:
+    def init(self, data: Data, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: from the coefficients ``start``, or at random from ``seed``."""
 
     def current(self, model: Model, state: State) -> Model:
@@ -81,7 +81,7 @@ def add(first: Stats | None, second: Stats) -> Stats:
     return {name: first[name] + second[name] for name in first}
 
 
-def log_likelihood(data: Micrographs, model: Model, x: torch.Tensor) -> torch.Tensor:
+def log_likelihood(data: Data, model: Model, x: torch.Tensor) -> torch.Tensor:
     """Marginal log-likelihood of every micrograph, ``(n,)`` float64, for the object with coefficients x.
 
     It is built on the placement alone, so that the result of any estimator is judged by the same likelihood.
@@ -115,7 +115,7 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     templates = model.templates(x).float()
     # the share of this density is taken out again; patches know neither activity nor least distance
     scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
-    step = patches.step(scene, statistics=False)
+    step = PatchStep(patches, scene, statistics=False)
     for _, image in batch:
         step.add(image.to(templates.device), 0)
     ratios = torch.cat(step.ratios)

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from unpicked._lazy import torch
-from unpicked.data.micrographs import Micrographs
+from unpicked.data.base import Data
 from unpicked.estimators import maximisation
-from unpicked.estimators.acceleration import Acceleration, Point, Relaxed
+from unpicked.estimators.acceleration import Acceleration, Anderson, Point, Relaxed, Squarem
 from unpicked.estimators.base import Batch, State
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Stats
+from unpicked.model.views import Weighable
+from unpicked.objects.classes import Classes
 from unpicked.ops import fourier, rotation, seeding
 from unpicked.priors import Prior
 
@@ -33,9 +35,15 @@ class EM:
         frozen: so many last passes use one frozen set of views; before, the set is turned at random in every pass.
         estimate_sigma: estimate the noise level (the background is always estimated).
         estimate_density: estimate the covered fraction.
+        estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (on frozen views only;
+            before, of kinds), or "no" weights.
         relaxation: length of the steps on turning views, in EM's own: from 1 to below 2.
         acceleration: what proposes the steps on frozen views.
+        joint: whether these steps move noise and density too, for ``Anderson`` and ``Squarem``: where copies hardly
+            stand out of the noise they depend on each other.
         tolerance: stop when a frozen pass gains less than this, in log units.
+        trial: passes after which a recentre move must have raised the objective.
+        polish: passes at most that follow a recentre move.
         solver_steps: conjugate-gradient steps of one M-step at most.
         solver_tolerance: relative residual at which they end.
         precision: floating point type of the E-step; sums and the M-step are float64.
@@ -45,9 +53,13 @@ class EM:
     frozen: int = 8
     estimate_sigma: bool = True
     estimate_density: bool = True
+    estimate_views: Literal["no", "kinds", "all"] = "no"
     relaxation: float = 1.0
     acceleration: Acceleration = field(default_factory=Relaxed)
+    joint: bool = False
     tolerance: float = 0.1
+    trial: int = 2
+    polish: int = 6
     solver_steps: int = 60
     solver_tolerance: float = 1e-8
     precision: Literal["float32", "float64"] = "float32"
@@ -59,17 +71,21 @@ class EM:
             raise ValueError(f"frozen must lie between 0 and iterations, {self.iterations}; got {self.frozen}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must not be negative; got {self.tolerance}")
+        if self.trial < 1 or self.polish < 1:
+            raise ValueError(f"trial and polish must be at least 1 pass; got {self.trial} and {self.polish}")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1; got {self.solver_steps}")
         if not 1 <= self.relaxation < 2:
             raise ValueError(f"relaxation must be at least 1 and below 2; got {self.relaxation}")
+        if self.joint and not isinstance(self.acceleration, Anderson | Squarem):
+            raise ValueError(f"joint steps need acceleration=Anderson() or Squarem(); got {self.acceleration}")
 
     @property
     def monotone(self) -> bool:
         """Plain EM never lowers the objective on frozen views, where the likelihood is exact."""
         return self.acceleration == Relaxed()
 
-    def init(self, data: Micrographs, model: Model, start: torch.Tensor | None, seed: int) -> State:
+    def init(self, data: Data, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: x from ``start`` ``(size,)``, or a smooth random blob of the power that the data suggest."""
         device = model.view.log_weights.device
         if start is None:
@@ -87,13 +103,22 @@ class EM:
             "gain": torch.tensor(math.inf, dtype=torch.float64),
         }
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
-        return state | self._forget(x) | {"turn": self._turn(0, seed)}
+        if self._weighs(model):
+            state["views"] = model.view.log_weights.double().cpu()
+        if self.joint:
+            if not model.placement.exact:
+                raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
+            state["unit"] = x.square().mean().sqrt().clamp(min=1e-300)
+        return state | self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
 
     def current(self, model: Model, state: State) -> Model:
-        """The model with present noise, placement and turn of the views."""
+        """The model with present noise, placement, weights and turn of the views."""
+        view = model.view.turned(state["turn"])
+        if "views" in state and isinstance(view, Weighable):
+            view = view.weighted(state["views"].to(model.view.log_weights))
         return replace(
             model,
-            view=model.view.turned(state["turn"]),
+            view=view,
             placement=model.placement.present(_within("placement", state)),
             noise=White(float(state["sigma"]), float(state["mean"])),
         )
@@ -126,7 +151,9 @@ class EM:
         gradient = problem.gradient(x)
         point = Point(x, gradient, problem, stats.get("information"))
         new = dict(state)
-        if self._frozen(step) or self.acceleration.turning:
+        if self.joint:
+            target = point.image
+        elif self._frozen(step) or self.acceleration.turning:
             target, state_of_steps = self._step(state, stats, point, problem, model.placement.exact)
             new |= state_of_steps
         else:
@@ -142,6 +169,12 @@ class EM:
         new |= noise if self.estimate_sigma else {"mean": noise["mean"]}
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
+        if isinstance(model.view, Weighable) and self._weighs(model):
+            counts = stats["views"].unflatten(0, (len(model.view), -1)).sum(1)
+            turning = self.estimate_views == "kinds" or not self._frozen(step)
+            new["views"] = model.view.estimated(counts, turning=turning).cpu()
+        if self.joint and self._frozen(step):
+            new = self._jointly(model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
             raise FloatingPointError("an estimate is not finite: the data or the present estimate hold NaN or infinity")
         return new
@@ -149,7 +182,8 @@ class EM:
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
         """Estimates in the state of the E-step; log-likelihood and objective where the likelihood is exact."""
         templates = model.templates(state["x"])
-        power = float(templates.square().sum((-2, -1)).mean())
+        powers = templates.square().sum(tuple(range(1, templates.dim())))
+        power = float(powers @ model.log_weights.exp().to(powers)) if "views" in state else float(powers.mean())
         row = {}
         if model.placement.exact:
             likelihood = float(stats["log_likelihood"])
@@ -164,7 +198,7 @@ class EM:
             "energy": power / model.noise.sigma**2,
             "particles": float(stats["views"].sum())
             if not model.placement.exact
-            else model.placement.density * float(stats["pixels"]) / model.side**2,
+            else model.placement.density * float(stats["pixels"]) / model.side ** (templates.dim() - 1),
             "frozen": float(self._frozen(int(state["step"]))),
         }
 
@@ -174,9 +208,20 @@ class EM:
             return False
         if "objective" not in history[-1]:
             return float(state["gain"]) <= self.tolerance
+        if self.joint:  # bold steps are quiet now and then where there is still something to gain
+            last = [row["objective"] for row in history[-_QUIET:] if row["frozen"]]
+            return len(last) == _QUIET and max(last) - last[0] <= self.tolerance
         gain = history[-1]["objective"] - history[-2]["objective"]
         quiet = gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
         return quiet if self.monotone else quiet and float(state["gain"]) <= self.tolerance
+
+    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """The state with other coefficients, to which the steps that led to the old ones say nothing."""
+        new = state | {"x": x}
+        return new if self.acceleration.turning else new | self._forget(self._packed(model, new))
+
+    def _weighs(self, model: Model) -> bool:
+        return self.estimate_views != "no" and isinstance(model.view, Weighable)
 
     def _turning(self, step: int) -> int:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
@@ -193,6 +238,36 @@ class EM:
     def _turn(self, step: int, seed: int) -> torch.Tensor:
         """The views' global rotation in this pass; one and the same for all starts of a run once frozen."""
         return rotation.random_rotations(1, seeding.generator(seed, "turn", self._turning(step)))[0]
+
+    def _packed(self, model: Model, state: State) -> torch.Tensor:
+        """What the acceleration sees: x, and where steps are joint the other parameters, without bounds."""
+        if not self.joint:
+            return state["x"]
+        share = state["placement.density"] / model.placement.most(model.side, model.dims)
+        others = torch.stack([state["sigma"].log(), state["mean"] / state["sigma"], torch.logit(share)])
+        return torch.cat([state["x"], state["unit"] * others.to(state["x"])])
+
+    def _jointly(self, model: Model, state: State, new: State, stats: Stats, prior: Prior) -> State:
+        """EM's step ``new`` from ``state``, accelerated in all parameters."""
+        point = Point(self._packed(model, state), state["x"], _Settled(self._packed(model, new)))
+        value = stats["log_likelihood"].cpu() - prior.energy(state["x"], model.object).cpu()
+        if bool(value < state["best.value"] - 1e-9 * value.abs()):
+            target, steps = state["best.image"], self._forget(point.x)
+        else:
+            best = {"x": point.x, "image": point.image, "value": value}
+            target, memory = self.acceleration.propose(_within("memory", state), point)
+            steps = _named("best", best) | _named("memory", memory)
+        size = model.object.size
+        sigma, mean, share = (target[size:] / state["unit"]).cpu().clamp(-700, 700)
+        out = new | steps | {"x": target[:size]}
+        if self.estimate_sigma:
+            out["sigma"] = sigma.exp()
+        out["mean"] = mean * out["sigma"]
+        if self.estimate_density:
+            out["placement.density"] = model.placement.most(model.side, model.dims) * torch.sigmoid(share).clamp(
+                1e-6, 0.99
+            )
+        return out
 
     def _forget(self, x: torch.Tensor) -> State:
         best = {"x": x.clone(), "image": x.clone(), "value": torch.tensor(-math.inf, dtype=torch.float64)}
@@ -220,6 +295,25 @@ class EM:
         return target, _named("best", best) | _named("memory", memory)
 
 
+_QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """A :class:`Curvature` of which only EM's answer is known."""
+
+    image: torch.Tensor
+
+    def maximise(self, start: torch.Tensor) -> torch.Tensor:
+        return self.image
+
+    def solve(self, right: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
 def _named(group: str, tensors: Mapping[str, torch.Tensor]) -> State:
     return {f"{group}.{name}": value for name, value in tensors.items()}
 
@@ -228,7 +322,7 @@ def _within(group: str, state: State) -> dict[str, torch.Tensor]:
     return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{group}.")}
 
 
-def signal_power(data: Micrographs, model: Model) -> float:
+def signal_power(data: Data, model: Model) -> float:
     """Expected sum of squares of a template, from the variance that the noise leaves unexplained.
 
     Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance stands in.
@@ -236,21 +330,29 @@ def signal_power(data: Micrographs, model: Model) -> float:
     picks = range(0, len(data), -(-len(data) // 8))
     variance = sum(float(data[i].double().var()) for i in picks) / len(picks)
     excess = max(variance - model.noise.sigma**2, 0.02 * model.noise.sigma**2)
-    return excess * model.side**2 / model.placement.density
+    return excess * model.side**model.dims / model.placement.density
 
 
 def random_start(model: Model, power: float, seed: int) -> torch.Tensor:
-    """Coefficients of a smooth positive random field under a Gaussian envelope, scaled to a template power."""
-    shape = model.object.shape
-    generator = seeding.generator(seed, "start")
+    """Random coefficients, scaled to a template power: volumes are smooth positive blobs, signals and images noise."""
+    object, generator = model.object, seeding.generator(seed, "start")
+    one = object.object if isinstance(object, Classes) else object
+    fields = [_random_field(one.shape, generator) for _ in range(object.size // one.size)]
+    x = object.fit(torch.stack(fields) if isinstance(object, Classes) else fields[0])
+    templates = model.templates(x.to(model.view.log_weights))
+    return x * math.sqrt(power / float(templates.square().sum(tuple(range(1, templates.dim()))).mean()))
+
+
+def _random_field(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Smooth random values; those of a volume positive under a Gaussian envelope."""
     field = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if len(shape) < 3:
+        return field
     radius = fourier.radius(shape)
     smooth = torch.fft.ifftn(torch.fft.fftn(field) * torch.exp(-0.5 * (radius / (shape[-1] / 5)).square())).real
     smooth = smooth / smooth.std()
     envelope = torch.exp(-0.5 * (fourier.distances(shape) / (0.2 * shape[-1])).square())
-    x = model.object.fit((1 + smooth) * envelope)
-    templates = model.templates(x.to(model.view.log_weights))
-    return x * math.sqrt(power / float(templates.square().sum((-2, -1)).mean()))
+    return (1 + smooth) * envelope
 
 
 def _noise(state: State, stats: Stats, templates: torch.Tensor) -> State:

@@ -19,6 +19,7 @@ from unpicked.priors import Prior, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
 _MIXED = 0.05  # least share of the complete data's information in a Newton step
+_DIRECT = 1 << 23  # numbers of all templates of all basis functions up to which M is held and factored
 _VIEWS = 60  # of the preconditioner: the information of uniform views
 
 
@@ -95,7 +96,7 @@ class Problem:
 
     def _uniform(self) -> torch.Tensor | None:
         """Complete-data information as it would be for uniform views and whole templates."""
-        if not self.dense or len(self.object.shape) != 3:
+        if not self.dense or not hasattr(self.object, "projector"):
             return None
         return self.weight.mean((-2, -1)).sum() * uniform_information(self.object, self.curvature)
 
@@ -103,7 +104,8 @@ class Problem:
         """The prior's curvature at x."""
         if self.dense:
             self.curvature = precision(self.prior, self.object, x).to(x)
-            self.__dict__.pop("preconditioner", None)
+            for name in ("preconditioner", "direct"):
+                self.__dict__.pop(name, None)
         self._centre = x
 
     def _curve(self, v: torch.Tensor) -> torch.Tensor:
@@ -131,7 +133,19 @@ class Problem:
             return None
         return lambda v: torch.cholesky_solve(v[:, None], factor)[:, 0]
 
+    @cached_property
+    def direct(self) -> torch.Tensor | None:
+        """Cholesky factor of M, where the object is that of a signal or a small image."""
+        if hasattr(self.object, "projector") or self.weight.numel() * self.object.size > _DIRECT:
+            return None
+        eye = torch.eye(self.object.size, dtype=self.right.dtype, device=self.right.device)
+        seen = self.operator.project(eye).flatten(1)
+        factor, flaw = torch.linalg.cholesky_ex((seen * self.weight.flatten()) @ seen.mT + self.curvature)
+        return None if bool(flaw) else factor
+
     def _cg(self, right: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        if self.direct is not None:
+            return torch.cholesky_solve(right[:, None], self.direct)[:, 0]
         return solve.conjugate_gradients(
             lambda v: self._information(v) + self._curve(v),
             right,

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unpicked.experiments.table import Experiment
 
-NAMES = ("talk-em", "em-iterations", "low-snr")
+NAMES = (
+    "talk-em",
+    "em-iterations",
+    "low-snr",
+    "talk-mtd1d",
+    "talk-em1d",
+    "mtd2d-em",
+    "consistency",
+    "limits-1d",
+    "mtd2d-autocorrelation",
+    "sample-complexity",
+)
 """What can be run; the file of each has its name with underscores, and an ``EXPERIMENT``."""
 
 

@@ -67,7 +67,7 @@ class Gas:
         """Begin an E-step."""
         return _Whole(self, scene, self.screen, statistics)
 
-    def density(self, stats: Stats, length: int) -> torch.Tensor:
+    def density(self, stats: Stats, length: int, width: int) -> torch.Tensor:
         """Covered fraction of the expected number of copies."""
         return _density(stats, length)
 
@@ -95,7 +95,7 @@ class Window:
         """Begin an E-step."""
         return _Whole(self, scene, self.screen, statistics)
 
-    def density(self, stats: Stats, length: int) -> torch.Tensor:
+    def density(self, stats: Stats, length: int, width: int) -> torch.Tensor:
         """Covered fraction of the expected number of copies."""
         return _density(stats, length)
 
@@ -120,6 +120,8 @@ class _Whole:
     """The E-step of whole micrographs."""
 
     def __init__(self, likelihood: _Marginals, scene: Scene, screen: Screen | None, statistics: bool) -> None:
+        if scene.templates.dim() != 3:
+            raise ValueError("the lattice gas is for images; of signals the sum is exact: try ExactEM(), or Patches()")
         self.likelihood, self.scene, self.screen, self.statistics = likelihood, scene, screen, statistics
         variance = scene.noise.sigma**2
         flat = scene.templates.flatten(1)

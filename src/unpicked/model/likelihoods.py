@@ -23,10 +23,10 @@ class Scene:
     """What a micrograph is compared with.
 
     Attributes:
-        templates: ``(k, L, L)``, one per view, in the dtype in which scores are computed.
+        templates: ``(k, L, L)``, one per view, in the dtype in which scores are computed; of signals ``(k, L)``.
         log_weights: ``(k,)`` logarithms of the views' probabilities.
         noise: present estimate; its mean is subtracted from the image.
-        density: covered fraction, copies x L^2 / pixels.
+        density: covered fraction, copies x L^2 / pixels; of signals copies x L / samples.
         activity: odds of a copy at a free site in the lattice gas.
         width: least distance of two copies in pixels.
         shifts: ``(s, s)`` log-probabilities of the offsets within a window, or None where they are equal.
@@ -76,19 +76,22 @@ class Likelihood(Protocol):
     def scored(self) -> bool:
         """Whether it can take a score of every part of a micrograph (``Scene.score``)."""
 
-    def density(self, stats: Stats, length: int) -> torch.Tensor:
-        """Covered fraction that maximises the expected log-likelihood, for templates of side ``length``."""
+    def density(self, stats: Stats, length: int, width: int) -> torch.Tensor:
+        """Covered fraction that maximises the expected log-likelihood, for templates of side ``length``.
+
+        ``width`` is the least distance of two copies.
+        """
 
 
 def empty(templates: torch.Tensor) -> Stats:
     """The statistics of no data: float64 zeros.
 
-    ``numerator`` and ``weight`` ``(k, L, L)``: posterior-weighted windows, and how often each template pixel was
-    seen; ``views`` ``(k,)`` expected copies per view; and the scalars ``occupied`` (expected copies, or windows that
-    are not empty), ``windows`` (sites, or windows), ``free`` (expected sites where one more copy could start),
-    ``square`` and ``sum`` of y - mean, ``pixels`` and ``log_likelihood``.
+    ``numerator`` and ``weight`` ``(k, L, L)``, of signals ``(k, L)``: posterior-weighted windows, and how often each
+    template pixel was seen; ``views`` ``(k,)`` expected copies per view; and the scalars ``occupied`` (expected copies,
+    or windows that are not empty), ``windows`` (sites, or windows), ``free`` (expected sites where one more copy could
+    start, or those that were left empty), ``square`` and ``sum`` of y - mean, ``pixels`` and ``log_likelihood``.
     """
     zeros = torch.zeros_like(templates, dtype=torch.float64)
-    stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros[:, 0, 0].clone()}
+    stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros.flatten(1)[:, 0].clone()}
     names = ("occupied", "windows", "free", "square", "sum", "pixels", "log_likelihood")
     return stats | {name: zeros.new_zeros(()) for name in names}

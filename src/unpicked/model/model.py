@@ -37,13 +37,23 @@ class Model:
         return self.view.image_shape(self.object)[-1]
 
     @property
+    def dims(self) -> int:
+        """Axes of a template: 1 of signals, 2 of images."""
+        return len(self.view.image_shape(self.object))
+
+    @property
     def log_weights(self) -> torch.Tensor:
         """``(k,)`` logarithms of the templates' probabilities."""
         weights, positions = self.view.log_weights, self.placement.subpixel**2
         return weights if positions == 1 else weights.repeat_interleave(positions) - math.log(positions)
 
     def operator(self, like: torch.Tensor) -> Projector:
-        """Coefficients to all templates ``(k, L, L)``, views x sub-pixel positions, in the dtype of ``like``."""
+        """Coefficients to all templates ``(k, L, L)``, views x sub-pixel positions, in the dtype of ``like``.
+
+        Those of signals are ``(k, L)``.
+        """
+        if self.placement.subpixel > 1 and self.dims != 2:
+            raise ValueError(f"subpixel must be 1 for signals; got {self.placement.subpixel}")
         return self.placement.shifted(self.view.operator(self.object, like))
 
     def templates(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The published likelihood: the micrograph as independent square windows (patches)."""
+"""The published likelihood: the micrograph as independent square windows (patches), or the signal as windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from unpicked._lazy import torch
-from unpicked.model.likelihoods import Scene, Stats, empty
+from unpicked.model.likelihoods import Scene, Stats, Step, empty
+from unpicked.model.signal_patches import SignalStep, signal_density
 from unpicked.ops import correlate, evidence
 from unpicked.ops.window import tile
 
@@ -17,7 +18,8 @@ class Patches:
     """The micrograph cut into square windows, taken as independent (Bendory 2022; arXiv 2303.02157).
 
     A window is empty, or holds one copy or part of one, at any of the (B + L - 1)^2 offsets. Overlapping windows are
-    weighted by 1 / multiplicity.
+    weighted by 1 / multiplicity. A window of a signal holds all the copies and parts of copies that fit:
+    :mod:`unpicked.model.signal_patches`; ``Patches(3 * L, 1)`` loses hardly any of its information.
 
     Attributes:
         side: side B of a window in pixels; None means the object's side, as published.
@@ -42,14 +44,20 @@ class Patches:
         side = self.side or length
         return side, self.stride or side
 
-    def step(self, scene: Scene, *, statistics: bool = True) -> PatchStep:
+    def step(self, scene: Scene, *, statistics: bool = True) -> Step:
         """Begin an E-step."""
         if scene.score is not None:
             raise ValueError("patches give no scores of parts of a micrograph; try Gas() or Window()")
+        if scene.templates.dim() == 2:
+            if self.law != "uniform":
+                raise ValueError("a free law of the offsets is for images; for signals try spacing='arbitrary'")
+            return SignalStep(self, scene, statistics)
         return PatchStep(self, scene, statistics)
 
-    def density(self, stats: Stats, length: int) -> torch.Tensor:
+    def density(self, stats: Stats, length: int, width: int) -> torch.Tensor:
         """Covered fraction from the expected share of windows that are not empty, kept within what the model allows."""
+        if stats["numerator"].dim() == 2:
+            return signal_density(stats, length, width)
         share = (stats["occupied"] / stats["windows"]).clamp(1e-6, 0.99)
         return share / reach(self.window(length)[0], length)
 

@@ -9,16 +9,18 @@ in the template's frame, and the *weight*, how often each template pixel was see
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Literal, Protocol
 
 from unpicked._lazy import torch
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step
 from unpicked.model.noise import White
-from unpicked.model.patches import Patches
+from unpicked.model.patches import Patches, reach
 from unpicked.objects.base import Object, Projector
+from unpicked.objects.classes import Classes
 from unpicked.ops import shift
 
 __all__ = ["Anywhere", "Gas", "Likelihood", "Patches", "Placement", "Scene", "Stats", "Step", "Window"]
@@ -60,6 +62,9 @@ class Placement(Protocol):
     def present(self, estimates: Mapping[str, torch.Tensor]) -> Placement:
         """The placement with these parameters put in; other names are ignored."""
 
+    def most(self, side: int, dims: int) -> float:
+        """Covered fraction that no estimate reaches, for objects of side L in 1 or 2 dimensions."""
+
     def shifted(self, operator: Projector) -> Projector:
         """An operator whose templates also take every sub-pixel position."""
 
@@ -69,11 +74,12 @@ class Placement(Protocol):
 
 @dataclass(frozen=True)
 class Anywhere:
-    """Copies of the object anywhere in a micrograph.
+    """Copies of the object anywhere in a micrograph or a signal.
 
     Attributes:
-        density: covered fraction: copies x L^2 / pixels.
-        likelihood: how the sum over all configurations is done: Gas(), Window() or Patches(side, stride).
+        density: covered fraction: copies x L^2 / pixels, of signals copies x L / samples.
+        likelihood: how the sum over all configurations is done: Gas(), Window() or Patches(side, stride); Patches for
+            signals.
         spacing: least distance of two copies: 2 L - 1 pixels ("separated") or L ("arbitrary").
         subpixel: positions per pixel and axis; 2 halves the position error at four times the templates.
         activity: odds of a copy at a free site (lattice gas); None means those that the density implies.
@@ -108,6 +114,12 @@ class Anywhere:
     def width(self, side: int) -> int:
         """Least distance of two copies of side L, in pixels."""
         return 2 * side - 1 if self.spacing == "separated" else side
+
+    def most(self, side: int, dims: int) -> float:
+        """Covered fraction that no estimate reaches, for objects of side L in 1 or 2 dimensions."""
+        if isinstance(self.likelihood, Patches) and dims == 2:
+            return 1 / reach(self.likelihood.window(side)[0], side)
+        return (side / self.width(side)) ** dims
 
     def _activity(self, side: int) -> float:
         if isinstance(self.likelihood, Patches):
@@ -160,9 +172,10 @@ class Anywhere:
         if stats is None:
             return out
         if not known:
-            out["density"] = self.likelihood.density(stats, side).cpu()
+            out["density"] = self.likelihood.density(stats, side, self.width(side)).cpu()
         if bool(stats["free"] > 0):
-            copies = stats["occupied"] if not known else self.density / side**2 * stats["windows"]
+            dims = stats["numerator"].dim() - 1
+            copies = stats["occupied"] if not known else self.density / side**dims * stats["windows"]
             out["activity"] = (copies / stats["free"]).clamp(1e-12, 1.0).cpu()
         if "shifts" in out:
             smooth = stats["offsets"] + stats["offsets"].sum() * 1e-3 / stats["offsets"].numel() + 1e-9
@@ -198,11 +211,22 @@ class Anywhere:
         return Projector(project, backproject)
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-        """The object moved so that its centre of mass is central, and by one voxel along each axis.
+        """The object moved: signals by up to half their length, images by a few pixels, volumes by one voxel.
 
-        Offsets are marginalised uniformly, so a shifted, truncated copy of the object is a local optimum.
+        Offsets are marginalised uniformly, so a shifted, truncated copy of the object is a local optimum. Volumes are
+        also moved so that their centre of mass is central; of several kinds of object one is moved at a time.
         """
+        if isinstance(object, Classes):
+            parts = object.apart(x)
+            for kind in range(object.count):
+                for name, moved in self.moves(object.object, parts[kind]):
+                    others = (*parts[:kind], moved, *parts[kind + 1 :])
+                    yield f"kind {kind + 1} {name}", torch.cat(others)
+            return
         values = object.values(x)
+        if values.dim() < 3:
+            yield from _moved(object, values)
+            return
         mass = values.clamp(min=0)
         centre = torch.stack(
             [
@@ -218,6 +242,26 @@ class Anywhere:
                 vector[axis] = sign
                 name = f"one voxel along {'-' if sign < 0 else '+'}{'xyz'[axis]}"
                 yield name, object.fit(shift.shift_volume(values, vector))
+
+
+def _moved(object: Object, values: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """A signal or an image moved by whole pixels; what comes in is zero."""
+    side, dims = values.shape[-1], values.dim()
+    farthest = side // 2 if dims == 1 else side // 4 + 1
+    for distance in range(1, farthest + 1):
+        for direction in product((-1, 0, 1), repeat=dims):
+            if any(direction):
+                shifts = [distance * step for step in direction]
+                yield f"by {', '.join(f'{n:+d}' for n in shifts[::-1])}", object.fit(_pushed(values, shifts))
+
+
+def _pushed(values: torch.Tensor, shifts: Sequence[int]) -> torch.Tensor:
+    out = torch.zeros_like(values)
+    ranges = [(max(0, s), min(n, n + s)) for s, n in zip(shifts, values.shape, strict=True)]
+    target = tuple(slice(first, last) for first, last in ranges)
+    source = tuple(slice(first - s, last - s) for (first, last), s in zip(ranges, shifts, strict=True))
+    out[target] = values[source]
+    return out
 
 
 def gas_activity(density: float, side: int, width: int) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
-from unpicked.objects.base import Projector, Volume
+from unpicked.objects.base import Image, Object, Projector, Volume
+from unpicked.objects.classes import Classes
 
 _CHUNK = 512  # views whose slices are planned together
 
@@ -34,6 +35,65 @@ class View(Protocol):
 
     def turned(self, rotation: torch.Tensor) -> View:
         """The same views of the object turned by ``rotation``; a view that knows no turn returns itself."""
+
+
+@runtime_checkable
+class Weighable(Protocol):
+    """A view whose weights can be estimated."""
+
+    def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
+        """Most likely ``log_weights`` given the expected copies ``(k,)`` of every view.
+
+        Views that turn between passes are other views in the next one: ``turning`` keeps what would say nothing then.
+        """
+
+    def weighted(self, log_weights: torch.Tensor) -> View:
+        """The same views with these weights."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The object as it is: one view, for signals, and for images that are never turned."""
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def log_weights(self) -> torch.Tensor:
+        """``(1,)``: zero."""
+        return torch.zeros(1, dtype=torch.float64)
+
+    @property
+    def digest(self) -> str:
+        """Its name."""
+        return "identity"
+
+    def turned(self, rotation: torch.Tensor) -> Identity:
+        """Itself: it knows no turn."""
+        return self
+
+    def image_shape(self, object: Object) -> tuple[int, ...]:
+        """Shape of the object's values."""
+        return object.shape
+
+    def operator(self, object: Object, like: torch.Tensor) -> Projector:
+        """Coefficients ``(..., size)`` to the one template ``(..., 1, *shape)``, in the dtype of ``like``.
+
+        Its adjoint is taken by autograd; where the coefficients are the values themselves it is a change of shape.
+        """
+        axis = -1 - len(object.shape)
+        if object.size == math.prod(object.shape):
+            return Projector(
+                lambda x: object.values(x).unsqueeze(axis), lambda images: object.fit(images.squeeze(axis))
+            )
+        pull = torch.func.vjp(object.values, torch.zeros(object.size, dtype=like.dtype, device=like.device))[1]
+
+        def backproject(images: torch.Tensor) -> torch.Tensor:
+            flat = images.squeeze(axis)
+            many = flat.reshape(-1, *object.shape)
+            return torch.stack([pull(one)[0] for one in many]).reshape(*flat.shape[: axis + 1], object.size)
+
+        return Projector(lambda x: object.values(x).unsqueeze(axis), backproject)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,3 +155,154 @@ class Projection:
             return torch.stack([part.backproject(piece) for part, piece in zip(parts, pieces, strict=True)]).sum(0)
 
         return Projector(project, backproject)
+
+
+@dataclass(frozen=True, eq=False)
+class InPlane:
+    """An image turned in its plane by equally spaced angles.
+
+    Attributes:
+        count: number of angles; error of the nearest one at most pi / count.
+        first: the first angle in radians, from +x towards +y.
+        shares: ``(count,)`` logarithms of the angles' probabilities; None means equal.
+
+    Raises:
+        ValueError: if count < 1, or shares of another number.
+    """
+
+    count: int = 36
+    first: float = 0.0
+    shares: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1 angle; got {self.count}")
+        if self.shares is not None and tuple(self.shares.shape) != (self.count,):
+            raise ValueError(f"shares must be ({self.count},), one per angle; got {tuple(self.shares.shape)}")
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def angles(self) -> torch.Tensor:
+        """``(k,)`` in radians, float64."""
+        return self.first + torch.arange(self.count, dtype=torch.float64) * (2 * math.pi / self.count)
+
+    @cached_property
+    def log_weights(self) -> torch.Tensor:
+        """``(k,)``: log-probabilities of the angles."""
+        return _equal(self.count) if self.shares is None else self.shares
+
+    @property
+    def digest(self) -> str:
+        """Number of angles, the first, and their weights."""
+        return f"{self.count} angles from {self.first:.12g}" + _told(self.shares)
+
+    def turned(self, rotation: torch.Tensor) -> InPlane:
+        """The same views of the object turned by the azimuth of ``rotation``, ``(3, 3)``: of where +x goes."""
+        return replace(self, first=self.first + math.atan2(float(rotation[1, 0]), float(rotation[0, 0])))
+
+    def image_shape(self, object: Image) -> tuple[int, ...]:
+        """Height and width of a template."""
+        return object.shape
+
+    def operator(self, object: Image, like: torch.Tensor) -> Projector:
+        """All angles as one linear operator."""
+        return object.rotator(self.angles.to(like.device))
+
+    def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
+        """Shares of the copies; as they are while the angles turn."""
+        return self.log_weights if turning else _log_shares(counts)
+
+    def weighted(self, log_weights: torch.Tensor) -> InPlane:
+        """The same angles with these weights."""
+        return replace(self, shares=log_weights)
+
+
+@dataclass(frozen=True, eq=False)
+class OfClasses:
+    """Each of several kinds of object, seen from the same views; a template is (kind, view), kinds first.
+
+    Attributes:
+        view: of one kind.
+        count: number of kinds.
+        shares: ``(count * views,)`` log-probabilities of (kind, view); None means equal shares of the kinds.
+
+    Raises:
+        ValueError: if count < 1, or shares of another number.
+    """
+
+    view: View
+    count: int
+    shares: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1 kind; got {self.count}")
+        if self.shares is not None and tuple(self.shares.shape) != (len(self),):
+            raise ValueError(f"shares must be ({len(self)},), one per kind and view; got {tuple(self.shares.shape)}")
+
+    def __len__(self) -> int:
+        return self.count * len(self.view)
+
+    @cached_property
+    def log_weights(self) -> torch.Tensor:
+        """``(kinds * views,)`` log-probabilities."""
+        if self.shares is not None:
+            return self.shares
+        return self.view.log_weights.repeat(self.count) - math.log(self.count)
+
+    @property
+    def digest(self) -> str:
+        """Number of kinds, and the views of each."""
+        return f"{self.count} kinds of {self.view.digest}" + _told(self.shares)
+
+    def turned(self, rotation: torch.Tensor) -> OfClasses:
+        """The same, with the views of all kinds turned."""
+        return replace(self, view=self.view.turned(rotation))
+
+    def image_shape(self, object: Classes) -> tuple[int, ...]:
+        """Shape of a template of one kind."""
+        return self.view.image_shape(object.object)
+
+    def operator(self, object: Classes, like: torch.Tensor) -> Projector:
+        """All kinds and views as one linear operator."""
+        if object.count != self.count:
+            raise ValueError(f"object must have {self.count} kinds, as the view has; got {object.count}")
+        one, dims = self.view.operator(object.object, like), len(self.image_shape(object))
+
+        def project(x: torch.Tensor) -> torch.Tensor:
+            seen = one.project(object.apart(x))
+            return seen.flatten(-dims - 2, -dims - 1)
+
+        def backproject(images: torch.Tensor) -> torch.Tensor:
+            apart = images.unflatten(-dims - 1, (self.count, -1))
+            return one.backproject(apart).flatten(-2)
+
+        return Projector(project, backproject)
+
+    def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
+        """Shares of the kinds; of (kind, view) where the views stay."""
+        if not turning and len(self.view) > 1:
+            return _log_shares(counts)
+        kinds = _log_shares(counts.unflatten(0, (self.count, -1)).sum(1))
+        within = self.log_weights.unflatten(0, (self.count, -1)).to(kinds)
+        return (within - within.logsumexp(1, keepdim=True) + kinds[:, None]).flatten()
+
+    def weighted(self, log_weights: torch.Tensor) -> OfClasses:
+        """The same kinds and views with these weights."""
+        return replace(self, shares=log_weights)
+
+
+def _equal(count: int) -> torch.Tensor:
+    return torch.full((count,), -math.log(count), dtype=torch.float64)
+
+
+def _log_shares(counts: torch.Tensor) -> torch.Tensor:
+    """Logarithms of shares; none is ever given up for lost."""
+    smooth = counts + 1e-3 * counts.mean() + 1e-9
+    return (smooth / smooth.sum()).log()
+
+
+def _told(shares: torch.Tensor | None) -> str:
+    return "" if shares is None else f", weights {float(shares.double().cos().sum()):.12g}"

@@ -1,4 +1,4 @@
-"""What an object is: a linear map from coefficients to values, and, in three dimensions, to projections.
+"""What an object is: a linear map from coefficients to values, and to what is seen of it from a set of views.
 
 An object is a frozen record without the unknowns; the unknowns x are one real vector of length ``size``.
 """
@@ -14,11 +14,11 @@ from unpicked._lazy import torch
 
 @dataclass(frozen=True, eq=False)
 class Projector:
-    """The projections of one object along a fixed set of rotations, as a linear operator with its adjoint.
+    """What is seen of one object from a fixed set of views, as a linear operator with its adjoint.
 
     Attributes:
-        project: ``(..., size)`` coefficients to ``(..., k, L, L)`` images.
-        backproject: ``(..., k, L, L)`` to ``(..., size)``, the exact adjoint.
+        project: ``(..., size)`` coefficients to ``(..., k, L, L)`` images, or ``(..., k, L)`` signals.
+        backproject: the exact adjoint, to ``(..., size)``.
     """
 
     project: Callable[[torch.Tensor], torch.Tensor]
@@ -48,3 +48,10 @@ class Volume(Object, Protocol):
 
     def projector(self, rotations: torch.Tensor) -> Projector:
         """Projections along ``(k, 3, 3)`` active rotations, in their dtype and on their device."""
+
+
+class Image(Object, Protocol):
+    """An object in two dimensions: it can be turned in its plane."""
+
+    def rotator(self, angles: torch.Tensor) -> Projector:
+        """The image turned by ``(k,)`` angles in radians, from +x towards +y."""

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from unpicked.recipes.images import ImageAnswer, ImageJob, from_images
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import MicrographAnswer, from_micrographs, ready
 from unpicked.recipes.parts import ball_reach
+from unpicked.recipes.signals import SignalAnswer, SignalJob, from_signal
 
-__all__ = ["MicrographAnswer", "MicrographJob", "ball_reach", "from_micrographs", "ready"]
+__all__ = [
+    "ImageAnswer",
+    "ImageJob",
+    "MicrographAnswer",
+    "MicrographJob",
+    "SignalAnswer",
+    "SignalJob",
+    "ball_reach",
+    "from_images",
+    "from_micrographs",
+    "from_signal",
+    "ready",
+]

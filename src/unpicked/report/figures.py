@@ -105,7 +105,7 @@ def shell_plot(
         top.set_xlabel("resolution (Å)")
         top.spines["top"].set_visible(True)
 
-    return _svg("shells", draw, size=(4.6, 0.6 + 0.93 * sum(heights) + 0.15 * (len(heights) > 1)))
+    return svg("shells", draw, size=(4.6, 0.6 + 0.93 * sum(heights) + 0.15 * (len(heights) > 1)))
 
 
 def convergence(name: str, runs: Mapping[str, Rows], kept: Sequence[str]) -> str:
@@ -144,7 +144,7 @@ def convergence(name: str, runs: Mapping[str, Rows], kept: Sequence[str]) -> str
         axes.set_xlabel("pass over the data")
         _scale(axes, name, [y for rows in runs.values() for row in rows if math.isfinite(y := value(row))])
 
-    return _svg(f"history-{name}", draw, size=(4.1, 2.5))
+    return svg(f"history-{name}", draw, size=(4.1, 2.5))
 
 
 def best_of(runs: Mapping[str, Rows], name: str) -> float:
@@ -205,7 +205,7 @@ def _scale(axes: Any, name: str, found: Sequence[float]) -> None:
         axes.set_ylim((min(-0.4, *(1.6 * y for y in found)), far) if name == "gain" else (far, -0.4))
 
 
-def _svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
+def svg(name: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     """A figure as an SVG element without size, date or identifiers that another figure has."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

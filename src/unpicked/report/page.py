@@ -12,7 +12,7 @@ from typing import Any
 from unpicked.data.maps import Map
 from unpicked.io._files import output
 from unpicked.report import sections, tiles, words
-from unpicked.report.reading import Halves, Run, Truth, kept_starts, read
+from unpicked.report.reading import Halves, History, Run, Truth, kept_starts, read
 from unpicked.report.words import as_number, sentence
 
 VERDICTS = {
@@ -46,7 +46,8 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
     The same folder gives the same bytes: the page holds no date.
 
     Args:
-        run: folder that holds ``result.json``, ``history.csv`` and ``volume.mrc``; ``half1.mrc`` with
+        run: folder that holds ``result.json``, ``history.csv`` and ``volume.mrc`` (or ``target.npy``, of a signal or
+            an image, with its standard errors in ``errors.npy``); ``half1.mrc`` with
             ``half2.mrc``, and ``patches.npz`` (``patches``, ``projections`` and, if there are any, ``averages``,
             ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist.
         truth: map to compare with; default the one that ``result.json`` names under ``data.truth``, where the
@@ -66,7 +67,12 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
         PosixPath('run/report.html')
     """
     folder = Path(run)
-    page = render(read(folder, truth))
+    if (folder / "target.npy").is_file():
+        from unpicked.report import target
+
+        page = target.render(target.read(folder))
+    else:
+        page = render(read(folder, truth))
     path = folder / "report.html"
     with output(path, overwrite) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
@@ -75,20 +81,11 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
 
 def render(run: Run) -> str:
     """The page of a run as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unpicked", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     result, volume = run.result, run.volume
     verdict = str(result.get("verdict", "not verified"))
-    return environment.get_template("page.html.j2").render(
-        style=_own("page.css"),
-        script=_own("surface.js"),
+    return template("page.html.j2").render(
+        style=own("page.css"),
+        script=own("surface.js"),
         name=run.name,
         version=result.get("version", "unknown"),
         verdict=verdict,
@@ -102,14 +99,17 @@ def render(run: Run) -> str:
         views=_views(run),
         shells=sections.shells(run),
         patches=sections.patches(run),
-        convergence=sections.convergence(run),
-        passes=_passes(run),
-        data=_data(result),
-        notes=[sentence(text) for text in _notes(result) + list(run.notes)],
+        convergence=sections.convergence(run.history),
+        passes=passes(run.history),
+        source="micrographs",
+        found="map",
+        file="volume.mrc",
+        data=data_rows(result),
+        notes=[sentence(text) for text in notes_of(result) + list(run.notes)],
         settings=[(key, words.plain(value)) for key, value in dict(result.get("settings") or {}).items()],
         command=words.command(result.get("command")),
         seed=words.plain(result.get("seed")),
-        effort=_effort(result),
+        effort=effort(result),
     )
 
 
@@ -156,7 +156,20 @@ def _resolution(truth: Truth | None, halves: Halves | None) -> Figure:
     )
 
 
-def _own(name: str) -> str:
+def template(name: str) -> Any:
+    """One of the page's templates."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("unpicked", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
+
+
+def own(name: str) -> str:
     """A file of this folder, put into the page as it is."""
     from markupsafe import Markup
 
@@ -222,21 +235,23 @@ def _not_done(run: Run) -> str:
     return " ".join(parts) or "Nothing that this version offers."
 
 
-def _passes(run: Run) -> str:
-    kept, _ = kept_starts(run.history)
-    counts = [len(run.history[name]) for name in kept]
+def passes(history: History) -> str:
+    """How often the data were read, in words."""
+    kept, _ = kept_starts(history)
+    counts = [len(history[name]) for name in kept]
     text = f"{' + '.join(map(str, counts)) or 'no'} passes over the data"
     if len(counts) > 1:
         text += f" in {len(counts)} stages"
-    starts = sections.starts(run.history)
+    starts = sections.starts(history)
     return f"{starts} starts; {text}" if starts > 1 else text[0].upper() + text[1:]
 
 
-def _data(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def data_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the data, for a table."""
     data = dict(result.get("data") or {})
     rows = []
     for key, value in data.items():
-        if key == "notes" or value is None:
+        if key in ("notes", "kind") or value is None:
             continue
         shape = key in ("size", "shape") and isinstance(value, list)
         said = " × ".join(map(str, value)) if shape else words.plain(value)
@@ -244,12 +259,14 @@ def _data(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _notes(result: Mapping[str, Any]) -> list[str]:
+def notes_of(result: Mapping[str, Any]) -> list[str]:
+    """Sentences that were recorded."""
     held = [dict(result.get("data") or {}).get("notes"), result.get("notes")]
     return [str(text) for notes in held for text in ([notes] if isinstance(notes, str) else notes or ())]
 
 
-def _effort(result: Mapping[str, Any]) -> str:
+def effort(result: Mapping[str, Any]) -> str:
+    """Time and memory."""
     parts = []
     if (seconds := as_number(result.get("seconds"))) is not None:
         parts.append(f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min")

@@ -116,7 +116,7 @@ def read(folder: Path, truth: Map | None) -> Run:
             f"{folder} is not a finished run: {', '.join(missing)} not found; "
             "try the folder that was given to reconstruct as --out"
         )
-    result = _result(folder / "result.json")
+    result = read_result(folder / "result.json")
     volume = read_map(folder / "volume.mrc")
     notes: list[str] = []
     return Run(
@@ -201,7 +201,8 @@ def compared(volume: Map, truth: Map, recorded: object) -> Truth:
     return Truth(new, _laid(volume, truth, new), truth)
 
 
-def _result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """``result.json``; a ValueError where it is something else."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

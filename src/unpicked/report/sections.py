@@ -133,11 +133,10 @@ def patches(run: Run) -> dict[str, Any] | None:
     }
 
 
-def convergence(run: Run) -> dict[str, Any]:
+def convergence(runs: History) -> dict[str, Any]:
     """Every figure of the history that was recorded, and how to read them."""
     from markupsafe import Markup
 
-    runs = run.history
     kept, told = kept_starts(runs)
     out = []
     for name, title, note in COLUMNS:

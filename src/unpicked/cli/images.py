@@ -1,0 +1,284 @@
+"""``unpicked simulate image`` and ``unpicked reconstruct image``."""
+
+from __future__ import annotations
+
+import json as js
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from unpicked._lazy import torch
+from unpicked.cli import common as shared
+from unpicked.cli.common import Common, Output
+from unpicked.recipes import ImageJob
+
+if TYPE_CHECKING:
+    from unpicked.recipes import ImageAnswer
+    from unpicked.simulate.images import Targets
+
+
+def simulate(
+    *,
+    output: Output,
+    target: str = "random",
+    length: int | None = None,
+    size: tuple[int, ...] = (1024,),
+    count: int = 1,
+    density: float = 0.1,
+    sigma: float = 1.0,
+    rotations: Literal["uniform", "none"] = "uniform",
+    spacing: Literal["separated", "arbitrary", "dense"] = "separated",
+    classes: int = 1,
+    common: Common = Common(),
+) -> int:
+    """Simulate large images: copies of a small target at unknown places, turned in their plane, in white noise.
+
+    Example:
+        unpicked simulate image --out sim --target random --length 9 --size 1024 --density 0.1 --sigma 1.4
+
+    Parameters
+    ----------
+    target
+        random (band-limited, of mean square 1), a .npy file, (length, length) or (kinds, length, length), or a .png.
+    length
+        Edge of the target in pixels, 9 if not given; of a file, its own.
+    size
+        Height and width in pixels, or one number for both.
+    count
+        Number of images.
+    density
+        Covered fraction: copies x length^2 / pixels.
+    sigma
+        Standard deviation of the noise per pixel.
+    rotations
+        Angles of the copies: uniform, or none.
+    spacing
+        Least distance of two copies: separated (2 length - 1 pixels), arbitrary (length) or dense (half of it).
+    classes
+        Kinds of target.
+    """
+    common.begin()
+    if len(size) not in (1, 2):
+        raise ValueError(f"--size must be one or two lengths in pixels; got {len(size)}")
+    from unpicked.io import mrc, npy
+    from unpicked.simulate.images import simulate_images
+
+    targets = _targets(target, length, classes, common.seed)
+    data, truth = simulate_images(
+        targets,
+        size=(size[0], size[-1]),
+        density=density,
+        sigma=sigma,
+        seed=common.seed,
+        count=count,
+        rotations=rotations,
+        spacing=spacing,
+    )
+    for index in range(count):
+        truth.corners(index)  # fails where the copies do not fit, before anything is written
+    folder = output.out
+    shared.claim(folder, overwrite=output.overwrite)
+    (folder / "images").mkdir(exist_ok=True)
+    for index, name in enumerate(data.names):
+        mrc.write_image(data[index], folder / "images" / name, data.pixel_size, contrast="bright")
+    values = targets.values
+    npy.write_array(values[0] if len(values) == 1 else values, folder / "target.npy", overwrite=True)
+    facts = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in truth.facts().items()}
+    shared.write_text(folder / "truth.json", js.dumps(facts, indent=2, allow_nan=False) + "\n")
+    common.say(
+        f"{count} images of {truth.size[0]} x {truth.size[1]} pixels in {folder / 'images'}: {facts['occurrences']} "
+        f"copies at density {truth.density:.4f}, E = {facts['energy']:.3g} per copy"
+    )
+    if common.json:
+        print(js.dumps(facts))
+    return 0
+
+
+def reconstruct(
+    files: list[str],
+    /,
+    *,
+    job: Annotated[ImageJob, Parameter(name="*")],
+    output: Output,
+    start: Path | None = None,
+    truth: Path | None = None,
+    resume: bool = False,
+    no_verify: bool = False,
+    common: Common = Common(),
+) -> int:
+    """Find the small image that large ones hold many times, at unknown places and angles.
+
+    Example:
+        unpicked reconstruct image sim/images --length 9 --out run
+
+    Parameters
+    ----------
+    files
+        Images: MRC files (also .gz, .bz2), folders, or quoted globs.
+    start
+        .npy file with the target to start from; random starts if not given.
+    truth
+        .npy file with the true target to compare with, for simulated data.
+    resume
+        Go on from the run folder's checkpoint.
+    no_verify
+        Accepted; verification is not part of this version, and the verdict reads "not verified".
+    """
+    began = time.perf_counter()
+    common.begin()
+    settings: dict[str, Any] = {
+        "files": files,
+        **asdict(job),
+        "start": None if start is None else str(start),
+        "seed": common.seed,
+    }
+    from unpicked.io import mrc, npy
+    from unpicked.recipes import from_images
+    from unpicked.recipes.images import ready
+
+    data = mrc.read_micrographs(files, pixel_size=1.0, contrast="bright")
+    first = None if start is None else _shaped(npy.read_array(start), job, "--start")
+    target = None if truth is None else _shaped(npy.read_array(truth), job, "--truth")
+    found = ready(data, job)
+    folder = output.out
+    known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
+    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
+        if target is not None or not (folder / "report.html").exists():
+            judge(folder, job, target, truth)
+        common.say(f"{folder} holds a finished run with these settings")
+        if common.json:
+            print(js.dumps(js.loads((folder / "result.json").read_text())))
+        return 0
+    answer = from_images(
+        found,
+        job,
+        seed=common.seed,
+        start=first,
+        checkpoint=folder / "checkpoint",
+        resume=resume,
+        report=common.progress,
+    )
+    summary = finish(folder, answer, job, settings, common.seed, time.perf_counter() - began, target, truth)
+    for note in answer.notes:
+        common.say(note)
+    figures = summary["figures"]
+    common.say(
+        f"{summary['result']}\n{folder / 'target.npy'}: E = {figures.get('energy', float('nan')):.3g} per copy, "
+        f"density {figures.get('density', float('nan')):.4g}, sigma {figures['sigma']:.4g}; "
+        f"verdict: {summary['verdict']}; see {folder / 'report.html'}"
+    )
+    if "compare" in figures:
+        common.say(f"relative error {figures['compare']['relative_error']:.3f}")
+    if common.json:
+        print(js.dumps(summary))
+    return 0
+
+
+def finish(
+    folder: Path,
+    answer: ImageAnswer,
+    job: ImageJob,
+    settings: dict[str, Any],
+    seed: int,
+    seconds: float,
+    truth: torch.Tensor | None = None,
+    truth_path: Path | None = None,
+) -> dict[str, Any]:
+    """Write ``target.npy``, ``history.csv``, ``result.json`` (last) and ``report.html``."""
+    from unpicked.io import npy
+
+    npy.write_array(answer.target, folder / "target.npy", overwrite=True)
+    rows = [
+        (f"{stage} {name}", row)
+        for stage, run in answer.stages.items()
+        for name, history in run.histories.items()
+        for row in history
+    ]
+    shared.write_history(folder / "history.csv", rows)
+    summary = {
+        **shared.header(settings, seed),
+        "data": {
+            "kind": "image",
+            "files": len(answer.images),
+            "size": list(answer.images.shape),
+            "truth": None,
+            "notes": list(answer.notes),
+        },
+        "result": answer.last.result.value,
+        "verdict": "not verified",
+        "figures": answer.figures(),
+        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
+        "peak_memory_mb": shared.peak_memory_mb(),
+    }
+    shared.write_text(folder / "result.json", js.dumps(summary, indent=2) + "\n")
+    return judge(folder, job, truth, truth_path)
+
+
+def judge(folder: Path, job: ImageJob, truth: torch.Tensor | None, truth_path: Path | None) -> dict[str, Any]:
+    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
+    from unpicked.evaluate.images import compare_images
+    from unpicked.io import npy
+    from unpicked.report import report
+
+    path = folder / "result.json"
+    summary: dict[str, Any] = js.loads(path.read_text())
+    if truth is not None:
+        estimate = npy.read_array(folder / "target.npy")
+        compared = compare_images(estimate, truth, rotations=job.rotations == "uniform")
+        summary["figures"]["compare"] = compared.to_json()
+        summary["data"]["truth"] = None if truth_path is None else str(truth_path.resolve())
+        shared.write_text(path, js.dumps(summary, indent=2) + "\n")
+    report(folder)
+    return summary
+
+
+def _targets(name: str, length: int | None, classes: int, seed: int) -> Targets:
+    """Targets of a name or a file."""
+    from unpicked.simulate.images import PixelTargets, random_targets
+
+    if classes < 1:
+        raise ValueError(f"--classes must be at least 1; got {classes}")
+    if length is not None and length < 3:
+        raise ValueError(f"--length must be at least 3 pixels; got {length}")
+    if name == "random":
+        return random_targets(length or 9, seed, kinds=classes)
+    values = _read(name)
+    if values.dim() != 3 or values.shape[1] != values.shape[2] or values.shape[1] < 3 or len(values) != classes:
+        expected = "(length, length)" if classes == 1 else f"({classes}, length, length)"
+        raise ValueError(f"{name} must hold {expected}, length at least 3; got {tuple(values.shape)}")
+    if length is not None and values.shape[1] != length:
+        raise ValueError(f"{name} holds targets of {values.shape[1]} pixels; --length says {length}; leave it out")
+    return PixelTargets(values)
+
+
+def _read(name: str) -> torch.Tensor:
+    """Values ``(kinds, height, width)`` of a .npy file, or the grey values of a .png, black 0 and white 1."""
+    from unpicked.io import npy
+
+    path = Path(name)
+    if path.suffix.lower() == ".npy":
+        values = npy.read_array(path, "a target")
+    elif path.suffix.lower() == ".png":
+        if not path.is_file():
+            raise FileNotFoundError(f"--target {path} was not found")
+        from matplotlib.image import imread
+
+        try:
+            pixels = torch.from_numpy(imread(path).astype("float64"))
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable PNG image ({type(error).__name__})") from error
+        values = pixels if pixels.dim() == 2 else pixels[..., :3].mean(-1)
+    else:
+        raise ValueError(f"--target must be random, or a .npy or .png file; got {name!r}")
+    return values[None] if values.dim() == 2 else values
+
+
+def _shaped(values: torch.Tensor, job: ImageJob, option: str) -> torch.Tensor:
+    shape = (job.length,) * 2 if job.classes == 1 else (job.classes, job.length, job.length)
+    if tuple(values.shape) != shape:
+        raise ValueError(f"{option} must hold an array of shape {shape}; got {tuple(values.shape)}")
+    return values

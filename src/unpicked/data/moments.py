@@ -1,0 +1,118 @@
+"""The record of one pass over data: sums of products, which add, and from which a reconstruction can be fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unpicked._lazy import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums of moments up to the third order, with what is needed for their error bars.
+
+    Attributes:
+        kind: what was summed and how, with all settings, e.g. "signal, L = 21"; only equal kinds can be added.
+        length: L, side of the windows.
+        sums: ``(1 + s,)`` float64: number of base points, then the sums.
+        squares: ``(1 + s, 1 + s)`` sum over blocks of the outer products of their sums, or ``(1 + s,)`` of their
+            squares.
+        blocks: number of blocks.
+    """
+
+    kind: str
+    length: int
+    sums: torch.Tensor
+    squares: torch.Tensor
+    blocks: int
+
+    @property
+    def points(self) -> float:
+        """Number of base points."""
+        return float(self.sums[0])
+
+    @property
+    def means(self) -> torch.Tensor:
+        """``(s,)`` moments."""
+        return self.sums[1:] / self.sums[0]
+
+    def covariance(self) -> torch.Tensor:
+        """Long-run covariance of the moments times the number of base points, ``(s, s)`` or its diagonal ``(s,)``.
+
+        It is that of block sums about their expectation, (1 / n) sum_b (S_b - n_b m) (S_b - n_b m)^T.
+
+        Raises:
+            ValueError: for less than two blocks.
+        """
+        if self.blocks < 2:
+            raise ValueError(f"a covariance needs at least 2 blocks; got {self.blocks}")
+        means, squares = self.means, self.squares
+        if squares.dim() == 1:
+            raise ValueError("these moments keep the squares of their blocks only; sum fewer moments")
+        cross = torch.outer(squares[0, 1:], means)
+        centred = squares[1:, 1:] - cross - cross.mT + squares[0, 0] * torch.outer(means, means)
+        return centred / self.points * (self.blocks / (self.blocks - 1))
+
+    def save(self, path: Path | str) -> None:
+        """Write an ``.npz`` file; numpy reads it, :meth:`load` brings it back."""
+        import numpy as np
+
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                kind=np.array(self.kind),
+                length=np.array(self.length),
+                sums=self.sums.numpy(),
+                squares=self.squares.numpy(),
+                blocks=np.array(self.blocks),
+            )
+
+    @staticmethod
+    def load(path: Path | str) -> Moments:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: for a file that holds no moments.
+        """
+        import numpy as np
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                held: dict[str, Any] = {name: file[name] for name in ("kind", "length", "sums", "squares", "blocks")}
+        except (KeyError, ValueError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{path} holds no moments ({type(error).__name__}); expected an .npz of this package"
+            ) from error
+        return Moments(
+            str(held["kind"]),
+            int(held["length"]),
+            torch.from_numpy(held["sums"]),
+            torch.from_numpy(held["squares"]),
+            int(held["blocks"]),
+        )
+
+
+def merge(records: Sequence[Moments]) -> Moments:
+    """The moments of all data together.
+
+    Raises:
+        ValueError: for no records, or records of different kinds.
+    """
+    if not records:
+        raise ValueError("give at least one record of moments; got none")
+    first = records[0]
+    for record in records[1:]:
+        if (record.kind, record.sums.shape) != (first.kind, first.sums.shape):
+            raise ValueError(f"moments of one kind only can be merged; got {first.kind!r} and {record.kind!r}")
+    return Moments(
+        first.kind,
+        first.length,
+        torch.stack([record.sums for record in records]).sum(0),
+        torch.stack([record.squares for record in records]).sum(0),
+        sum(record.blocks for record in records),
+    )

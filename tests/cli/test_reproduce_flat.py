@@ -1,0 +1,39 @@
+"""The experiments of approximate EM on signals and images, end to end at toy size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from answers import answered
+from unpicked.experiments import consistency, mtd2d_em, talk_em1d
+from unpicked.recipes import ImageJob
+
+TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
+    "talk-em1d": (talk_em1d, {"length": 5, "samples": 3000, "levels": (2.0,), "seeds": 1, "stride": 1.0}, 1),
+    "mtd2d-em": (
+        mtd2d_em,
+        {"size": 48, "job": ImageJob(5, window=5, angles=6, starts=1, moves=0, iterations=(3, 3)), "seeds": 2},
+        2,
+    ),
+    "consistency": (consistency, {"length": 5, "samples": (1000, 4000), "levels": (1.0,), "seeds": 1}, 2),
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_experiments_run_end_to_end(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    module, sizes, rows = TOYS[name]
+    found = module.EXPERIMENT
+    monkeypatch.setattr(module, "EXPERIMENT", replace(found, quick=replace(found.quick, **sizes)))
+    status, out, err = answered(capsys, "reproduce", name, "--out", tmp_path, "--json")
+    assert status == 0, err
+    table = json.loads(out.splitlines()[-1])
+    assert table["name"] == name
+    assert len(table["rows"]) == rows
+    assert table["checks"] and table["source"] and table["settings"]
+    assert err.count("\n") == rows
