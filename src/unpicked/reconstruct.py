@@ -55,6 +55,7 @@ class Reconstruction:
         notes: what was tried beside the passes (starts, moves) and what came of it.
         seconds: wall-clock time.
         prior: what was believed of the object.
+        rivals: the runs of the other starts, the best first.
     """
 
     x: torch.Tensor
@@ -68,6 +69,7 @@ class Reconstruction:
     histories: dict[str, History] = field(default_factory=dict)
     judged: float = float("nan")
     prior: Prior = field(default_factory=Flat)
+    rivals: tuple[Reconstruction, ...] = ()
 
     @property
     def information(self) -> torch.Tensor | None:
@@ -187,7 +189,7 @@ def reconstruct(
     for index in range(1 if start is not None else starts):
         first = _start(job, start, index)
         runs.append(_loop(replace(job, name=f"start-{index}"), first))
-    best = max(runs, key=lambda run: run.objective)
+    best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
     notes = []
     if len(runs) > 1:
@@ -200,7 +202,8 @@ def reconstruct(
             break
         best = moved
         histories |= best.histories
-    return replace(best, notes=tuple(notes), seconds=time.perf_counter() - began, histories=histories)
+    seconds = time.perf_counter() - began
+    return replace(best, notes=tuple(notes), seconds=seconds, histories=histories, rivals=tuple(rivals))
 
 
 def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
@@ -262,7 +265,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
 
 
 def _progress(old: State, new: State) -> dict[str, float]:
-    """Relative change of the coefficients, and what one more of EM's steps is predicted to gain in log units."""
+    """Relative change of the coefficients, and what the step is predicted to gain in log units."""
     change = {"change": float((new["x"] - old["x"]).norm() / old["x"].norm().clamp(min=1e-300))}
     return change | {"gain": float(new["gain"])} if "gain" in new else change
 
@@ -328,12 +331,13 @@ _STAY = "recentre moves: none raised the objective"
 def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
     """Two passes on frozen views for every candidate and for the present answer."""
     last = job.estimator.iterations
-    held = replace_state(best.state, step=last)
+    # all begin without memory, so that the trials are alike
+    held = job.estimator.moved(replace_state(best.state, step=last), best.x)
     trial = replace(job, folder=None, iterations=last + 2)
     bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
-        run = _loop(replace(trial, name=f"{job.name} ({name})"), replace_state(held, x=x))
+        run = _loop(replace(trial, name=f"{job.name} ({name})"), job.estimator.moved(held, x))
         if run.objective > max(bar, found[0] if found else bar):
             found = (run.objective, name, run.state)
     if found is None:
@@ -342,14 +346,9 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
     return replace_state(found[2], step=last), note
 
 
-def replace_state(state: State, *, step: int | None = None, x: torch.Tensor | None = None) -> State:
-    """A copy of a state with another step or other coefficients."""
-    new = dict(state)
-    if step is not None:
-        new["step"] = torch.tensor(step)
-    if x is not None:
-        new["x"] = x
-    return new
+def replace_state(state: State, *, step: int) -> State:
+    """A copy of a state with another step."""
+    return {**state, "step": torch.tensor(step)}
 
 
 def _verdict(estimator: Estimator, history: History, state: State, last: int) -> Result | None:

@@ -58,6 +58,9 @@ class Estimator(Protocol):
     def init(self, data: Micrographs, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: from the coefficients ``start``, or at random from ``seed``."""
 
+    def moved(self, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients, without what was remembered of the old ones."""
+
     def current(self, model: Model, state: State) -> Model:
         """The model with the present estimates put in."""
 

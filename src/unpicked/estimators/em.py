@@ -72,6 +72,11 @@ class EM:
     def init(self, data: Micrographs, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: x from ``start`` ``(size,)``, or a smooth random blob of the power that the data suggest."""
         device = model.view.log_weights.device
+        if self.acceleration.turning and model.object.size > maximisation.DENSE:
+            raise ValueError(
+                f"{self.acceleration!r} needs an object of at most {maximisation.DENSE} coefficients; "
+                f"got {model.object.size}; try Anderson()"
+            )
         if start is None:
             x = random_start(model, signal_power(data, model), seed).to(device)
         else:
@@ -89,6 +94,10 @@ class EM:
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
         return state | self._forget(x) | {"turn": self._turn(0, seed)}
 
+    def moved(self, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients; what was remembered of steps is dropped."""
+        return {**state, "x": x, **self._forget(x)}
+
     def current(self, model: Model, state: State) -> Model:
         """The model with present noise, placement and turn of the views."""
         return replace(
@@ -101,7 +110,7 @@ class EM:
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over a batch of micrographs."""
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
-        score = maximisation.score(model, state["x"]) if self._informed(model, state) else None
+        score = maximisation.score(model, state["x"].to(templates)) if self._informed(model, state) else None
         step = model.placement.step(templates, model.log_weights, model.noise, score=score)
         drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
         for index, image in batch:
@@ -184,7 +193,7 @@ class EM:
 
     def _informed(self, model: Model, state: State) -> bool:
         """Whether this pass sums the observed information; objects of many coefficients go without."""
-        wanted = self.acceleration.informed(int(state["step"]))
+        wanted = self.acceleration.informed(int(state["step"]), _within("memory", state))
         return wanted and model.placement.scored and model.object.size <= maximisation.DENSE
 
     def _frozen(self, step: int) -> bool:
@@ -228,14 +237,18 @@ def _within(group: str, state: State) -> dict[str, torch.Tensor]:
     return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{group}.")}
 
 
+SIGNAL_FLOOR = 0.02
+
+
 def signal_power(data: Micrographs, model: Model) -> float:
     """Expected sum of squares of a template, from the variance that the noise leaves unexplained.
 
-    Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance stands in.
+    Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance (``SIGNAL_FLOOR``)
+    stands in.
     """
     picks = range(0, len(data), -(-len(data) // 8))
     variance = sum(float(data[i].double().var()) for i in picks) / len(picks)
-    excess = max(variance - model.noise.sigma**2, 0.02 * model.noise.sigma**2)
+    excess = max(variance - model.noise.sigma**2, SIGNAL_FLOOR * model.noise.sigma**2)
     return excess * model.side**2 / model.placement.density
 
 

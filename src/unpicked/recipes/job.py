@@ -38,7 +38,10 @@ class MicrographJob:
     subpixel: Literal[1, 2] = 1
     """Positions per pixel and axis."""
     starts: int = 4
-    """Random starts; the most likely one is refined."""
+    """Random starts."""
+    refined: int = 0
+    """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged; if 0,
+    one where particles stand out of the noise, and all where they hardly do."""
     views: tuple[int, ...] = (100, 400, 1600)
     """Number of views in each stage."""
     iterations: tuple[int, ...] = (12, 8, 12)
@@ -49,7 +52,7 @@ class MicrographJob:
     anderson elsewhere."""
     prior: Literal["wilson", "shells", "ridge", "none"] = "wilson"
     """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
-    strength are learned from the data after every stage; a spectrum of compact molecules; one variance for all
+    strength are learned from the data between stages; a spectrum of compact molecules; one variance for all
     coefficients; or none."""
     signed: bool = False
     """Density may have either sign; believed to be hardly negative if not given."""
@@ -84,6 +87,8 @@ class MicrographJob:
             raise ValueError(f"--moves must not be negative; got {self.moves}")
         if self.starts < 1:
             raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        if self.refined < 0:
+            raise ValueError(f"--refined must not be negative; got {self.refined}")
         if self.lmax < 0:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
