@@ -512,6 +512,24 @@ def test_the_prior_is_learned_between_stages(reconstruct, sim, tmp_path):
     assert told[2] not in told[:2]
 
 
+def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
+    run = tmp_path / "run"
+    job = "--box 8 --lmax 4 --views 12 24 --iterations 4 3 --starts 3 --refined 2 --moves 0 --threads 1".split()
+    status, _, err = reconstruct(sim / "micrographs.star", run, "--quiet", job=job)
+    assert (status, err) == (0, "")
+    assert {"checkpoint/stage-1/start-0.pt", "checkpoint/rival-1/stage-1/start-0.pt"} <= set(files(run))
+    assert "checkpoint/rival-1/stage-0/start-0.pt" not in files(run)
+    (note,) = (note for note in json.loads((run / "result.json").read_text())["data"]["notes"] if "refined" in note)
+    assert re.match(r"2 refined starts ended at objectives [-0-9.]+, [-0-9.]+; ", note)
+    with open(run / "history.csv") as file:
+        names = {row["run"] for row in csv.DictReader(file)}
+    assert {"stage-1 start-0", "rival-1 stage-1 start-0"} < names
+    again, _, err = reconstruct(
+        sim / "micrographs.star", tmp_path / "no", "--quiet", job=[*job[:9], "2", "--refined", "5"]
+    )
+    assert again == 2 and "--refined must lie between 1 and --starts" in err
+
+
 def test_scoring_with_patches_is_refused_in_one_line(reconstruct, sim, tmp_path):
     words = ("--solver", "fisher", "--likelihood", "patches", "--quiet")
     status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", *words)

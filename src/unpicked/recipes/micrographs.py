@@ -14,7 +14,7 @@ from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.gas import Gas, best_sites
-from unpicked.ops import seeding
+from unpicked.ops import fourier, seeding
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
     Flat,
@@ -32,7 +32,8 @@ class MicrographAnswer:
     """What came of a :class:`MicrographJob`.
 
     Attributes:
-        map: the volume in the grey values of the data (a projection is a sum over voxels), matter bright.
+        map: the volume in the grey values of the data (a projection is a sum over voxels), matter bright, within the
+            ball of the box's diameter.
         last: the last stage's run; its object is the mean where several starts were averaged.
         stages: all stages' runs, with those of rival starts and of the halves, by name.
         prepared: the data as the estimator saw them.
@@ -149,7 +150,7 @@ def from_micrographs(
         compared, second = halves(maps[0], maps[1], shared_start=start is not None)
         halved = (maps[0], second, compared)
     return MicrographAnswer(
-        map=_grey(last, grey),
+        map=_inside(_grey(last, grey)),
         last=last,
         stages=runs,
         prepared=prepared,
@@ -167,6 +168,11 @@ def from_micrographs(
         halves=halved,
         gallery=_gallery(last, whole[0], seed),
     )
+
+
+def _inside(map: Map) -> Map:
+    """The map within the ball of the box's diameter: views that turn show no particle beyond it."""
+    return Map(map.values * (fourier.distances(map.values.shape) <= map.box / 2), map.voxel_size)
 
 
 def _grey(run: Reconstruction, grey: float) -> Map:

@@ -169,7 +169,7 @@ def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Pri
         square = sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8
         beliefs.append(Ridge(square))
     typical = math.sqrt(power / (job.box * 0.4 * job.box) ** 2)  # grey value of a molecule 0.4 boxes thick
-    if not job.signed:
+    if not job.signed and known.energy < FAINT:
         beliefs.append(Positive(0.1 * typical))
     if job.support is not None:
         beliefs.append(Support(job.support, 0.1 * typical))

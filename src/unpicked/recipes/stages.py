@@ -68,7 +68,7 @@ class Stages:
         first = self._stage([], self.checkpoint, self.name)
         ended: list[Reconstruction] = []
         runs: dict[str, Reconstruction] = {}
-        for index, begun in enumerate((first, *first.rivals)[: self._refined(first)]):
+        for index, begun in enumerate((first, *first.rivals)[: self.job.refined]):
             place, name = self.checkpoint, self.name
             if index:
                 place, name = None if place is None else place / f"rival-{index}", f"{name}rival-{index} "
@@ -79,12 +79,6 @@ class Stages:
             runs |= {f"{name}stage-{stage}": run for stage, run in enumerate(line) if not (index and stage == 0)}
         last, notes = mean(ended)
         return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes))
-
-    def _refined(self, first: Reconstruction) -> int:
-        """How many starts go through all stages."""
-        variance = first.model.noise.sigma**2
-        faint = _power(first) / variance < parts.FAINT
-        return self.job.refined or (self.job.starts if faint else 1)
 
     def _stage(self, line: Sequence[Reconstruction], place: Path | None, name: str) -> Reconstruction:
         """The stage that follows those of ``line``."""
