@@ -56,6 +56,7 @@ class Reconstruction:
         notes: what was tried beside the passes (starts, moves) and what came of it.
         seconds: wall-clock time.
         prior: what was believed of the object.
+        rivals: the runs of the other starts, the best first.
     """
 
     x: torch.Tensor
@@ -69,6 +70,7 @@ class Reconstruction:
     histories: dict[str, History] = field(default_factory=dict)
     judged: float = float("nan")
     prior: Prior = field(default_factory=Flat)
+    rivals: tuple[Reconstruction, ...] = ()
 
     @property
     def information(self) -> torch.Tensor | None:
@@ -185,7 +187,7 @@ def reconstruct(
     for index in range(1 if start is not None else starts):
         first = _start(job, start, index)
         runs.append(_loop(replace(job, name=f"start-{index}"), first))
-    best = max(runs, key=lambda run: run.objective)
+    best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
     notes = []
     if len(runs) > 1:
@@ -198,7 +200,8 @@ def reconstruct(
             break
         best = moved
         histories |= best.histories
-    return replace(best, notes=tuple(notes), seconds=time.perf_counter() - began, histories=histories)
+    seconds = time.perf_counter() - began
+    return replace(best, notes=tuple(notes), seconds=seconds, histories=histories, rivals=tuple(rivals))
 
 
 def _misfit(data: Data, side: int) -> str:
@@ -269,7 +272,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
 
 
 def _progress(old: State, new: State) -> dict[str, float]:
-    """Relative change of the coefficients, and what one more of EM's steps is predicted to gain in log units."""
+    """Relative change of the coefficients, and what the step is predicted to gain in log units."""
     change = {"change": float((new["x"] - old["x"]).norm() / old["x"].norm().clamp(min=1e-300))}
     return change | {"gain": float(new["gain"])} if "gain" in new else change
 
@@ -317,7 +320,7 @@ def _sum(job: _Job, model: Model, state: State) -> Stats:
 def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
     """Try the moves; run on from the one that beats the present answer. The choice is kept like any other state."""
     digest = hashlib.sha256(best.x.detach().cpu().numpy().tobytes()).hexdigest()
-    passes = job.estimator.iterations + getattr(job.estimator, "polish", 6)
+    passes = job.estimator.iterations + job.estimator.polish
     polish = replace(job, iterations=passes, fingerprint=f"{job.fingerprint} {digest}")
     held = _load(polish)
     if held is None:
@@ -334,14 +337,15 @@ _STAY = "recentre moves: none raised the objective"
 
 
 def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
-    """A few passes (two, or the estimator's ``trial``) on frozen views for every candidate and for the present answer."""
+    """A few passes on frozen views for every candidate and for the present answer."""
     last = job.estimator.iterations
-    held = replace_state(best.state, step=last)
-    trial = replace(job, folder=None, iterations=last + getattr(job.estimator, "trial", 2))
+    # all begin without memory, so that the trials are alike
+    held = job.estimator.moved(job.model, replace_state(best.state, step=last), best.x)
+    trial = replace(job, folder=None, iterations=last + job.estimator.trial)
     bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
-        run = _loop(replace(trial, name=f"{job.name} ({name})"), _elsewhere(job, held, x))
+        run = _loop(replace(trial, name=f"{job.name} ({name})"), job.estimator.moved(job.model, held, x))
         if run.objective > max(bar, found[0] if found else bar):
             found = (run.objective, name, run.state)
     if found is None:
@@ -350,20 +354,9 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
     return replace_state(found[2], step=last), note
 
 
-def _elsewhere(job: _Job, state: State, x: torch.Tensor) -> State:
-    """The state with other coefficients; an estimator that remembers steps forgets them."""
-    moved = getattr(job.estimator, "moved", None)
-    return replace_state(state, x=x) if moved is None else moved(job.model, state, x)
-
-
-def replace_state(state: State, *, step: int | None = None, x: torch.Tensor | None = None) -> State:
-    """A copy of a state with another step or other coefficients."""
-    new = dict(state)
-    if step is not None:
-        new["step"] = torch.tensor(step)
-    if x is not None:
-        new["x"] = x
-    return new
+def replace_state(state: State, *, step: int) -> State:
+    """A copy of a state with another step."""
+    return {**state, "step": torch.tensor(step)}
 
 
 def _verdict(estimator: Estimator, history: History, state: State, last: int) -> Result | None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,11 +22,14 @@ from answers import answered, refused
 from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
+from unpicked.priors import Wilson
+from unpicked.recipes import MicrographJob
+from unpicked.recipes.known import Known, kept
 
 JOB = "--box 8 --lmax 4 --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
 LONG = "--box 8 --lmax 4 --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
 RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "patches.npz"}
-RUN |= {"checkpoint/stage-0/start-0.pt"}
+RUN |= {"checkpoint/stage-0/start-0.pt", "checkpoint/stage-0/known.json"}
 
 
 @pytest.fixture
@@ -488,23 +492,42 @@ def test_every_choice_runs_to_the_end(reconstruct, sim, tmp_path, more):
     assert figures["particles"] > 5 and figures["energy"] > 20
 
 
-def test_scoring_learns_the_prior_between_stages(reconstruct, sim, tmp_path):
+def test_the_prior_is_learned_between_stages(reconstruct, sim, tmp_path):
     """The run tells what it believed in the end, and how much of every shell the observed information holds."""
-    job = "--box 8 --lmax 4 --views 12 24 --iterations 5 2 --starts 1 --moves 0 --threads 1".split()
+    job = "--box 8 --lmax 4 --starts 1 --moves 0 --threads 1".split()
+    two, one = "--views 12 24 --iterations 5 2".split(), "--views 12 --iterations 2".split()
     told = []
-    for solver in ("fisher", "anderson"):
+    for solver, stages in (("fisher", two), ("anderson", two), ("squarem", one)):
         run = tmp_path / solver
-        status, _, err = reconstruct(sim / "micrographs.star", run, "--solver", solver, "--quiet", job=job)
+        status, _, err = reconstruct(sim / "micrographs.star", run, "--solver", solver, "--quiet", *stages, job=job)
         assert (status, err) == (0, "")
         result = json.loads((run / "result.json").read_text())
         (note,) = (note for note in result["data"]["notes"] if note.startswith("prior: a molecule with an envelope"))
         told.append(re.findall(r"[0-9.]+ voxels", note))
-        assert note.endswith("as the data suggest" if solver == "fisher" else "assumed")
+        assert note.endswith("assumed" if stages is one else "as the data suggest")
         assert result["figures"]["data_share_observed"] is (solver == "fisher")
         shares = result["figures"]["data_share"]
         assert len(shares) == 4 and all(0 <= share <= 1 for share in shares)
-    assert told[1] == ["1.60 voxels", "0.70 voxels"]  # nothing was learned
-    assert told[0] != told[1]
+    assert told[2] == ["1.60 voxels", "0.70 voxels"]  # nothing was learned
+    assert told[2] not in told[:2]
+
+
+def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
+    run = tmp_path / "run"
+    job = "--box 8 --lmax 4 --views 12 24 --iterations 4 3 --starts 3 --refined 2 --moves 0 --threads 1".split()
+    status, _, err = reconstruct(sim / "micrographs.star", run, "--quiet", job=job)
+    assert (status, err) == (0, "")
+    assert {"checkpoint/stage-1/start-0.pt", "checkpoint/rival-1/stage-1/start-0.pt"} <= set(files(run))
+    assert "checkpoint/rival-1/stage-0/start-0.pt" not in files(run)
+    (note,) = (note for note in json.loads((run / "result.json").read_text())["data"]["notes"] if "refined" in note)
+    assert re.match(r"2 refined starts ended at objectives [-0-9.]+, [-0-9.]+; ", note)
+    with open(run / "history.csv") as file:
+        names = {row["run"] for row in csv.DictReader(file)}
+    assert {"stage-1 start-0", "rival-1 stage-1 start-0"} < names
+    again, _, err = reconstruct(
+        sim / "micrographs.star", tmp_path / "no", "--quiet", job=[*job[:9], "2", "--refined", "5"]
+    )
+    assert again == 2 and "--refined must lie between 1 and --starts" in err
 
 
 def test_scoring_with_patches_is_refused_in_one_line(reconstruct, sim, tmp_path):
@@ -520,11 +543,38 @@ def test_the_smallest_box_runs(reconstruct, sim, tmp_path):
     assert read_map(tmp_path / "run" / "volume.mrc").box == 4
 
 
+def test_what_a_stage_was_told_is_read_back_to_the_last_bit(tmp_path):
+    """Else another number of threads, whose sums round otherwise, could not go on with a run."""
+    told = Known(1 / 3, 0.1 + 0.2, Wilson(1 / 7, 2.2000000000000006, 0.7, 1.0))
+    assert kept(tmp_path / "stage-0", False, lambda: told) == told
+    other = Known(1.0, 2.0)
+    assert kept(tmp_path / "stage-0", True, lambda: other) == told
+    assert kept(tmp_path / "stage-1", True, lambda: other) == other
+    assert kept(tmp_path / "stage-0", False, lambda: other) == other == kept(tmp_path / "stage-0", True, lambda: told)
+    assert kept(None, True, lambda: told) == told
+    for text in ("{", "[]", '{"power": 1}', '{"power": 1, "energy": 2, "wilson": {"radius": 1}}'):
+        (tmp_path / "stage-0" / "known.json").write_text(text)
+        with pytest.raises(ValueError, match="not a readable checkpoint"):
+            kept(tmp_path / "stage-0", True, lambda: told)
+
+
+def test_a_run_goes_on_with_another_number_of_threads(reconstruct, sim, tmp_path):
+    for threads, more in (("1", ()), ("2", ("--resume",))):
+        job = [*JOB[:-1], threads]
+        status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--quiet", *more, job=job)
+        assert (status, err) == (0, "")
+        (tmp_path / "run" / "result.json").unlink()
+
+
 def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):
     from unpicked.recipes import parts
 
     monkeypatch.setattr(parts, "free_memory", lambda: 2 * 64 * 121 * 500.0)
-    assert parts.affordable((100, 1000), 121) == ((100, 500), [
+    job = MicrographJob(box=11, views=(100, 1000), iterations=(2, 2), solver="anderson")
+    object = parts.volume(job)[0]
+    assert parts.affordable(job, object) == ((100, 500), [
         "views lowered from (100, 1000) to (100, 500): 0.0 GB of memory are free"
     ])  # fmt: skip
-    assert parts.affordable((100, 500), 121) == ((100, 500), [])
+    assert parts.affordable(replace(job, views=(100, 500)), object) == ((100, 500), [])
+    # scores need room of their own
+    assert parts.affordable(replace(job, solver="fisher"), object)[0] == (16, 16)

@@ -325,7 +325,7 @@ def test_information_is_the_sum_over_tiles(monkeypatch: pytest.MonkeyPatch) -> N
         expected += torch.outer(one, one)
     scale = float(expected.abs().max())
     assert float((stats["information"] - expected).abs().max()) < 1e-5 * scale
-    monkeypatch.setattr(gas, "_SCORED", 1)
+    monkeypatch.setattr(gas, "SCORED", 1)
     few = informed(model, x, [image], Window(screen=None))
     assert float((few["information"] - stats["information"]).abs().max()) < 1e-6 * scale
     assert torch.allclose(few["numerator"], stats["numerator"], rtol=1e-10, atol=1e-12)

@@ -63,7 +63,7 @@ class Acceleration(Protocol):
     def turning(self) -> bool:
         """Whether its steps also serve while the views turn."""
 
-    def informed(self, step: int) -> bool:
+    def informed(self, step: int, memory: Memory) -> bool:
         """Whether it wants the observed information of the data in this pass."""
 
     def memory(self, x: torch.Tensor) -> Memory:
@@ -78,7 +78,7 @@ class _FromGradients:
 
     turning: ClassVar[bool] = False
 
-    def informed(self, step: int) -> bool:
+    def informed(self, step: int, memory: Memory) -> bool:
         """Never."""
         return False
 
@@ -228,9 +228,9 @@ class Fisher:
         if not 0 <= self.memory_share < 1:
             raise ValueError(f"memory_share must lie in [0, 1); got {self.memory_share}")
 
-    def informed(self, step: int) -> bool:
-        """From ``warm`` on, every so many."""
-        return step >= self.warm and (step - self.warm) % self.every == 0
+    def informed(self, step: int, memory: Memory) -> bool:
+        """From ``warm`` on, every so many; at once where nothing is remembered."""
+        return step >= self.warm and (not int(memory["held"]) or (step - self.warm) % self.every == 0)
 
     def memory(self, x: torch.Tensor) -> Memory:
         """The average of J."""

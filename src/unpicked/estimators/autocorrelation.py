@@ -64,6 +64,8 @@ class Autocorrelation:
     block: int = moments.BLOCK
     iterations: ClassVar[int] = 2
     monotone: ClassVar[bool] = False
+    trial: ClassVar[int] = 1
+    polish: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.starts < 1:
@@ -101,6 +103,10 @@ class Autocorrelation:
             "covariance": torch.zeros(size + len(kinds) + 1, size + len(kinds) + 1, dtype=torch.float64),
         }
         return state | self._nothing(model)
+
+    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients, from which the next fit starts."""
+        return state | {"x": x}
 
     def current(self, model: Model, state: State) -> Model:
         """The model with the present noise level, density and shares of the kinds."""

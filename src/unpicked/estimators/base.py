@@ -55,8 +55,19 @@ class Estimator(Protocol):
     def monotone(self) -> bool:
         """Whether the objective never falls on frozen views."""
 
+    @property
+    def trial(self) -> int:
+        """Passes after which a recentre move must have raised the objective."""
+
+    @property
+    def polish(self) -> int:
+        """Passes at most that follow a recentre move."""
+
     def init(self, data: Data, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: from the coefficients ``start``, or at random from ``seed``."""
+
+    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients, without what was remembered of the old ones."""
 
     def current(self, model: Model, state: State) -> Model:
         """The model with the present estimates put in."""

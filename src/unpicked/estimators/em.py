@@ -88,6 +88,11 @@ class EM:
     def init(self, data: Data, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: x from ``start`` ``(size,)``, or a smooth random blob of the power that the data suggest."""
         device = model.view.log_weights.device
+        if self.acceleration.turning and model.object.size > maximisation.DENSE:
+            raise ValueError(
+                f"{self.acceleration!r} needs an object of at most {maximisation.DENSE} coefficients; "
+                f"got {model.object.size}; try Anderson()"
+            )
         if start is None:
             x = random_start(model, signal_power(data, model), seed).to(device)
         else:
@@ -111,6 +116,11 @@ class EM:
             state["unit"] = x.square().mean().sqrt().clamp(min=1e-300)
         return state | self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
 
+    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients, to which the steps that led to the old ones say nothing."""
+        new = state | {"x": x}
+        return new | self._forget(self._packed(model, new))
+
     def current(self, model: Model, state: State) -> Model:
         """The model with present noise, placement, weights and turn of the views."""
         view = model.view.turned(state["turn"])
@@ -126,7 +136,7 @@ class EM:
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over a batch of micrographs."""
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
-        score = maximisation.score(model, state["x"]) if self._informed(model, state) else None
+        score = maximisation.score(model, state["x"].to(templates)) if self._informed(model, state) else None
         step = model.placement.step(templates, model.log_weights, model.noise, score=score)
         drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
         for index, image in batch:
@@ -215,11 +225,6 @@ class EM:
         quiet = gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
         return quiet if self.monotone else quiet and float(state["gain"]) <= self.tolerance
 
-    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
-        """The state with other coefficients, to which the steps that led to the old ones say nothing."""
-        new = state | {"x": x}
-        return new if self.acceleration.turning else new | self._forget(self._packed(model, new))
-
     def _weighs(self, model: Model) -> bool:
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
 
@@ -229,7 +234,7 @@ class EM:
 
     def _informed(self, model: Model, state: State) -> bool:
         """Whether this pass sums the observed information; objects of many coefficients go without."""
-        wanted = self.acceleration.informed(int(state["step"]))
+        wanted = self.acceleration.informed(int(state["step"]), _within("memory", state))
         return wanted and model.placement.scored and model.object.size <= maximisation.DENSE
 
     def _frozen(self, step: int) -> bool:
@@ -322,14 +327,18 @@ def _within(group: str, state: State) -> dict[str, torch.Tensor]:
     return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{group}.")}
 
 
+SIGNAL_FLOOR = 0.02
+
+
 def signal_power(data: Data, model: Model) -> float:
     """Expected sum of squares of a template, from the variance that the noise leaves unexplained.
 
-    Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance stands in.
+    Uses at most eight micrographs; at low signal-to-noise a floor of 2 % of the noise variance (``SIGNAL_FLOOR``)
+    stands in.
     """
     picks = range(0, len(data), -(-len(data) // 8))
     variance = sum(float(data[i].double().var()) for i in picks) / len(picks)
-    excess = max(variance - model.noise.sigma**2, 0.02 * model.noise.sigma**2)
+    excess = max(variance - model.noise.sigma**2, SIGNAL_FLOOR * model.noise.sigma**2)
     return excess * model.side**model.dims / model.placement.density
 
 

@@ -89,21 +89,12 @@ class ExactEM:
             "gain": torch.tensor(math.inf, dtype=torch.float64),
             **_named("placement", model.placement.estimates(None, model.side, known=True)),
         }
-        here = {name: value.clone() for name, value in _estimates(state).items()}
-        size = len(x) + 2
-        memory = {
-            "held": torch.tensor(0),
-            "information": torch.zeros(len(x), len(x), dtype=torch.float64),
-            "joint": torch.zeros(size, size, dtype=torch.float64),
-            "value": torch.tensor(-math.inf, dtype=torch.float64),
-            "score": torch.zeros(size, dtype=torch.float64),
-            "direction": torch.zeros(size, dtype=torch.float64),
-            "length": torch.tensor(1.0, dtype=torch.float64),
-            **_named("best", here),
-            **_named("image", here),
-            "proposal": x.clone(),
-        }
-        return state | _named("memory", memory)
+        return state | _fresh(state)
+
+    def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
+        """The state at other coefficients, to which the steps that led to the old ones say nothing."""
+        new = state | {"x": x}
+        return new | _fresh(new)
 
     def current(self, model: Model, state: State) -> Model:
         """The model with present noise, spacing law and shares of the kinds."""
@@ -362,6 +353,26 @@ def _solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     if bool(flaw):
         return cast("torch.Tensor", torch.linalg.pinv(matrix, hermitian=True, rtol=1e-12) @ right)
     return torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+
+def _fresh(state: State) -> State:
+    """The memory of no step yet."""
+    x = state["x"]
+    here = {name: value.clone() for name, value in _estimates(state).items()}
+    size = len(x) + 2
+    memory = {
+        "held": torch.tensor(0),
+        "information": torch.zeros(len(x), len(x), dtype=torch.float64),
+        "joint": torch.zeros(size, size, dtype=torch.float64),
+        "value": torch.tensor(-math.inf, dtype=torch.float64),
+        "score": torch.zeros(size, dtype=torch.float64),
+        "direction": torch.zeros(size, dtype=torch.float64),
+        "length": torch.tensor(1.0, dtype=torch.float64),
+        **_named("best", here),
+        **_named("image", here),
+        "proposal": x.clone(),
+    }
+    return _named("memory", memory)
 
 
 def _estimates(state: Mapping[str, Any]) -> State:

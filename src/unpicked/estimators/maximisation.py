@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.model.gas import SCORED
 from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
 from unpicked.objects.base import Object, Projector
@@ -157,17 +158,14 @@ class Problem:
 
 
 def score(model: Model, x: torch.Tensor) -> Score:
-    """What makes scores of weighted windows and counts (``Scene.score``), at the coefficients x."""
-    low = x.float()
-    operator = model.operator(low)
-    images, variance = operator.project(low), model.noise.sigma**2
-    dense = None
-    if images.numel() * len(x) <= _BASIS:
-        dense = operator.project(torch.eye(len(x), dtype=low.dtype, device=x.device)).flatten(1).mT
+    """What makes scores of weighted windows and counts (``Scene.score``), at the coefficients x and in their dtype."""
+    operator = model.operator(x)
+    images, variance = operator.project(x), model.noise.sigma**2
+    dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
 
     def scored(numerators: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         if not len(numerators):  # transforms of nothing fail
-            return low.new_zeros(0, len(x))
+            return x.new_zeros(0, len(x))
         residuals = numerators.to(images) - counts.to(images)[..., None, None] * images
         found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
         return found / variance
@@ -176,9 +174,20 @@ def score(model: Model, x: torch.Tensor) -> Score:
 
 
 _BASIS = 1 << 27  # numbers of all templates of all basis functions that are held
+SCORING_MEMORY = 4 * (2 * _BASIS + 5 * SCORED)  # bytes of work space for scores, about
+
+
+def _basis(model: Model, operator: Projector, x: torch.Tensor) -> torch.Tensor:
+    """``(k L L, size)`` templates of all basis functions; those of the last views are held for the next batch."""
+    key = (model.object, model.view.digest, model.placement.subpixel, x.dtype, str(x.device))
+    if key not in _last:
+        _last.clear()
+        _last[key] = operator.project(torch.eye(len(x), dtype=x.dtype, device=x.device)).flatten(1).mT
+    return _last[key]
 
 
 _held: dict[Any, torch.Tensor] = {}
+_last: dict[Any, torch.Tensor] = {}
 
 
 def uniform_information(object: Any, like: torch.Tensor) -> torch.Tensor:

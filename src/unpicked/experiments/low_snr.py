@@ -73,7 +73,8 @@ class LowSNR:
             notes=(
                 "ball error: relative error of the best map without features; above it nothing of the structure is "
                 "determined",
-                "bound: relative error at best (van Trees), from the data's information at the truth and the prior",
+                "bound: relative error at best (van Trees), from the data's information at the truth and the prior; "
+                "too high where particles are not many times the coefficients, as little information is then summed",
                 "FSC: with the truth, shells from 1",
             ),
             plot=_plot(rows),

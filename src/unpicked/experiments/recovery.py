@@ -105,9 +105,9 @@ def _bound(answer: MicrographAnswer, truth: Map, seed: int) -> float | None:
     model = run.model
     if not model.placement.scored or model.object.size > maximisation.DENSE:
         return None
-    x = model.object.fit(truth.values.double() / (prepared.scale / prepared.source.grid.ratio**2))
+    x = model.object.fit(truth.values.double() / (prepared.scale / prepared.source.grid.ratio**2)).to(run.x)
     step = model.placement.step(
-        model.templates(x).float(), model.log_weights, model.noise, score=maximisation.score(model, x)
+        model.templates(x).float(), model.log_weights, model.noise, score=maximisation.score(model, x.float())
     )
     for index, image in enumerate(prepared.micrographs):
         step.add(image, seeding.derive(seed, "bound", index))

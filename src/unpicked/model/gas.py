@@ -16,7 +16,7 @@ from unpicked._lazy import torch
 from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
 from unpicked.ops import evidence, lattice, seeding
 
-_SCORED = 1 << 25  # numbers of weighted windows that are held at once where scores are taken
+SCORED = 1 << 23  # numbers of weighted windows that are held at once where scores are taken
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Whole:
         order = tiles.argsort(stable=True)
         ends = tiles[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         sites, weights = sites[order], weights[order]
-        step = max(1, _SCORED // self.bank.templates.numel())
+        step = max(1, SCORED // self.bank.templates.numel())
         for first in range(0, len(ends), step):
             some, begin = ends[first : first + step], ends[first - 1] if first else 0
             part = slice(begin, some[-1])

@@ -37,21 +37,44 @@ class Bank:
         height, width = windows.shape[2:]
         lines = max(1, self.rows // width)
 
+        # one work space and one answer: many small pieces of memory between large ones would leave holes
+        followed = needs_gradient(image, self.templates, self.bias)
+
         def some(first: int, last: int) -> torch.Tensor:
-            memory, out = torch.empty_like(self.templates[:0, 0]), []
+            memory, pieces = torch.empty_like(self.templates[:0, 0]), []
+            held = image.new_empty(self.side**2 * lines * width)
+            out = image.new_empty((last - first) * width)
             for top in range(first, last, lines):
-                block = windows[:, :, top : min(top + lines, last)].reshape(self.side**2, -1)
-                out += [self._log_sum(part, memory)[0] for part in block.split(self.rows, 1)]
-            return torch.cat(out)
+                strip, done = windows[:, :, top : min(top + lines, last)], (top - first) * width
+                if followed:
+                    block = strip.reshape(self.side**2, -1)
+                else:
+                    block = held[: strip.numel()].view(strip.shape).copy_(strip).view(self.side**2, -1)
+                for part in block.split(self.rows, 1):
+                    logs = self._log_sum(part, memory)[0]
+                    if followed:
+                        pieces.append(logs)
+                    else:
+                        out[done : done + len(logs)] = logs
+                    done += len(logs)
+            return torch.cat(pieces) if followed else out
 
         return torch.cat(share_out(some, height, image, self.templates, self.bias)).view(height, width)
 
     def at(self, image: Float[torch.Tensor, "h w"], sites: Int[torch.Tensor, " n"]) -> Float[torch.Tensor, " n"]:
         """The same at some corners only, numbered row by row."""
+        followed = needs_gradient(image, self.templates, self.bias)
 
         def some(first: int, last: int) -> torch.Tensor:
-            memory, parts = torch.empty_like(self.templates[:0, 0]), sites[first:last].split(self.rows)
-            return torch.cat([self._log_sum(self._windows(image, part).mT, memory)[0] for part in parts])
+            memory, pieces, out = torch.empty_like(self.templates[:0, 0]), [], image.new_empty(last - first)
+            for begin in range(first, last, self.rows):
+                part = sites[begin : min(begin + self.rows, last)]
+                logs = self._log_sum(self._windows(image, part).mT, memory)[0]
+                if followed:
+                    pieces.append(logs)
+                else:
+                    out[begin - first : begin - first + len(logs)] = logs
+            return torch.cat(pieces) if followed else out
 
         if not len(sites):
             return image.new_zeros(0)

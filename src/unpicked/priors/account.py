@@ -55,12 +55,7 @@ def data_share(
     """
     if len(object.shape) != 3:
         raise ValueError(f"object must be a volume, with values of shape (z, y, x); got {object.shape}")
-    square = (object.size, object.size)
-    for name, matrix in (("information", information), ("prior_precision", prior_precision)):
-        if tuple(matrix.shape) != square:
-            raise ValueError(f"{name} must have shape {square}; got {tuple(matrix.shape)}")
-        if not bool(torch.isfinite(matrix).all()):
-            raise ValueError(f"{name} must be finite; got NaN or infinity")
+    check_square(object, information=information, prior_precision=prior_precision)
     prior = prior_precision.double()
     before, vectors_before = torch.linalg.eigh(prior)
     after, vectors_after = torch.linalg.eigh(prior + information.to(prior))
@@ -93,11 +88,17 @@ def expected_error(
         x: ``(size,)`` the truth, or an estimate.
         information: I ``(size, size)`` at x.
         prior_precision: P ``(size, size)``, see :func:`precision`.
+
+    Raises:
+        ValueError: for matrices of another shape or not finite, or where neither data nor prior determine the map.
     """
+    check_square(object, information=information, prior_precision=prior_precision)
     x = x.detach().double()
     eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
     values = object.values(eye).flatten(1)
-    covariance = torch.linalg.inv(information.double() + prior_precision.double())
+    covariance, flaw = torch.linalg.inv_ex(information.double() + prior_precision.double())
+    if bool(flaw):
+        raise ValueError("information and prior_precision must determine the map together; their sum is singular")
     if isinstance(object, Turnable):
         angle = 1e-4
         turns = []
@@ -110,6 +111,16 @@ def expected_error(
         covariance = keep @ covariance @ keep
     error = ((covariance @ values) * values).sum() / object.values(x).square().sum()
     return float(error.clamp(min=0).sqrt())
+
+
+def check_square(object: Object, **matrices: torch.Tensor) -> None:
+    """Refuse matrices that are not ``(size, size)`` and finite."""
+    square = (object.size, object.size)
+    for name, matrix in matrices.items():
+        if tuple(matrix.shape) != square:
+            raise ValueError(f"{name} must have shape {square}; got {tuple(matrix.shape)}")
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError(f"{name} must be finite; got NaN or infinity")
 
 
 def _shell_variance(

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
+from unpicked.priors.account import check_square
 from unpicked.priors.gaussian import Wilson
 
 # of the logarithms of variance, radius, correlation and blob: a weak belief in the values given, in standard
@@ -33,9 +34,13 @@ def log_evidence(
         information: J ``(size, size)``.
         pull: J x + g ``(size,)``: the gradient of the log-likelihood, carried on to no object at all.
 
+    Raises:
+        ValueError: for an information of another shape or not finite.
+
     Returns:
         log of E exp(pull . y - y^T J y / 2) over y from the prior.
     """
+    check_square(object, information=information)
     eye = torch.eye(object.size, dtype=torch.float64, device=information.device)
     root = prior.root(eye, object)  # rows: L^T
     inner = eye + root @ information.double() @ root.mT

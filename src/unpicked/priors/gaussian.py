@@ -216,10 +216,7 @@ def _factors(
             "try a smaller box, a smaller lmax or Voxels"
         )
     parts = _parts(prior, object.shape, torch.float64, torch.device("cpu"))
-    zero = torch.zeros(object.shape, dtype=torch.float64)
-    object.fit(zero)  # makes the object's own constants, outside of the transforms below
-    pull = torch.func.vjp(object.fit, zero)[1]
-    rows = torch.func.vmap(pull)(torch.eye(object.size, dtype=torch.float64))[0]
+    rows = _fit_rows(object)
     half = _filter(rows * parts.envelope, parts.spectrum)
     blob = (half * parts.blob).sum((-3, -2, -1))
     half = half.flatten(1)
@@ -231,6 +228,16 @@ def _factors(
         )
     inverse = torch.linalg.solve_triangular(lower, torch.eye(object.size, dtype=torch.float64), upper=False)
     return lower.to(device, dtype), inverse.to(device, dtype)
+
+
+@special.constants(1)
+def _fit_rows(object: Object) -> torch.Tensor:
+    """``(size, z, y, x)``: ``object.fit`` as a matrix."""
+    zero = torch.zeros(object.shape, dtype=torch.float64)
+    object.fit(zero)  # makes the object's own constants, outside of the transforms below
+    pull = torch.func.vjp(object.fit, zero)[1]
+    rows: torch.Tensor = torch.func.vmap(pull)(torch.eye(object.size, dtype=torch.float64))[0]
+    return rows
 
 
 def _filter(values: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:

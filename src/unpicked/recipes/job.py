@@ -38,7 +38,9 @@ class MicrographJob:
     subpixel: Literal[1, 2] = 1
     """Positions per pixel and axis."""
     starts: int = 4
-    """Random starts; the most likely one is refined."""
+    """Random starts."""
+    refined: int = 1
+    """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged."""
     views: tuple[int, ...] = (100, 400, 1600)
     """Number of views in each stage."""
     iterations: tuple[int, ...] = (12, 8, 12)
@@ -49,10 +51,11 @@ class MicrographJob:
     anderson elsewhere."""
     prior: Literal["wilson", "shells", "ridge", "none"] = "wilson"
     """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
-    strength are learned from the data after every stage; a spectrum of compact molecules; one variance for all
+    strength are learned from the data between stages; a spectrum of compact molecules; one variance for all
     coefficients; or none."""
     signed: bool = False
-    """Density may have either sign; believed to be hardly negative if not given."""
+    """Density may have either sign; if not given, it is believed to be hardly negative where particles hardly stand out
+    of the noise."""
     support: float | None = None
     """Believe also that there is no density beyond this radius, in working voxels."""
     symmetry: str = "C1"
@@ -84,6 +87,8 @@ class MicrographJob:
             raise ValueError(f"--moves must not be negative; got {self.moves}")
         if self.starts < 1:
             raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        if not 1 <= self.refined <= self.starts:
+            raise ValueError(f"--refined must lie between 1 and --starts, {self.starts}; got {self.refined}")
         if self.lmax < 0:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):

@@ -12,17 +12,9 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.acceleration import Fisher, Relaxed
-from unpicked.estimators.em import EM, signal_power
-from unpicked.estimators.maximisation import DENSE, uniform_information
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.gas import Gas, best_sites
-from unpicked.model.model import Model
-from unpicked.model.noise import White
-from unpicked.model.placements import Anywhere
-from unpicked.model.views import Projection
-from unpicked.objects.base import Volume
-from unpicked.ops import rotation, seeding
+from unpicked.ops import fourier, seeding
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
     Flat,
@@ -31,7 +23,8 @@ from unpicked.priors import (
 )
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
-from unpicked.reconstruct import Reconstruction, Report, reconstruct
+from unpicked.recipes.stages import Stages
+from unpicked.reconstruct import Reconstruction, Report
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +32,10 @@ class MicrographAnswer:
     """What came of a :class:`MicrographJob`.
 
     Attributes:
-        map: the volume in the grey values of the data (a projection is a sum over voxels), matter bright.
-        last: the last stage's run.
-        stages: all stages' runs, with those of the halves, by name.
+        map: the volume in the grey values of the data (a projection is a sum over voxels), matter bright, within the
+            ball of the box's diameter.
+        last: the last stage's run; its object is the mean where several starts were averaged.
+        stages: all stages' runs, with those of rival starts and of the halves, by name.
         prepared: the data as the estimator saw them.
         sigma: noise per working pixel, in the grey values of the data.
         notes: sentences: read, converted, assumed, tried, found.
@@ -140,24 +134,23 @@ def from_micrographs(
     object, notes = parts.volume(job)
     x = None if start is None else object.fit(start.values.double() / grey)
     whole = prepared.micrographs
-    views, note = parts.affordable(job.views, job.box * job.box * job.subpixel**2)
-    solve = partial(_solve, job=replace(job, views=views), object=object, device=device, resume=resume, report=report)
-    runs = solve(whole, seed=seed, start=x, checkpoint=checkpoint)
-    stages = list(runs.values())
-    last = stages[-1]
+    views, note = parts.affordable(job, object)
+    solve = partial(Stages, job=replace(job, views=views), object=object, device=device, resume=resume, report=report)
+    found = solve(whole, seed=seed, start=x, checkpoint=checkpoint).solve()
+    last, runs = found.last, found.runs
     halved = None
     if job.halves:
         maps = []
         for number, half in enumerate(whole.split(), 1):
             own = seeding.derive(seed, "half", number)
             place = None if checkpoint is None else checkpoint / f"half-{number}"
-            found = solve(half, seed=own, start=x, checkpoint=place, name=f"half-{number} ")
-            maps.append(_grey(list(found.values())[-1], grey))
-            runs |= found
+            own_answer = solve(half, seed=own, start=x, checkpoint=place, name=f"half-{number} ").solve()
+            maps.append(_grey(own_answer.last, grey))
+            runs |= own_answer.runs
         compared, second = halves(maps[0], maps[1], shared_start=start is not None)
         halved = (maps[0], second, compared)
     return MicrographAnswer(
-        map=_grey(last, grey),
+        map=_inside(_grey(last, grey)),
         last=last,
         stages=runs,
         prepared=prepared,
@@ -167,7 +160,8 @@ def from_micrographs(
             *_optics_note(whole),
             *notes,
             *note,
-            *parts.belief_note(stages),
+            *parts.belief_note(next(iter(found.runs.values())), last),
+            *found.notes,
             *(f"{name}: {note}" for name, run in runs.items() for note in run.notes),
         ),
         data_share=_data_share(last),
@@ -176,74 +170,9 @@ def from_micrographs(
     )
 
 
-def _solve(
-    data: Micrographs,
-    *,
-    job: MicrographJob,
-    object: Volume,
-    seed: int,
-    start: torch.Tensor | None,
-    checkpoint: Path | None,
-    device: str,
-    resume: bool,
-    report: Report | None,
-    name: str = "",
-) -> dict[str, Reconstruction]:
-    """All stages on one set of micrographs."""
-    model = Model(
-        object,
-        Projection(rotation.super_fibonacci(job.views[0]).to(device)),
-        Anywhere(job.density or 0.1, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
-        noise=White(job.sigma or 1.0),
-    )
-    held = None
-    if job.held_out:
-        held = data.part(range(len(data) - job.held_out, len(data)))
-        data = data.part(range(len(data) - job.held_out))
-    power, belief = signal_power(data, model), None
-    solver = parts.solver(job, object, power / model.noise.sigma**2)
-    runs: dict[str, Reconstruction] = {}
-    for stage, (views, iterations) in enumerate(zip(job.views, job.iterations, strict=True)):
-        coarse = parts.marched(job, object, stage)
-        if start is not None and coarse != model.object:
-            start = coarse.fit(model.object.values(start))
-        model = replace(model, object=coarse)
-        prior = parts.prior(job, coarse, model, power, belief)
-        title = f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}"
-        final = stage == len(job.views) - 1
-        run = reconstruct(
-            data,
-            replace(model, view=Projection(rotation.super_fibonacci(views).to(device))),
-            EM(
-                iterations=iterations,
-                frozen=min(iterations, max(4, iterations // 2)) if final or job.likelihood.startswith("patches") else 0,
-                estimate_sigma=job.sigma is None,
-                estimate_density=job.density is None,
-                relaxation=1.6,
-                acceleration=solver if final or solver.turning else Relaxed(),
-                tolerance=0.5,
-                solver_tolerance=1e-6,
-            ),
-            prior=prior,
-            seed=seed,
-            start=start,
-            starts=job.starts,
-            moves=job.moves if stage == 0 else 0,
-            checkpoint=None if checkpoint is None else checkpoint / f"stage-{stage}",
-            resume=resume,
-            report=None if report is None else _named(report, title, iterations),
-            held=held,
-            check=5 if held is not None else 0,
-        )
-        runs[f"{name}stage-{stage}"] = run
-        start, model = run.x, run.model
-        # the power of the data is a guess where noise drowns it; that of the answer is well determined
-        power = float(model.templates(start).square().sum((-2, -1)).mean())
-        if not final:
-            belief = parts.learned_prior(run) or belief
-        if isinstance(solver, Fisher):
-            solver = replace(solver, warm=0)
-    return runs
+def _inside(map: Map) -> Map:
+    """The map within the ball of the box's diameter: views that turn show no particle beyond it."""
+    return Map(map.values * (fourier.distances(map.values.shape) <= map.box / 2), map.voxel_size)
 
 
 def _grey(run: Reconstruction, grey: float) -> Map:
@@ -254,14 +183,10 @@ def _grey(run: Reconstruction, grey: float) -> Map:
 
 def _data_share(run: Reconstruction) -> tuple[float, ...]:
     """What the data say; where the solver took no information, what they would with places and views known."""
-    x, object = run.x, run.model.object
-    if object.size > DENSE or not run.history or isinstance(run.prior, Flat):
+    x, object, told = run.x, run.model.object, parts.information(run)
+    if told is None or isinstance(run.prior, Flat):
         return ()
-    information = run.information
-    if information is None:
-        copies = run.history[-1]["particles"] / run.model.noise.sigma**2
-        information = copies * uniform_information(object, x)
-    return data_share(object, information.cpu(), precision(run.prior, object, x).cpu())
+    return data_share(object, told.cpu(), precision(run.prior, object, x).cpu())
 
 
 def _gallery(run: Reconstruction, image: torch.Tensor, seed: int) -> dict[str, torch.Tensor] | None:
@@ -275,16 +200,6 @@ def _optics_note(data: Micrographs) -> tuple[str, ...]:
     if data.optics is None:
         return ("assumed: no contrast transfer function",)
     return ("the contrast transfer functions of the files are not used: this version models none",)
-
-
-def _named(report: Report, stage: str, iterations: int) -> Report:
-    """The report with the stage's name, the passes of the sub-run and the seconds that they will still take."""
-
-    def named(name: str, row: dict[str, float]) -> None:
-        left = max(0.0, iterations - 1 - row["step"]) * row["seconds"]
-        report(f"{stage}, {name}", row | {"passes": float(iterations), "seconds_left": left})
-
-    return named
 
 
 def _by(shape: Sequence[int]) -> str:

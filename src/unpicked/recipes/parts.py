@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from unpicked._lazy import torch
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import random_start
-from unpicked.estimators.maximisation import DENSE
+from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, uniform_information
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
@@ -33,6 +33,7 @@ from unpicked.priors import (
     wilson,
 )
 from unpicked.recipes.job import MicrographJob
+from unpicked.recipes.known import Known
 from unpicked.reconstruct import Reconstruction
 
 LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
@@ -50,7 +51,7 @@ SOLVERS: dict[str, Acceleration] = {
 }
 
 
-_FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
+FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
 
 
 def check_solver(job: MicrographJob, object: Volume) -> None:
@@ -66,11 +67,11 @@ def check_solver(job: MicrographJob, object: Volume) -> None:
         )
 
 
-def solver(job: MicrographJob, object: Volume, energy: float) -> Acceleration:
-    """The solver asked for, or what suits particles of this energy."""
-    if job.solver == "auto":
-        return SOLVERS["fisher" if _scores(job, object) and energy < _FAINT else "anderson"]
-    return SOLVERS[job.solver]
+def solver(job: MicrographJob, object: Volume, known: Known, *, warm: int) -> Acceleration:
+    """The solver asked for, or what suits particles of this energy; scoring after so many ``warm`` passes."""
+    auto = "fisher" if _scores(job, object) and known.energy < FAINT else "anderson"
+    found = SOLVERS[auto if job.solver == "auto" else job.solver]
+    return replace(found, warm=warm) if isinstance(found, Fisher) else found
 
 
 def _scores(job: MicrographJob, object: Volume) -> bool:
@@ -78,29 +79,51 @@ def _scores(job: MicrographJob, object: Volume) -> bool:
     return LIKELIHOODS[job.likelihood](job.box).scored and object.size <= DENSE
 
 
-def learned_prior(run: Reconstruction) -> Wilson | None:
-    """The Wilson prior that the data of a run suggest, None where nothing is to be learned or the run does not tell."""
+def information(run: Reconstruction) -> torch.Tensor | None:
+    """What the data say about the coefficients: as observed, else what they would with places and views known.
+
+    ``(size, size)``; None for an object with too many coefficients.
+    """
+    if run.information is not None:
+        return run.information
+    if run.model.object.size > DENSE or not run.history:
+        return None
+    copies = run.history[-1]["particles"] / run.model.noise.sigma**2
+    return copies * uniform_information(run.model.object, run.x)
+
+
+def learned_prior(run: Reconstruction, known: Known) -> Known:
+    """``known`` with the Wilson prior that the data of a run suggest; without one where the run does not tell.
+
+    What complete data would hold stands for what was observed where particles stand out of the noise.
+    """
     x, object = run.x, run.model.object
     first, *others = run.prior.priors if isinstance(run.prior, Both) else (run.prior,)
-    if run.information is None or not isinstance(first, Wilson):
-        return None
+    if not isinstance(first, Wilson):
+        return known
+    told = information(run) if run.information is not None or known.energy >= FAINT else None
+    if told is None:
+        return known
     # what else is believed counts as data; at the answer the gradients of all the data and of the prior cancel
-    information = run.information + sum(precision(other, object, x).to(x) for other in others)
-    pull = information @ x + torch.func.grad(lambda y: first.energy(y, object))(x)
-    return learned(first, object, information, pull)
+    told = told + sum(precision(other, object, x).to(x) for other in others)
+    pull = told @ x + torch.func.grad(lambda y: first.energy(y, object))(x)
+    return replace(known, wilson=learned(first, object, told, pull))
 
 
-def belief_note(runs: Sequence[Reconstruction]) -> tuple[str, ...]:
-    """The last stage's prior in words."""
-    prior = runs[-1].prior
-    prior = prior.priors[0] if isinstance(prior, Both) else prior
-    if not isinstance(prior, Wilson):
+def belief_note(begun: Reconstruction, ended: Reconstruction) -> tuple[str, ...]:
+    """The last stage's prior in words, beside that of the first."""
+    first, prior = _first(begun.prior), _first(ended.prior)
+    if not isinstance(prior, Wilson) or not isinstance(first, Wilson):
         return ()
-    told = any(run.information is not None for run in runs[:-1])
+    told = (prior.radius, prior.correlation) != (first.radius, first.correlation)
     return (
         f"prior: a molecule with an envelope of {prior.radius:.2f} voxels (standard deviation) and density correlated "
         f"over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}",
     )
+
+
+def _first(prior: Prior) -> Prior:
+    return prior.priors[0] if isinstance(prior, Both) else prior
 
 
 def ball_reach(box: int) -> float:
@@ -120,18 +143,25 @@ def volume(job: MicrographJob) -> tuple[Volume, list[str]]:
     return Ball(job.box, job.lmax, reach), []
 
 
-def marched(job: MicrographJob, object: Volume, stage: int) -> Volume:
-    """The object of a stage: the same with no more than its largest degree."""
-    if not job.march or not isinstance(object, Ball):
+def marched(job: MicrographJob, object: Volume, stage: int, known: Known) -> Volume:
+    """The object of a stage: no more than its largest degree, and in the last a larger ball if the data tell enough.
+
+    A large ball holds what fills the box to its corners, but random starts in it, and faint data, go astray.
+    """
+    if not isinstance(object, Ball):
         return object
-    return replace(object, lmax=min(object.lmax, job.march[stage]))
+    if job.march:
+        object = replace(object, lmax=min(object.lmax, job.march[stage]))
+    last = len(job.views) - 1
+    return replace(object, reach=largest_reach(job.box)) if 0 < stage == last and known.energy >= FAINT else object
 
 
-def prior(job: MicrographJob, object: Volume, model: Model, power: float, belief: Wilson | None = None) -> Prior:
-    """What the job believes; ``belief`` is the Wilson prior that was learned before."""
+def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Prior:
+    """What the job believes; a Wilson prior that was learned before takes the place of the first guess."""
     beliefs: list[Prior] = []
+    power = known.power
     if job.prior == "wilson":
-        beliefs.append(belief or wilson(object, power))
+        beliefs.append(known.wilson or wilson(object, power))
     elif job.prior == "shells":
         beliefs.append(globular(job.box, power))
     elif job.prior == "ridge":
@@ -139,7 +169,7 @@ def prior(job: MicrographJob, object: Volume, model: Model, power: float, belief
         square = sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8
         beliefs.append(Ridge(square))
     typical = math.sqrt(power / (job.box * 0.4 * job.box) ** 2)  # grey value of a molecule 0.4 boxes thick
-    if not job.signed:
+    if not job.signed and known.energy < FAINT:
         beliefs.append(Positive(0.1 * typical))
     if job.support is not None:
         beliefs.append(Support(job.support, 0.1 * typical))
@@ -150,10 +180,15 @@ def prior(job: MicrographJob, object: Volume, model: Model, power: float, belief
     return beliefs[0] if len(beliefs) == 1 else Both(tuple(beliefs))
 
 
-def affordable(views: tuple[int, ...], pixels: int) -> tuple[tuple[int, ...], list[str]]:
-    """As many views as fit into half of the free memory: statistics, templates and their work space per view."""
-    free = free_memory()
-    most = max(16, int(free / 2 / (64 * pixels))) if free else max(views)
+def affordable(job: MicrographJob, object: Volume) -> tuple[tuple[int, ...], list[str]]:
+    """As many views as fit into half of the free memory: statistics, templates and their work space per view.
+
+    Where the solver may take scores, their work space is set aside first.
+    """
+    views, free = job.views, free_memory()
+    scored = job.solver in ("auto", "fisher") and _scores(job, object)
+    room = max(0.0, free / 2 - (SCORING_MEMORY if scored else 0))
+    most = max(16, int(room / (64 * job.box**2 * job.subpixel**2))) if free else max(views)
     if max(views) <= most:
         return views, []
     cut = tuple(min(count, most) for count in views)

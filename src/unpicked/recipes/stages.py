@@ -1,0 +1,183 @@
+"""Stage after stage, for one start or several, and the mean of what ends equally likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.estimators.acceleration import Relaxed
+from unpicked.estimators.em import EM, SIGNAL_FLOOR, signal_power
+from unpicked.evaluate.compare import aligned
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere
+from unpicked.model.views import Projection
+from unpicked.objects.base import Volume
+from unpicked.ops import rotation
+from unpicked.recipes import parts
+from unpicked.recipes.job import MicrographJob
+from unpicked.recipes.known import Known, kept
+from unpicked.reconstruct import Reconstruction, Report, Result, reconstruct
+
+_EQUAL = 3.0  # log units by which equally good answers differ
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The last run, whose object may be a mean, all runs by name, and sentences on what was done."""
+
+    last: Reconstruction
+    runs: dict[str, Reconstruction]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """A job on one set of micrographs.
+
+    Attributes:
+        data: prepared micrographs.
+        job: what to do.
+        object: the volume, before marching.
+        seed: of everything random.
+        start: coefficients to start from; None means random starts.
+        checkpoint: folder for the state of every stage.
+        device: torch device of the computation.
+        resume: go on from that folder.
+        report: called after every pass.
+        name: put before the names of the runs.
+    """
+
+    data: Micrographs
+    job: MicrographJob
+    object: Volume
+    seed: int
+    start: torch.Tensor | None = None
+    checkpoint: Path | None = None
+    device: str = "cpu"
+    resume: bool = False
+    report: Report | None = None
+    name: str = ""
+
+    def solve(self) -> Solved:
+        """All stages, for the best start or several; the mean of those that end equally likely."""
+        first = self._stage([], self.checkpoint, self.name)
+        ended: list[Reconstruction] = []
+        runs: dict[str, Reconstruction] = {}
+        for index, begun in enumerate((first, *first.rivals)[: self.job.refined]):
+            place, name = self.checkpoint, self.name
+            if index:
+                place, name = None if place is None else place / f"rival-{index}", f"{name}rival-{index} "
+            line = [begun]
+            while len(line) < len(self.job.views):
+                line.append(self._stage(line, place, name))
+            ended.append(line[-1])
+            runs |= {f"{name}stage-{stage}": run for stage, run in enumerate(line) if not (index and stage == 0)}
+        last, notes = mean(ended)
+        return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes))
+
+    def _stage(self, line: Sequence[Reconstruction], place: Path | None, name: str) -> Reconstruction:
+        """The stage that follows those of ``line``."""
+        job, stage, data, held = self.job, len(line), self.data, None
+        if job.held_out:
+            fitted = len(data) - job.held_out
+            data, held = data.part(range(fitted)), data.part(range(fitted, len(data)))
+        final = stage == len(job.views) - 1
+        views, iterations = job.views[stage], job.iterations[stage]
+        model, start = (line[-1].model, line[-1].x) if line else (self._model(), self.start)
+        place = None if place is None else place / f"stage-{stage}"
+        known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
+        volume = parts.marched(job, self.object, stage, known)
+        if start is not None and volume != model.object:
+            start = volume.fit(model.object.values(start))
+        model = replace(model, object=volume, view=Projection(rotation.super_fibonacci(views).to(self.device)))
+        solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
+        return reconstruct(
+            data,
+            model,
+            EM(
+                iterations=iterations,
+                frozen=min(iterations, max(4, iterations // 2)) if final or job.likelihood.startswith("patches") else 0,
+                estimate_sigma=job.sigma is None,
+                estimate_density=job.density is None,
+                relaxation=1.6,
+                acceleration=solver if final or solver.turning else Relaxed(),
+                tolerance=0.5,
+                solver_tolerance=1e-6,
+            ),
+            prior=parts.prior(job, volume, model, known),
+            seed=self.seed,
+            start=start,
+            starts=job.starts,
+            moves=job.moves if stage == 0 else 0,
+            checkpoint=place,
+            resume=self.resume,
+            report=self._named(f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}", iterations),
+            held=held,
+            check=5 if held is not None else 0,
+        )
+
+    def _model(self) -> Model:
+        job = self.job
+        return Model(
+            self.object,
+            Projection(rotation.super_fibonacci(job.views[0]).to(self.device)),
+            Anywhere(job.density or 0.1, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
+            noise=White(job.sigma or 1.0),
+        )
+
+    def _named(self, stage: str, iterations: int) -> Report | None:
+        """The report with the stage's name, the passes of the sub-run and the seconds that they will still take."""
+        report = self.report
+        if report is None:
+            return None
+
+        def named(name: str, row: dict[str, float]) -> None:
+            left = max(0.0, iterations - 1 - row["step"]) * row["seconds"]
+            report(f"{stage}, {name}", row | {"passes": float(iterations), "seconds_left": left})
+
+        return named
+
+
+def mean(ended: Sequence[Reconstruction]) -> tuple[Reconstruction, list[str]]:
+    """The likeliest run with the mean of all maps that are equally likely (3 log units), each laid on it, as its own.
+
+    Where a likelihood is flat, its maximum is no better than its neighbours and their mean, like that of the
+    posterior, has the smaller error.
+
+    Args:
+        ended: runs of one model and data, from different starts.
+    """
+    best = max(ended, key=lambda run: run.objective)
+    near = [run for run in ended if run is not best and run.objective >= best.objective - _EQUAL]
+    if len(ended) == 1 or best.map is None or best.result is Result.EMPTY:
+        return best, []
+    said = f"{len(ended)} refined starts ended at objectives " + ", ".join(f"{run.objective:.1f}" for run in ended)
+    if not near:
+        return best, [f"{said}; the likeliest was kept"]
+    maps = [best.map] + [aligned(run.map, best.map) for run in near if run.map is not None]
+    values = torch.stack([map.values.to(best.x.device) for map in maps]).mean(0)
+    x = best.model.object.fit(values).to(best.x)
+    averaged = replace(best, x=x, map=Map(best.model.object.values(x), best.map.voxel_size))
+    return averaged, [f"{said}; the mean of {len(maps)} is given, laid one on another"]
+
+
+def _guessed(data: Micrographs, model: Model) -> Known:
+    """What the data tell before anything is known."""
+    power, variance = signal_power(data, model), model.noise.sigma**2
+    seen = power > 1.01 * SIGNAL_FLOOR * variance * model.side**2 / model.placement.density
+    return Known(power, power / variance if seen else 0.0)
+
+
+def _told(last: Reconstruction) -> Known:
+    """What a stage tells the next; the power of an answer is well determined where noise drowns that of the data."""
+    power = _power(last)
+    return parts.learned_prior(last, Known(power, power / last.model.noise.sigma**2))
+
+
+def _power(run: Reconstruction) -> float:
+    return float(run.model.templates(run.x).square().sum((-2, -1)).mean())
