@@ -15,7 +15,7 @@ import torch
 from common import save
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
-from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Relaxed, Squarem
+from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import EM, signal_power
 from unpicked.model.model import Model
 from unpicked.model.noise import White
@@ -34,6 +34,7 @@ METHODS: dict[str, Acceleration] = {
     "SQUAREM": Squarem(),
     "Anderson": Anderson(),
     "L-BFGS, EM's curvature": LBFGS(),
+    "Fisher scoring": Fisher(warm=3, every=1),
 }
 
 
@@ -58,10 +59,12 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=60)
     parser.add_argument("--energy", type=float, default=24.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[""], help="methods whose name holds one of these words")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    needed: dict[str, list[int | None]] = {name: [] for name in METHODS}
-    short: dict[str, list[float]] = {name: [] for name in METHODS}
+    methods = {name: method for name, method in METHODS.items() if any(word in name for word in options.only)}
+    needed: dict[str, list[int | None]] = {name: [] for name in methods}
+    short: dict[str, list[float]] = {name: [] for name in methods}
     began = time.perf_counter()
     for seed in range(options.seeds):
         side = round((options.particles * 49 / 0.12) ** 0.5)
@@ -69,7 +72,7 @@ def main() -> None:
             bead_chain(7, seed), count=1, size=(side, side), density=0.12, noise=energy(options.energy), seed=seed
         )
         data = Micrographs(InMemory(torch.stack(list(made))), made.pixel_size, made.names)
-        curves = {name: objectives(data, truth.sigma, method, seed, options) for name, method in METHODS.items()}
+        curves = {name: objectives(data, truth.sigma, method, seed, options) for name, method in methods.items()}
         best = max(max(curve) for curve in curves.values())
         for name, curve in curves.items():
             reached = [index + 1 for index, value in enumerate(curve) if value >= best - 1]

@@ -530,10 +530,10 @@ def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
     assert again == 2 and "--refined must lie between 1 and --starts" in err
 
 
-def test_scoring_with_patches_is_refused_in_one_line(reconstruct, sim, tmp_path):
-    words = ("--solver", "fisher", "--likelihood", "patches", "--quiet")
-    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", *words)
-    assert status == 2 and "--solver fisher needs --likelihood gas or window" in err and err.count("\n") == 1
+def test_scoring_of_too_many_coefficients_is_refused_in_one_line(reconstruct, sim, tmp_path):
+    job = ["--box", "13", "--object", "voxels", *JOB[4:]]
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--solver", "fisher", "--quiet", job=job)
+    assert status == 2 and "--solver fisher needs at most" in err and err.count("\n") == 1
 
 
 def test_the_smallest_box_runs(reconstruct, sim, tmp_path):

@@ -331,15 +331,32 @@ def test_information_is_the_sum_over_tiles(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.allclose(few["numerator"], stats["numerator"], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("likelihood", [Patches(), Patches(side=8), Patches(law="free")], ids=repr)
-def test_patches_refuse_a_score(likelihood: Patches) -> None:
-    model, x, _ = tiny(1, "arbitrary")
-    placement = replace(model.placement, likelihood=likelihood)  # type: ignore[type-var]
-    assert not placement.scored
-    with pytest.raises(ValueError, match=r"patches give no scores .*; try Gas\(\) or Window\(\)") as caught:
-        placement.step(model.templates(x), model.log_weights, model.noise, score=maximisation.score(model, x))
-    assert "\n" not in str(caught.value)
-    assert all(replace(placement, likelihood=other).scored for other in SCORED)
+@pytest.mark.parametrize("likelihood", [Patches(), Patches(side=8), Patches(side=5), Patches(law="free")], ids=repr)
+def test_information_of_patches_is_the_sum_over_windows_of_the_squared_gradient(likelihood: Patches) -> None:
+    """Against autograd through the log-likelihood of every window alone."""
+    model, x, _ = tiny(1, "arbitrary", views=3)
+    placement = replace(model.placement, likelihood=likelihood, density=0.05)  # type: ignore[type-var]
+    assert placement.scored
+    image, side = draw(3, 2 * (likelihood.side or 4), 3 * (likelihood.side or 4)), likelihood.side or 4
+    step = placement.step(model.templates(x), model.log_weights, model.noise, score=maximisation.score(model, x))
+    step.add(image, 0)
+    stats = step.finish()
+    expected = torch.zeros_like(stats["information"])
+    for top, left in product(range(0, 2 * side, side), range(0, 3 * side, side)):
+
+        def value(y: torch.Tensor, top: int = top, left: int = left) -> torch.Tensor:
+            one = placement.step(model.templates(y), model.log_weights, model.noise, statistics=False)
+            one.add(image[top : top + side, left : left + side], 0)
+            return one.finish()["log_likelihood"]
+
+        (gradient,) = torch.autograd.grad(value(y := x.clone().requires_grad_()), y)
+        expected += torch.outer(gradient, gradient)
+    assert float((stats["information"] - expected).abs().max()) < 1e-9 * float(expected.abs().max())
+    plain = placement.step(model.templates(x), model.log_weights, model.noise)
+    plain.add(image, 0)
+    other = plain.finish()
+    for name in ("numerator", "weight", "views", "log_likelihood"):
+        assert torch.allclose(stats[name], other[name], rtol=1e-9, atol=1e-10)
 
 
 # judging -----------------------------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ class Autocorrelation:
     block: int = moments.BLOCK
     iterations: ClassVar[int] = 2
     monotone: ClassVar[bool] = False
-    trial: ClassVar[int] = 1
-    polish: ClassVar[int] = 1
+    trial: ClassVar[int] = 2  # a fit, and its figures; the data are not read
+    polish: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.starts < 1:

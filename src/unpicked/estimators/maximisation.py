@@ -158,15 +158,16 @@ class Problem:
 
 
 def score(model: Model, x: torch.Tensor) -> Score:
-    """What makes scores of weighted windows and counts (``Scene.score``), at the coefficients x and in their dtype."""
+    """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
     operator = model.operator(x)
     images, variance = operator.project(x), model.noise.sigma**2
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
 
-    def scored(numerators: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def scored(numerators: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         if not len(numerators):  # transforms of nothing fail
             return x.new_zeros(0, len(x))
-        residuals = numerators.to(images) - counts.to(images)[..., None, None] * images
+        weights = weights.to(images)
+        residuals = numerators.to(images) - (weights if weights.dim() > 2 else weights[..., None, None]) * images
         found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
         return found / variance
 

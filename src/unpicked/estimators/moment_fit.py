@@ -21,6 +21,7 @@ from unpicked.model.views import OfClasses
 from unpicked.ops import least_squares, moments, seeding
 from unpicked.priors import Prior
 
+LARGE_SHARE = 0.05  # variance of the signal over sigma^2, likewise
 LARGE_ENERGY = 3.0  # energy of a copy over sigma^2, beyond which the noise alone does not make the error bars
 
 
@@ -198,7 +199,7 @@ def fit(
         answer = gmm.told(unknowns, found, best, target, published, noise, record, settings)
         return answer._replace(sigma=(record.means[1] - clean).clamp(min=0).sqrt())
     sigma = model.noise.sigma if unknowns.sigma is not None else math.sqrt(max(float(target[1]), 1e-300))
-    white = gmm.whitener(moments.noise_covariance(record.length, sigma, settings.form), record.points)
+    white = _whitener(moments.noise_covariance(record.length, sigma, settings.form), record.points, settings.form)
     if settings.marching and start is None:
         found = _march(unknowns, target, white, below, settings, first)
     else:
@@ -207,7 +208,7 @@ def fit(
     costs = found.cost
     for _ in range(2):  # weights at the estimate
         noise = _noise_covariance(record, unknowns, settings, found.theta[best])
-        white = gmm.whitener(noise, record.points)
+        white = _whitener(noise, record.points, settings.form)
         found = gmm.descend(unknowns, target, white, settings, found.theta[best : best + 1], below)
         best = 0
     answer = gmm.told(unknowns, found, 0, target, white, noise, record, settings, below)._replace(costs=costs)
@@ -224,7 +225,7 @@ def cost(record: Moments, model: Model, settings: Settings, prior: Prior, x: tor
     if settings.weights == "published":
         white = _published(record)
     else:
-        white = gmm.whitener(_noise_covariance(record, unknowns, settings, theta[0]), record.points)
+        white = _whitener(_noise_covariance(record, unknowns, settings, theta[0]), record.points, settings.form)
     r, _ = gmm.residuals(unknowns, target, white, gmm.precision_root(prior, model))(theta)
     return 0.5 * float(r.square().sum())
 
@@ -245,7 +246,7 @@ def expected_errors(record: Moments, model: Model, settings: Settings, x: torch.
     kinds = torch.zeros(unknowns.kinds_count, dtype=torch.float64)
     kinds = kinds.index_add(0, unknowns.kinds, model.log_weights.double().cpu().exp()) * model.placement.density
     theta = unknowns.pack(x.double().cpu()[None], kinds, model.noise.sigma, None)[0]
-    white = gmm.whitener(_noise_covariance(record, unknowns, settings, theta), record.points)
+    white = _whitener(_noise_covariance(record, unknowns, settings, theta), record.points, settings.form)
     _, jacobian = (part[0] for part in gmm.residuals(unknowns, record.means, white, None)(theta[None]))
     _, log_density, variance, _ = unknowns.unpack(theta)
     return gmm.errors(unknowns, torch.linalg.inv(jacobian.mT @ jacobian), log_density, variance)
@@ -293,7 +294,7 @@ def _first(
     identity = torch.equal(unknowns.operator[0], torch.eye(unknowns.length, unknowns.size, dtype=torch.float64))
     alone = len(unknowns.kinds) == 1 and identity and not unknowns.near
     x = torch.randn(settings.starts, unknowns.size, generator=generator, dtype=torch.float64)
-    if alone and not settings.marching and unknowns.length > 1 and unknowns.density is None:
+    if alone and settings.form == "raw" and not settings.marching and unknowns.length > 1 and unknowns.density is None:
         return _long_targets(record, unknowns, settings, generator, sigma)
     return _scaled(record, unknowns, unknowns.pack(x, density, sigma, None))
 
@@ -407,17 +408,25 @@ def _published(record: Moments) -> torch.Tensor:
     return weights.sqrt().diag()[weights > 0]
 
 
+def _whitener(covariance: torch.Tensor, points: float, form: Form) -> torch.Tensor:
+    """W with W^T W = n C^-1; of cumulants without the mean, which holds an unknown offset."""
+    if form == "raw":
+        return gmm.whitener(covariance, points)
+    return torch.nn.functional.pad(gmm.whitener(covariance[1:, 1:], points), (1, 0))
+
+
 def _noise_covariance(
     record: Moments, unknowns: SignalUnknowns, settings: Settings, theta: torch.Tensor
 ) -> torch.Tensor:
     """Covariance of the moments at the estimate: of the noise alone, or of the blocks where they say more."""
-    x, _, variance, _ = unknowns.unpack(theta)
+    x, log_density, variance, _ = unknowns.unpack(theta)
     total = float(moments.cumulants(record.means, record.length)[1])
     sigma2 = min(max(float(variance), 1e-3 * total), total)
     analytic = moments.noise_covariance(record.length, math.sqrt(sigma2), settings.form)
     power = float(torch.einsum("knp,p->kn", unknowns.operator, x).square().sum(-1).mean())
     enough = record.blocks / len(analytic)
-    wanted = enough >= 40 or (enough >= 10 and power > LARGE_ENERGY * sigma2)
+    share = float(log_density.exp().sum()) * power / record.length / sigma2
+    wanted = enough >= 40 or (enough >= 10 and (power > LARGE_ENERGY * sigma2 or share > LARGE_SHARE))
     if record.squares.dim() == 1 or not (settings.weights == "long-run" or (settings.weights == "auto" and wanted)):
         return analytic
     if record.blocks < 2:

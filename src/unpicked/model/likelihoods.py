@@ -30,9 +30,10 @@ class Scene:
         activity: odds of a copy at a free site in the lattice gas.
         width: least distance of two copies in pixels.
         shifts: ``(s, s)`` log-probabilities of the offsets within a window, or None where they are equal.
-        score: makes of weighted windows ``(n, k, L, L)`` and counts ``(n, k)`` of n parts of a micrograph their
-            scores ``(n, size)``, the gradients of their log-likelihoods; their outer products are then summed as
-            ``information`` ``(size, size)``. None: no information.
+        score: makes of weighted windows ``(n, k, L, L)`` and weights, ``(n, k, L, L)`` or where all pixels are seen
+            alike ``(n, k)``, of n parts of a micrograph their scores ``(n, size)``, the gradients of their
+            log-likelihoods; their outer products are then summed as ``information`` ``(size, size)``. None: no
+            information.
     """
 
     templates: torch.Tensor

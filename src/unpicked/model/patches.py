@@ -31,7 +31,7 @@ class Patches:
     stride: int | None = None
     law: Literal["uniform", "free"] = "uniform"
     exact: ClassVar[bool] = True
-    scored: ClassVar[bool] = False
+    scored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("side", "stride"):
@@ -46,9 +46,9 @@ class Patches:
 
     def step(self, scene: Scene, *, statistics: bool = True) -> Step:
         """Begin an E-step."""
-        if scene.score is not None:
-            raise ValueError("patches give no scores of parts of a micrograph; try Gas() or Window()")
         if scene.templates.dim() == 2:
+            if scene.score is not None:
+                raise ValueError("windows of a signal take no scores; try the chain, which sums the information itself")
             if self.law != "uniform":
                 raise ValueError("a free law of the offsets is for images; for signals try spacing='arbitrary'")
             return SignalStep(self, scene, statistics)
@@ -94,9 +94,14 @@ class PatchStep:
         self.bias = self._biases(templates, scene.shifts)
         self.counts = torch.zeros_like(self.bias, dtype=torch.float64)
         self.by_fft = correlate.fft_pays(self.side, self.length) if by_fft is None else by_fft
-        self.spectral = _Spectral(self) if self.by_fft or evidence.needs_gradient(templates) else None
+        self.score = scene.score
+        apart = self.by_fft or self.score is not None or evidence.needs_gradient(templates)
+        self.spectral = _Spectral(self) if apart else None
         self.ratios: list[torch.Tensor] = []  # per window: log of occupied against empty evidence
         self.stats = empty(templates) | {"offsets": self.counts.new_zeros((self.offsets,) * 2)}
+        if self.score is not None:
+            none = self.score(templates[None][:0], templates[None][:0]).double()
+            self.stats["information"] = none.mT @ none
 
     def _biases(self, templates: torch.Tensor, shifts: torch.Tensor | None) -> torch.Tensor:
         """-|t|^2 / (2 sigma^2) + log p(offset) + log p(view, not empty) ``(k, s, s)``."""
@@ -224,9 +229,14 @@ class _Spectral:
         occupied = torch.cat(sums, 1).logsumexp(1)
         if self.step.statistics:
             total = self.step.against_empty(occupied).detach()
+            seen = []
             for index, part in enumerate(self.columns):
                 block, top = blocks[index] if blocks else self._exponentials(spectra.detach(), part)
-                self._gather(spectra.detach(), part, block, top - total[:, None])
+                seen.append(self._gather(spectra.detach(), part, block, top - total[:, None]))
+            if self.step.score is not None:  # every window is a part of the micrograph
+                numerators, weights = (torch.cat([pair[index] for pair in seen], 1) for index in range(2))
+                scores = self.step.score(numerators, weights).double()
+                self.step.stats["information"] += scores.mT @ scores
         return occupied
 
     def numerator(self) -> torch.Tensor:
@@ -244,10 +254,21 @@ class _Spectral:
         top = scores.amax(-1)
         return correlate.exp_(scores.sub_(top[..., None])), top
 
-    def _gather(self, spectra: torch.Tensor, part: slice, block: torch.Tensor, log_scale: torch.Tensor) -> None:
-        """Posterior of a block of windows and views, summed into counts and (as spectra) into weighted windows."""
+    def _gather(
+        self, spectra: torch.Tensor, part: slice, block: torch.Tensor, log_scale: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Posterior of a block of windows and views, summed into counts and (as spectra) into weighted windows.
+
+        Where scores are asked for, also the weighted windows and weights of each window, ``(n, k, L, L)``.
+        """
         spectra = spectra.detach()
         posterior = block.mul_(log_scale.detach().exp()[..., None]).unflatten(-1, (self.size, self.size))
         self.step.counts[part] += posterior.sum(0)[..., : self.step.offsets, : self.step.offsets]
         weighted = torch.fft.rfft2(posterior).conj_physical_().mul_(spectra[:, None])
         self.products[part] += weighted.sum(0)
+        if self.step.score is None:
+            return ()
+        length, offsets = self.step.length, self.step.offsets
+        numerators = correlate.gathered_windows(weighted.flatten(0, 1), self.size, length)
+        weights = correlate.fold(posterior[..., :offsets, :offsets].flatten(0, 1), self.step.side, length)
+        return numerators.unflatten(0, weighted.shape[:2]), weights.unflatten(0, weighted.shape[:2])

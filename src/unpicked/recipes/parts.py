@@ -58,12 +58,11 @@ def check_solver(job: MicrographJob, object: Volume) -> None:
     """Refuse scoring where it cannot be had.
 
     Raises:
-        ValueError: for a likelihood without scores of parts, or an object with too many coefficients.
+        ValueError: for an object with too many coefficients.
     """
     if job.solver == "fisher" and not _scores(job, object):
         raise ValueError(
-            f"--solver fisher needs --likelihood gas or window and at most {DENSE} coefficients; "
-            f"got {job.likelihood} and {object.size}; try --solver anderson"
+            f"--solver fisher needs at most {DENSE} coefficients; got {object.size}; try --solver anderson"
         )
 
 

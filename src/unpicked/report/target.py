@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unpicked._lazy import torch
+from unpicked.evaluate.images import best_angle, turned
 from unpicked.io.npy import read_array
 from unpicked.report import figures, page, sections, tiles, words
 from unpicked.report.reading import History, read_history, read_result
@@ -186,9 +189,20 @@ def _curve(name: str, values: Values, errors: Values | None, truth: Values | Non
 
 
 def _tiles(run: TargetRun) -> list[tuple[str, tuple[tiles.Tile, ...]]]:
-    rows = [("reconstruction", run.values)] + ([("truth", run.truth)] if run.truth is not None else [])
-    labels = [f"kind {kind + 1}" if len(run.values) > 1 else "target" for kind in range(len(run.values))]
-    return [(name, tiles.images(list(values), labels)) for name, values in rows]
+    """Per kind the reconstruction, and beside it the truth turned onto it: the frame is free."""
+    rows = []
+    for kind, values in enumerate(run.values):
+        seen, labels = [values], ["reconstruction"]
+        if run.truth is not None:
+            first, second = torch.from_numpy(values).double(), torch.from_numpy(run.truth[kind]).double()
+            turn = dict(dict(run.result.get("figures") or {}).get("compare") or {}).get("angle_deg")
+            if turn:
+                angle = best_angle(second, first)
+                second = turned(second, angle)
+            seen.append(second.numpy())
+            labels.append(f"truth, turned by {math.degrees(angle):.0f}°" if turn else "truth")
+        rows.append((f"kind {kind + 1}" if len(run.values) > 1 else "target", tiles.images(seen, labels)))
+    return rows
 
 
 def _kinds(values: Values, image: bool) -> Values:
