@@ -36,6 +36,10 @@ class Result(Enum):
         "nothing was found: less than one particle is expected in all the data; "
         "the noise may be too strong, or the box wrong"
     )
+    MISFIT = (
+        "the fit did not come to rest in agreement with the data: a wrong optimum, or a wrong model; "
+        "try more starts, more data, or another spacing"
+    )
     OVERFITTED = "stopped early: the likelihood of held-out micrographs fell; the best map before that is kept"
     NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
 
@@ -366,6 +370,8 @@ def _verdict(estimator: Estimator, history: History, state: State, last: int) ->
         return None
     if row.get("particles", 1.0) < 1:
         return Result.EMPTY
+    if row.get("agrees", 1.0) < 1:
+        return Result.MISFIT
     return Result.CONVERGED if finished else Result.ITERATIONS
 
 

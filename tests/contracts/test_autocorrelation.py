@@ -223,6 +223,15 @@ def test_overlapping_blocks_and_offsets_change_nothing() -> None:
     torch.testing.assert_close(plain.x, offset.x, rtol=0.02, atol=0.02)
 
 
+def test_a_model_that_the_data_contradict_is_told() -> None:
+    """Targets of six samples taken for targets of four."""
+    longer = torch.tensor([1.0, 1.5, -1.0, 0.5, -1.5, 1.2], dtype=torch.float64)
+    samples, _ = simulate_signal(longer, density=0.3, sigma=0.2, seed=3, samples=60_000, spacing="separated")
+    run = reconstruct(samples, Model(Samples(4), Identity(), Anywhere(0.1)), PLAIN, seed=1, moves=0)
+    assert run.result is Result.MISFIT
+    assert run.history[-1]["agrees"] == 0 and run.history[-1]["chi2"] > 3
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

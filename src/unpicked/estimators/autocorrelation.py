@@ -184,6 +184,7 @@ class Autocorrelation:
             return row
         return row | {
             "chi2": float(state["chi2"]),
+            "agrees": float(state["converged"]),
             "error": float(errors[:size].sum().sqrt() / state["x"].norm().clamp(min=1e-300)),
             "density_error": float(errors[size:-1].sum().sqrt()),
             "sigma_error": float(errors[-1].sqrt()),
