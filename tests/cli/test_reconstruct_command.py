@@ -512,6 +512,19 @@ def test_the_prior_is_learned_between_stages(reconstruct, sim, tmp_path):
     assert told[2] not in told[:2]
 
 
+def test_overwrite_leaves_nothing_that_a_later_resume_could_take_for_its_own(reconstruct, sim, done, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    old = [run / "checkpoint" / place for place in ("stage-1/known.json", "half-1/rival-1/stage-1/start-0.pt")]
+    for path in old:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    status, _, err = reconstruct(sim / "micrographs.star", run, "--quiet", "--overwrite")
+    assert (status, err) == (0, "")
+    assert not any(path.exists() for path in old)
+    assert set(files(run)) == RUN
+
+
 def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
     run = tmp_path / "run"
     job = "--box 8 --lmax 4 --views 12 24 --iterations 4 3 --starts 3 --refined 2 --moves 0 --threads 1".split()

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
+from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
 from unpicked.recipes import ImageJob
 
@@ -147,12 +148,7 @@ def reconstruct(
     folder = output.out
     known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
     if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        if target is not None or not (folder / "report.html").exists():
-            judge(folder, job, target, truth)
-        common.say(f"{folder} holds a finished run with these settings")
-        if common.json:
-            print(js.dumps(js.loads((folder / "result.json").read_text())))
-        return 0
+        return runs.again(folder, common, lambda: judge(folder, job, target, truth), truth=target is not None)
     answer = from_images(
         found,
         job,
@@ -192,29 +188,14 @@ def finish(
     from unpicked.io import npy
 
     npy.write_array(answer.target, folder / "target.npy", overwrite=True)
-    rows = [
-        (f"{stage} {name}", row)
-        for stage, run in answer.stages.items()
-        for name, history in run.histories.items()
-        for row in history
-    ]
-    shared.write_history(folder / "history.csv", rows)
-    summary = {
-        **shared.header(settings, seed),
-        "data": {
-            "kind": "image",
-            "files": len(answer.images),
-            "size": list(answer.images.shape),
-            "truth": None,
-            "notes": list(answer.notes),
-        },
-        "result": answer.last.result.value,
-        "verdict": "not verified",
-        "figures": answer.figures(),
-        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
-        "peak_memory_mb": shared.peak_memory_mb(),
+    data = {
+        "kind": "image",
+        "files": len(answer.images),
+        "size": list(answer.images.shape),
+        "notes": list(answer.notes),
     }
-    shared.write_text(folder / "result.json", js.dumps(summary, indent=2) + "\n")
+    passes = runs.histories(answer.stages)
+    runs.close(folder, settings, seed, seconds, answer.last, data=data, figures=answer.figures(), passes=passes)
     return judge(folder, job, truth, truth_path)
 
 
@@ -224,14 +205,10 @@ def judge(folder: Path, job: ImageJob, truth: torch.Tensor | None, truth_path: P
     from unpicked.io import npy
     from unpicked.report import report
 
-    path = folder / "result.json"
-    summary: dict[str, Any] = js.loads(path.read_text())
+    found = None
     if truth is not None:
-        estimate = npy.read_array(folder / "target.npy")
-        compared = compare_images(estimate, truth, rotations=job.rotations == "uniform")
-        summary["figures"]["compare"] = compared.to_json()
-        summary["data"]["truth"] = None if truth_path is None else str(truth_path.resolve())
-        shared.write_text(path, js.dumps(summary, indent=2) + "\n")
+        found = compare_images(npy.read_array(folder / "target.npy"), truth, rotations=job.rotations == "uniform")
+    summary = runs.compare(folder, found, truth_path)
     report(folder)
     return summary
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from unpicked.cli import common as shared
+from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
 from unpicked.recipes import MicrographJob
 
@@ -77,12 +78,7 @@ def micrographs(
     prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
     known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
     if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        if target is not None or not (folder / "report.html").exists():
-            judge(folder, target, truth)
-        common.say(f"{folder} holds a finished run with these settings")
-        if common.json:
-            print(json.dumps(json.loads((folder / "result.json").read_text())))
-        return 0
+        return runs.again(folder, common, lambda: judge(folder, target, truth), truth=target is not None)
     for note in data.notes:
         common.say(note)
     answer = from_micrographs(
@@ -132,30 +128,15 @@ def finish(
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     if answer.gallery is not None:
         shared.write_arrays(folder / "patches.npz", answer.gallery)
-    rows = [
-        (f"{stage} {name}", row)
-        for stage, run in answer.stages.items()
-        for name, history in run.histories.items()
-        for row in history
-    ]
-    shared.write_history(folder / "history.csv", rows)
     micrographs = answer.prepared.micrographs
-    summary = {
-        **shared.header(settings, seed),
-        "data": {
-            "files": len(micrographs),
-            "size": list(micrographs.shape),
-            "voxel_size": micrographs.pixel_size,
-            "truth": None,
-            "notes": list(answer.notes),
-        },
-        "result": answer.last.result.value,
-        "verdict": "not verified",
-        "figures": answer.figures(),
-        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
-        "peak_memory_mb": shared.peak_memory_mb(),
+    data = {
+        "files": len(micrographs),
+        "size": list(micrographs.shape),
+        "voxel_size": micrographs.pixel_size,
+        "notes": list(answer.notes),
     }
-    shared.write_text(folder / "result.json", json.dumps(summary, indent=2) + "\n")
+    passes = runs.histories(answer.stages)
+    runs.close(folder, settings, seed, seconds, answer.last, data=data, figures=answer.figures(), passes=passes)
     return judge(folder, truth, truth_path)
 
 
@@ -165,11 +146,7 @@ def judge(folder: Path, truth: Map | None, truth_path: Path | None) -> dict[str,
     from unpicked.io import mrc
     from unpicked.report import report
 
-    path = folder / "result.json"
-    summary: dict[str, Any] = json.loads(path.read_text())
-    if truth is not None:
-        summary["figures"]["compare"] = compare(mrc.read_map(folder / "volume.mrc"), truth).to_json()
-        summary["data"]["truth"] = None if truth_path is None else str(truth_path.resolve())
-        shared.write_text(path, json.dumps(summary, indent=2) + "\n")
+    found = None if truth is None else compare(mrc.read_map(folder / "volume.mrc"), truth)
+    summary = runs.compare(folder, found, truth_path)
     report(folder, truth=truth)
     return summary

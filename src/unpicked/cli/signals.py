@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
+from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
 from unpicked.recipes import SignalJob
 
@@ -143,12 +144,7 @@ def reconstruct(
     folder = output.out
     known = settings | {"data_files": shared.identity([str(file)])}
     if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        if target is not None or not (folder / "report.html").exists():
-            judge(folder, target, truth)
-        common.say(f"{folder} holds a finished run with these settings")
-        if common.json:
-            print(js.dumps(js.loads((folder / "result.json").read_text())))
-        return 0
+        return runs.again(folder, common, lambda: judge(folder, target, truth), truth=target is not None)
     answer = from_signal(
         data,
         job,
@@ -230,24 +226,14 @@ def finish(
     npy.write_array(answer.target, folder / "target.npy", overwrite=True)
     if answer.errors is not None:
         npy.write_array(answer.errors, folder / "errors.npy", overwrite=True)
-    rows = [(name, row) for name, history in answer.run.histories.items() for row in history]
-    shared.write_history(folder / "history.csv", rows)
-    summary = {
-        **shared.header(settings, seed),
-        "data": {
-            "kind": "signal",
-            "signals": answer.data.rows,
-            "samples": answer.data.length,
-            "truth": None,
-            "notes": list(answer.notes),
-        },
-        "result": answer.run.result.value,
-        "verdict": "not verified",
-        "figures": answer.figures(),
-        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
-        "peak_memory_mb": shared.peak_memory_mb(),
+    data = {
+        "kind": "signal",
+        "signals": answer.data.rows,
+        "samples": answer.data.length,
+        "notes": list(answer.notes),
     }
-    shared.write_text(folder / "result.json", js.dumps(summary, indent=2) + "\n")
+    passes = answer.run.histories.items()
+    runs.close(folder, settings, seed, seconds, answer.run, data=data, figures=answer.figures(), passes=passes)
     return judge(folder, truth, truth_path)
 
 
@@ -257,12 +243,8 @@ def judge(folder: Path, truth: torch.Tensor | None, truth_path: Path | None) -> 
     from unpicked.io import npy
     from unpicked.report import report
 
-    path = folder / "result.json"
-    summary: dict[str, Any] = js.loads(path.read_text())
-    if truth is not None:
-        summary["figures"]["compare"] = compare_signals(npy.read_array(folder / "target.npy"), truth).to_json()
-        summary["data"]["truth"] = None if truth_path is None else str(truth_path.resolve())
-        shared.write_text(path, js.dumps(summary, indent=2) + "\n")
+    found = None if truth is None else compare_signals(npy.read_array(folder / "target.npy"), truth)
+    summary = runs.compare(folder, found, truth_path)
     report(folder)
     return summary
 
