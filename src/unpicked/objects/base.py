@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 
@@ -25,6 +25,7 @@ class Projector:
     backproject: Callable[[torch.Tensor], torch.Tensor]
 
 
+@runtime_checkable
 class Object(Protocol):
     """A class of signals, images or volumes, linear in its coefficients."""
 
