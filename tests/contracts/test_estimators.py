@@ -664,8 +664,9 @@ def test_runs_without_information_say_so(steps: Acceleration) -> None:
     assert plain.prior == Flat()
 
 
-def test_scoring_with_patches_goes_on_as_em() -> None:
-    """Patches take no scores: no information, so every step is EM's, over-relaxed."""
+def test_scoring_without_scores_goes_on_as_em(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A likelihood that takes none sums no information, so every step is EM's, over-relaxed."""
+    monkeypatch.setattr(Patches, "scored", False)
     model = toy()
     data = micrographs(model, blob(model), 0.8)
     answers = []
