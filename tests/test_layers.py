@@ -14,6 +14,7 @@ LAYERS = [
     {"model"},
     {"simulate", "preprocess", "priors", "evaluate", "io"},
     {"estimators"},
+    {"checkpoint"},
     {"reconstruct"},
     {"verify", "plan", "picking"},
     {"recipes"},

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
+from unpicked import checkpoint as files
 from unpicked._lazy import torch
+from unpicked.checkpoint import Checkpoint, History, Result
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
 from unpicked.estimators.base import Batch, Estimator, State, add, judge
@@ -23,25 +21,9 @@ from unpicked.objects.classes import Classes
 from unpicked.ops import seeding
 from unpicked.priors import Flat, Prior
 
-History = list[dict[str, float]]
+__all__ = ["History", "Reconstruction", "Report", "Result", "reconstruct"]
+
 Report = Callable[[str, dict[str, float]], None]
-
-
-class Result(Enum):
-    """How a run ended, in words for its user."""
-
-    CONVERGED = "converged: the last passes gained nothing more"
-    ITERATIONS = "stopped at the iteration limit while the likelihood was still rising; try more iterations"
-    EMPTY = (
-        "nothing was found: less than one particle is expected in all the data; "
-        "the noise may be too strong, or the box wrong"
-    )
-    MISFIT = (
-        "the fit did not come to rest in agreement with the data: a wrong optimum, or a wrong model; "
-        "try more starts, more data, or another spacing"
-    )
-    OVERFITTED = "stopped early: the likelihood of held-out micrographs fell; the best map before that is kept"
-    NOT_FINITE = "stopped: a figure was not finite; the last good state is kept"
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +144,7 @@ def reconstruct(
         ValueError: for settings that do not fit, or a checkpoint of another run.
     """
     began = time.perf_counter()
-    if starts < 1:
-        raise ValueError(f"starts must be at least 1; got {starts}")
-    if moves < 0:
-        raise ValueError(f"moves must not be negative; got {moves}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    if min(data.shape) < model.side:
-        raise ValueError(_misfit(data, model.side))
+    _check(data, model.side, starts, moves, batch_size)
     prior = prior or Flat()
     folder = Path(checkpoint) if checkpoint is not None else None
     job = _Job(
@@ -180,7 +155,7 @@ def reconstruct(
         seed,
         batch_size,
         folder,
-        _fingerprint(data, model, estimator, prior, seed, start, starts, held, check),
+        files.fingerprint(data, model, estimator, prior, seed, start, starts, held, check),
         report,
         held,
         check,
@@ -208,13 +183,22 @@ def reconstruct(
     return replace(best, notes=tuple(notes), seconds=seconds, histories=histories, rivals=tuple(rivals))
 
 
-def _misfit(data: Data, side: int) -> str:
-    if len(data.shape) == 1:
-        return f"a target of {side} samples does not fit blocks of {data.shape[0]} samples; try a shorter target"
-    return (
-        f"a box of {side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
-        "try a smaller box or a finer working voxel"
-    )
+def _check(data: Data, side: int, starts: int, moves: int, batch_size: int) -> None:
+    if starts < 1:
+        raise ValueError(f"starts must be at least 1; got {starts}")
+    if moves < 0:
+        raise ValueError(f"moves must not be negative; got {moves}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if min(data.shape) < side and len(data.shape) == 1:
+        raise ValueError(
+            f"a target of {side} samples does not fit blocks of {data.shape[0]} samples; try a shorter target"
+        )
+    if min(data.shape) < side:
+        raise ValueError(
+            f"a box of {side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
+            "try a smaller box or a finer working voxel"
+        )
 
 
 def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
@@ -230,7 +214,7 @@ def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
 def _loop(job: _Job, state: State) -> Reconstruction:
     """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
     began = time.perf_counter()
-    held = _load(job) or _Held(state, [], None, "")
+    held = _load(job) or Checkpoint(state, [])
     state, history, result = held.state, held.history, held.result
     best = held.best
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
@@ -254,7 +238,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
             row["judge"] = job.judged(estimator.current(job.model, state), state["x"])
             row["seconds"] = seconds
             best, result = _better(job, best, state, history, result)
-        _save(job, state, history, result, held.note, best)
+        _save(job, Checkpoint(state, history, result, held.note, best))
         if job.report is not None:
             job.report(job.name, row)
     result = result or Result.ITERATIONS
@@ -329,7 +313,7 @@ def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
     held = _load(polish)
     if held is None:
         state, note = _choose(job, best)
-        _save(polish, state, [], None, note)
+        _save(polish, Checkpoint(state, [], note=note))
     else:
         state, note = held.state, held.note
     if note == _STAY:
@@ -388,86 +372,10 @@ def _processes() -> tuple[int, int]:
     return 0, 1
 
 
-def _fingerprint(
-    data: Data,
-    model: Model,
-    estimator: Estimator,
-    prior: Prior,
-    seed: int,
-    start: torch.Tensor | None,
-    starts: int,
-    held: Data | None,
-    check: int,
-) -> str:
-    """What a checkpoint must share with the run that resumes it."""
-    parts: Sequence[Any] = (
-        *data.digest,
-        model.object,
-        model.view.digest,
-        model.placement,
-        model.noise,
-        estimator,
-        prior,
-        seed,
-        starts,
-        None if start is None else start.tolist(),
-        None if held is None else held.digest[0],
-        check,
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+def _save(job: _Job, held: Checkpoint) -> None:
+    if job.folder is not None and _processes()[0] == 0:
+        files.save(job.folder / f"{job.name}.pt", job.fingerprint, held)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What a checkpoint holds."""
-
-    state: State
-    history: History
-    result: Result | None
-    note: str
-    best: State | None = None
-
-
-def _save(
-    job: _Job, state: State, history: History, result: Result | None, note: str = "", best: State | None = None
-) -> None:
-    if job.folder is None or _processes()[0] != 0:
-        return
-    job.folder.mkdir(parents=True, exist_ok=True)
-    path = job.folder / f"{job.name}.pt"
-    temporary = path.with_suffix(".pt.part")
-    held = {
-        "fingerprint": job.fingerprint,
-        "state": state,
-        "history": history,
-        "result": result.name if result else "",
-        "note": note,
-        "best": best,
-    }
-    whole = io.BytesIO()  # torch would hide a full disk behind an error of its own
-    torch.save(held, whole)
-    with open(temporary, "wb") as file:
-        file.write(whole.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _load(job: _Job) -> _Held | None:
-    path = job.folder / f"{job.name}.pt" if job.folder is not None else None
-    if path is None or not path.exists():
-        return None
-    try:
-        held = torch.load(path, weights_only=True)
-        ended = Result[held["result"]] if held["result"] else None
-        found = _Held(held["state"], held["history"], ended, held["note"], held["best"])
-        fingerprint = held["fingerprint"]
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this part anew"
-        ) from error
-    if fingerprint != job.fingerprint:
-        raise ValueError(
-            f"{path} belongs to a run with other data or settings; resume with the same ones, or use another folder"
-        )
-    return found
+def _load(job: _Job) -> Checkpoint | None:
+    return None if job.folder is None else files.load(job.folder / f"{job.name}.pt", job.fingerprint)

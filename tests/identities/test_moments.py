@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from unpicked.data.moments import Moments, merge
+from unpicked.estimators import gmm
 from unpicked.estimators.gmm import Settings
-from unpicked.estimators.moment_fit import SignalUnknowns
+from unpicked.estimators.signal_unknowns import SignalUnknowns
 from unpicked.model import expected_moments
 from unpicked.ops import hamiltonian, moments
 from unpicked.ops.least_squares import levenberg_marquardt
@@ -147,7 +148,7 @@ def test_slope_of_the_prediction(form: str, near: bool) -> None:
         form,  # type: ignore[arg-type]
     )
     near_law = torch.full((4,), 0.1, dtype=torch.float64) if near else None
-    theta = unknowns.pack(draw(10, 2, 4), torch.tensor([0.1, 0.2]).double(), 1.5, near_law)
+    theta = gmm.pack(unknowns, draw(10, 2, 4), torch.tensor([0.1, 0.2]).double(), 1.5, near_law)
     assert theta.shape == (2, unknowns.count)
     values, slope = unknowns.slope(theta)
     torch.testing.assert_close(values, unknowns.predict(theta), rtol=1e-12, atol=1e-12)

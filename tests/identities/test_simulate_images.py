@@ -13,10 +13,10 @@ from unpicked.simulate.images import (
     DiskTargets,
     ImageSimulation,
     PixelTargets,
-    least_distance,
     random_targets,
     simulate_images,
 )
+from unpicked.simulate.spacing import least_distance
 
 
 def simulated(**more: object) -> ImageSimulation:

@@ -16,9 +16,9 @@ from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.moments import Moments
 from unpicked.data.signal import Signal
-from unpicked.estimators import gmm, image_fit, moment_fit
+from unpicked.estimators import image_fit, moment_fit
 from unpicked.estimators.base import Batch, State
-from unpicked.estimators.gmm import Fit, Form, Weights
+from unpicked.estimators.gmm import Fit, Settings
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Stats
@@ -30,7 +30,7 @@ FULL = 1024  # moments of which the whole covariance of the blocks is summed
 
 
 @dataclass(frozen=True)
-class Autocorrelation:
+class Autocorrelation(Settings):
     """Reconstruction from the moments of order 1 to 3, one pass over the data.
 
     The loop's second step reads no data: it tells the figures of the fit.
@@ -52,15 +52,6 @@ class Autocorrelation:
         block: base points whose sums are one draw for the long-run covariance, a multiple of 2,048.
     """
 
-    starts: int = 10
-    form: Form = "raw"
-    weights: Weights = "auto"
-    estimate_sigma: bool = True
-    estimate_density: bool = True
-    marching: bool = False
-    average: bool = True
-    steps: int = 300
-    tolerance: float = 1e-9
     block: int = moments.BLOCK
     iterations: ClassVar[int] = 2
     monotone: ClassVar[bool] = False
@@ -68,16 +59,7 @@ class Autocorrelation:
     polish: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if self.starts < 1:
-            raise ValueError(f"starts must be at least 1; got {self.starts}")
-        if self.form not in ("raw", "cumulant"):
-            raise ValueError(f"form must be raw or cumulant; got {self.form!r}")
-        if self.weights not in ("auto", "analytic", "long-run", "published"):
-            raise ValueError(f"weights must be auto, analytic, long-run or published; got {self.weights!r}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1; got {self.steps}")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance must lie between 0 and 1; got {self.tolerance}")
+        super().__post_init__()
         if self.block < 2048 or self.block % 2048:
             raise ValueError(f"block must be a positive multiple of 2048; got {self.block}")
 
@@ -172,7 +154,7 @@ class Autocorrelation:
         if int(state["step"]) and torch.equal(state["x"], state["fitted"]):
             cost = float(state["cost"])
         else:
-            cost = _method(model).cost(record, model, self.settings, prior, state["x"])
+            cost = _method(model).cost(record, model, self, prior, state["x"])
         row = {
             "objective": -cost,
             "sigma": float(state["sigma"]),
@@ -196,7 +178,7 @@ class Autocorrelation:
 
     def fit(self, record: Moments, model: Model, prior: Prior, seed: int, start: torch.Tensor | None = None) -> Fit:
         """The fit alone, from a record of moments, e.g. one that was saved or merged; see :mod:`moment_fit`."""
-        return _method(model).fit(record, model, self.settings, prior, seed, start)
+        return _method(model).fit(record, model, self, prior, seed, start)
 
     def measure(self, data: Data, model: Model, pieces: Sequence[int] | None = None) -> Moments:
         """The record of moments of all data, or of some pieces: one pass, no fit.
@@ -206,12 +188,6 @@ class Autocorrelation:
         state = self.init(data, model, None, 0)
         batch = Batch(data, range(len(data)) if pieces is None else pieces)
         return self._record(model, self.accumulate(model, batch, state))
-
-    @property
-    def settings(self) -> gmm.Settings:
-        """What the fit needs to know."""
-        names = gmm.Settings.__dataclass_fields__
-        return gmm.Settings(**{name: getattr(self, name) for name in names})
 
     def _nothing(self, model: Model) -> Stats:
         """Sums of no data."""

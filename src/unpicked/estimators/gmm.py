@@ -36,6 +36,18 @@ class Settings:
     steps: int = 300
     tolerance: float = 1e-9
 
+    def __post_init__(self) -> None:
+        if self.starts < 1:
+            raise ValueError(f"starts must be at least 1; got {self.starts}")
+        if self.form not in ("raw", "cumulant"):
+            raise ValueError(f"form must be raw or cumulant; got {self.form!r}")
+        if self.weights not in ("auto", "analytic", "long-run", "published"):
+            raise ValueError(f"weights must be auto, analytic, long-run or published; got {self.weights!r}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1; got {self.steps}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must lie between 0 and 1; got {self.tolerance}")
+
     @property
     def coarse(self) -> Settings:
         """For what is only on the way: fewer steps, and no last digits."""
@@ -99,14 +111,40 @@ class Unknowns(Protocol):
     def guess(self) -> torch.Tensor:
         """``(kinds,)`` log-densities that are vaguely believed."""
 
-    def unpack(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Coefficients, log-densities ``(s, kinds)``, sigma^2 ``(s, 1)`` and logits."""
-
     def slope(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Moments ``(s, m)`` of unknowns ``(s, count)``, and their exact Jacobian ``(s, m, count)``."""
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Moments, and the product of weights ``(s, m)`` with the Jacobian, ``(s, count)``."""
+
+
+def pack(
+    unknowns: Unknowns, x: torch.Tensor, density: torch.Tensor, sigma: float, near: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Unknowns ``(s, count)`` from their values; rows of x are the starts. Without ``near`` its logits are zero."""
+    parts = [x]
+    if unknowns.density is None:
+        parts.append(density.log().expand(len(x), -1))
+    if unknowns.sigma is None:
+        parts.append(x.new_full((len(x), 1), sigma**2))
+    if unknowns.near:
+        behind = x.new_zeros(unknowns.count - sum(part.shape[-1] for part in parts)) if near is None else logits(near)
+        parts.append(behind.expand(len(x), -1))
+    return torch.cat(parts, -1)
+
+
+def unpack(unknowns: Unknowns, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Coefficients, log-densities ``(s, kinds)``, sigma^2 ``(s, 1)`` and logits of the distances, if any."""
+    x, rest = theta[..., : unknowns.size], theta[..., unknowns.size :]
+    if unknowns.density is None:
+        log_density, rest = rest[..., : unknowns.kinds_count], rest[..., unknowns.kinds_count :]
+    else:
+        log_density = unknowns.density.expand(*theta.shape[:-1], -1)
+    if unknowns.sigma is None:
+        variance, rest = rest[..., :1], rest[..., 1:]
+    else:
+        variance = torch.full_like(theta[..., :1], unknowns.sigma**2)
+    return x, log_density, variance, rest
 
 
 def descend(
@@ -141,7 +179,13 @@ def residuals(
 
 
 def precision_root(prior: Prior, model: Model) -> torch.Tensor:
-    """R with R^T R the prior's precision, ``(rank, size)``."""
+    """R with R^T R the prior's precision, ``(rank, size)``.
+
+    Raises:
+        ValueError: for a prior that is not quadratic.
+    """
+    if not prior.quadratic:
+        raise ValueError(f"the moment fit takes priors of quadratic energy; got {prior!r}; try Ridge or Smooth")
     size = model.object.size
     if isinstance(prior, Flat):
         return torch.zeros(0, size, dtype=torch.float64)
@@ -156,6 +200,29 @@ def whitener(covariance: torch.Tensor, points: float) -> torch.Tensor:
     factor = torch.linalg.cholesky(covariance / torch.outer(scale, scale))
     eye = torch.eye(len(scale), dtype=covariance.dtype)
     return torch.linalg.solve_triangular(factor, eye, upper=False) / scale * math.sqrt(points)
+
+
+def reweighted(
+    unknowns: Unknowns,
+    found: least_squares.Minimum,
+    target: torch.Tensor,
+    weights: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    record: Moments,
+    settings: Settings,
+    root: torch.Tensor,
+) -> tuple[Fit, torch.Tensor, torch.Tensor]:
+    """Two more fits from the best one, with the weights and the noise that ``weights`` gives at the estimate.
+
+    Returns:
+        The answer, its unknowns, and the last weights.
+    """
+    theta, costs = found.theta[int(found.cost.argmin())], found.cost
+    for _ in range(2):
+        white, noise = weights(theta)
+        found = descend(unknowns, target, white, settings, theta[None], root)
+        theta = found.theta[0]
+    answer = told(unknowns, found, 0, target, white, noise, record, settings, root)
+    return answer._replace(costs=costs), theta, white
 
 
 def told(
@@ -179,7 +246,7 @@ def told(
     middle = white @ noise @ white.mT / record.points
     data = jacobian[:rows].mT @ middle @ jacobian[:rows] + jacobian[rows:].mT @ jacobian[rows:]
     covariance = inverse @ data @ inverse
-    x, log_density, variance, logits = unknowns.unpack(theta)
+    x, log_density, variance, logits = unpack(unknowns, theta)
     left = (inverse @ (jacobian[:rows].mT @ middle @ jacobian[:rows])).trace()
     chi2 = float(r[:rows].square().sum() / (middle.trace() - left).clamp(min=1e-300))
     moves = math.sqrt(2 / max(1, rows - unknowns.count))
@@ -225,7 +292,7 @@ def averaged(
     values, vectors = torch.linalg.eigh(jacobian.mT @ jacobian)
     factor = vectors / values.clamp(min=1e-9 * values[-1]).sqrt()
     drawn = hamiltonian.draws(energy, theta, factor, seeding.generator(seed, "moment average")).flatten(0, 1)
-    x, log_density, variance, logits = unknowns.unpack(drawn)
+    x, log_density, variance, logits = unpack(unknowns, drawn)
     density, sigma = log_density.exp(), variance.clamp(min=0).sqrt()
     together = torch.cat([x, density, sigma], -1)
     return told._replace(

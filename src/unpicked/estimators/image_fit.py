@@ -23,7 +23,7 @@ _REDUNDANT = 1e-2  # combinations of moments with less of the noise's variance d
 
 @dataclass(frozen=True, eq=False)
 class ImageUnknowns:
-    """Coefficients, log-density and sigma^2 of a fit; what :class:`moment_fit.SignalUnknowns` is for signals.
+    """Coefficients, log-density and sigma^2 of a fit; what :class:`signal_unknowns.SignalUnknowns` is for signals.
 
     Attributes:
         functions: disc functions of the moments.
@@ -50,28 +50,9 @@ class ImageUnknowns:
         """Number of unknowns."""
         return self.size + (self.density is None) + (self.sigma is None)
 
-    def pack(self, x: torch.Tensor, density: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Unknowns ``(s, count)`` from their values; rows of x are the starts."""
-        parts = [x]
-        if self.density is None:
-            parts.append(density.log().expand(len(x), 1))
-        if self.sigma is None:
-            parts.append(x.new_full((len(x), 1), sigma**2))
-        return torch.cat(parts, -1)
-
-    def unpack(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Coefficients, log-density ``(s, 1)``, sigma^2 ``(s, 1)``, and nothing."""
-        x, rest = theta[..., : self.size], theta[..., self.size :]
-        if self.density is None:
-            log_density, rest = rest[..., :1], rest[..., 1:]
-        else:
-            log_density = self.density.expand(*theta.shape[:-1], 1)
-        variance = rest[..., :1] if self.sigma is None else torch.full_like(theta[..., :1], self.sigma**2)
-        return x, log_density, variance, theta[..., :0]
-
     def slope(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Moments ``(s, m)`` and their exact Jacobian ``(s, m, count)``."""
-        x, log_density, variance, _ = self.unpack(theta)
+        x, log_density, variance, _ = gmm.unpack(self, theta)
         rate = log_density.exp() / self.side**2
         one, by_x = expected_images.expected_images_slope(x, self.table)
         clean, by_x = rate * one, rate[..., None] * by_x
@@ -111,8 +92,7 @@ def fit(
     unknowns = _unknowns(record, model, settings)
     if not record.points > 0:
         raise ValueError("the moments hold no base point; the images must be larger than twice the target")
-    if not prior.quadratic:
-        raise ValueError(f"the moment fit takes priors of quadratic energy; got {prior!r}; try Ridge or Smooth")
+    below = gmm.precision_root(prior, model)
     sigma = _pilot(record, unknowns) if unknowns.sigma is None else unknowns.sigma
     density = torch.tensor([model.placement.density], dtype=torch.float64)
     if start is None:
@@ -121,20 +101,16 @@ def fit(
         x = x * _scale(record, unknowns, x, density, sigma)
     else:
         x = start.detach().double().cpu()[None]
-    theta = unknowns.pack(x, density, 0.95 * sigma)
-    below = gmm.precision_root(prior, model)
-    noise = _covariance(record, unknowns, settings, sigma)
-    white = _white(noise, record, unknowns, settings)
+    theta = gmm.pack(unknowns, x, density, 0.95 * sigma)
+    white = _white(_covariance(record, unknowns, settings, sigma), record, unknowns, settings)
     found = gmm.descend(unknowns, record.means, white, settings, theta, below)
-    costs, best = found.cost, int(found.cost.argmin())
-    for _ in range(2):  # weights at the estimate
-        level = math.sqrt(max(float(unknowns.unpack(found.theta[best])[2]), 1e-6 * sigma**2))
+
+    def weights(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        level = math.sqrt(max(float(gmm.unpack(unknowns, theta)[2]), 1e-6 * sigma**2))
         noise = _covariance(record, unknowns, settings, level)
-        white = _white(noise, record, unknowns, settings)
-        found = gmm.descend(unknowns, record.means, white, settings, found.theta[best : best + 1], below)
-        best = 0
-    answer = gmm.told(unknowns, found, 0, record.means, white, noise, record, settings, below)
-    return answer._replace(costs=costs)
+        return _white(noise, record, unknowns, settings), noise
+
+    return gmm.reweighted(unknowns, found, record.means, weights, record, settings, below)[0]
 
 
 def cost(record: Moments, model: Model, settings: Settings, prior: Prior, x: torch.Tensor) -> float:

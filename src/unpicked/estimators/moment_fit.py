@@ -7,148 +7,20 @@ each kind, sigma^2, and, for copies at arbitrary distances, the law of the dista
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from unpicked._lazy import torch
 from unpicked.data.moments import Moments
-from unpicked.estimators import gmm
+from unpicked.estimators import gmm, signal_unknowns
 from unpicked.estimators.gmm import Fit, Form, Settings
-from unpicked.model import expected_moments
+from unpicked.estimators.signal_unknowns import SignalUnknowns
 from unpicked.model.model import Model
 from unpicked.model.noise import White
-from unpicked.model.views import OfClasses
 from unpicked.ops import least_squares, moments, seeding
 from unpicked.priors import Prior
 
 LARGE_SHARE = 0.05  # variance of the signal over sigma^2, likewise
 LARGE_ENERGY = 3.0  # energy of a copy over sigma^2, beyond which the noise alone does not make the error bars
-
-
-@dataclass(frozen=True, eq=False)
-class SignalUnknowns:
-    """The parameters of a fit: coefficients in a basis, log-densities, sigma^2 and the logits of the distances.
-
-    Attributes:
-        operator: ``(k, n, p)`` from the p first unknowns to k templates.
-        kinds: ``(k,)`` kind of each template.
-        shares: ``(k,)`` probability of each within its kind.
-        length: L of the lags.
-        density: ``(kinds,)`` known log-densities, or None.
-        sigma: known noise level, or None.
-        near: whether distances below 2 L - 1 occur.
-        form: of the moments that are compared.
-        guess: ``(kinds,)`` log-densities that are vaguely believed.
-    """
-
-    operator: torch.Tensor
-    kinds: torch.Tensor
-    shares: torch.Tensor
-    length: int
-    density: torch.Tensor | None
-    sigma: float | None
-    near: bool
-    form: Form
-    guess: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-
-    @property
-    def size(self) -> int:
-        """Number of coefficients."""
-        return self.operator.shape[-1]
-
-    @property
-    def count(self) -> int:
-        """Number of unknowns."""
-        rates = 0 if self.density is not None else self.kinds_count
-        return self.size + rates + (self.sigma is None) + (self.length - 1 if self.near else 0)
-
-    @property
-    def kinds_count(self) -> int:
-        """Number of kinds."""
-        return int(self.kinds.max()) + 1
-
-    def pack(self, x: torch.Tensor, density: torch.Tensor, sigma: float, near: torch.Tensor | None) -> torch.Tensor:
-        """Unknowns ``(s, count)`` from their values; rows of x are the starts."""
-        rows = x.shape[0]
-        parts = [x]
-        if self.density is None:
-            parts.append(density.log().expand(rows, -1))
-        if self.sigma is None:
-            parts.append(x.new_full((rows, 1), sigma**2))
-        if self.near:
-            logits = x.new_zeros(self.length - 1) if near is None else gmm.logits(near)
-            parts.append(logits.expand(rows, -1))
-        return torch.cat(parts, -1)
-
-    def unpack(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Coefficients, log-densities ``(s, kinds)``, sigma^2 ``(s, 1)`` and logits ``(s, L - 1 or 0)``."""
-        x, rest = theta[..., : self.size], theta[..., self.size :]
-        if self.density is None:
-            log_density, rest = rest[..., : self.kinds_count], rest[..., self.kinds_count :]
-        else:
-            log_density = self.density.expand(*theta.shape[:-1], -1)
-        if self.sigma is None:
-            variance, rest = rest[..., :1], rest[..., 1:]
-        else:
-            variance = torch.full_like(theta[..., :1], self.sigma**2)
-        return x, log_density, variance, rest
-
-    def predict(self, theta: torch.Tensor) -> torch.Tensor:
-        """Moments ``(..., m)`` in the form that is compared; differentiable."""
-        x, log_density, variance, logits = self.unpack(theta)
-        templates = torch.einsum("knp,...p->...kn", self.operator, x)
-        rate = log_density.exp()[..., self.kinds] * self.shares / self.length
-        if self.near:
-            clean = expected_moments.expected_near(templates, rate, gmm.chances(logits), self.length)
-        else:
-            clean = expected_moments.expected(templates, rate, self.length)
-        return self._noisy(clean, variance)
-
-    def slope(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Moments ``(s, m)`` and their exact Jacobian ``(s, m, count)``."""
-        if self.near:
-            jacobian = torch.func.vmap(torch.func.jacrev(self.predict))(theta)
-            return self.predict(theta), jacobian
-        x, log_density, variance, _ = self.unpack(theta)
-        templates = torch.einsum("knp,...p->...kn", self.operator, x)
-        rate = log_density.exp()[..., self.kinds] * self.shares / self.length
-        clean, by_x, by_rate = expected_moments.expected_slope(templates, rate, self.length)
-        parts = [torch.einsum("smkn,knp->smp", by_x, self.operator)]
-        if self.density is None:
-            each = by_rate * rate[:, None]
-            parts.append(torch.zeros(*each.shape[:2], self.kinds_count).to(each).index_add(-1, self.kinds, each))
-        jacobian = self._through(torch.cat(parts, -1), clean, variance)
-        if self.sigma is None:
-            jacobian = torch.cat([jacobian, self._by_variance(clean)[..., None]], -1)
-        return self._noisy(clean, variance), jacobian
-
-    def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """Moments ``(s, m)``, and the product of weights ``(s, m)`` with the Jacobian."""
-        if self.near:
-            values, back = torch.func.vjp(self.predict, theta)[:2]
-            return values, lambda weights: back(weights)[0]
-        values, jacobian = self.slope(theta)
-        return values, lambda weights: (weights[:, None] @ jacobian)[:, 0]
-
-    def _noisy(self, clean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-        if self.form == "cumulant":
-            return moments.cumulants(clean, self.length) + variance * self._by_variance(clean)
-        return clean + variance * self._by_variance(clean)
-
-    def _by_variance(self, clean: torch.Tensor) -> torch.Tensor:
-        """Derivative of the moments by sigma^2."""
-        third = moments.coincidences(self.length) * (clean[..., :1] if self.form == "raw" else 0 * clean[..., :1])
-        second = torch.zeros_like(clean[..., : self.length])
-        second[..., 0] = 1
-        return torch.cat([torch.zeros_like(clean[..., :1]), second, third], -1)
-
-    def _through(self, jacobian: torch.Tensor, clean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-        """Derivatives of the clean moments carried to the form that is compared."""
-        if self.form == "cumulant":
-            return moments.cumulant_slope(clean, self.length) @ jacobian
-        extra = variance[..., None] * moments.coincidences(self.length)[:, None] * jacobian[..., :1, :]
-        pad = jacobian.new_zeros(*jacobian.shape[:-2], 1 + self.length, jacobian.shape[-1])
-        return jacobian + torch.cat([pad, extra], -2)
 
 
 def fit(
@@ -180,18 +52,16 @@ def fit(
         raise ValueError(f"moments are of windows of {record.length} samples, the model of {model.side}")
     if not record.points > 0:
         raise ValueError("the moments hold no base point; the signal must be longer than the target")
-    if not prior.quadratic:
-        raise ValueError(f"the moment fit takes priors of quadratic energy; got {prior!r}; try Ridge or Smooth")
+    below = gmm.precision_root(prior, model)
     if settings.weights == "published":  # its entries know nothing of the noise
         level = math.sqrt(max(float(moments.cumulants(record.means, record.length)[1]), 1e-300))
         settings = replace(settings, estimate_sigma=False, form="raw")
         model = replace(model, noise=White(level, model.noise.mean))
-    unknowns = _unknowns(model, settings)
+    unknowns = signal_unknowns.unknowns(model, settings)
     target = record.means if settings.form == "raw" else moments.cumulants(record.means, record.length)
     first = _first(record, model, unknowns, settings, seed, start)
-    below = gmm.precision_root(prior, model)
-    published = _published(record)
     if settings.weights == "published":
+        published = _published(record)
         found = gmm.descend(unknowns, target, published, settings, first)
         best = int(found.cost.argmin())
         noise = _noise_covariance(record, unknowns, settings, found.theta[best])
@@ -204,23 +74,21 @@ def fit(
         found = _march(unknowns, target, white, below, settings, first)
     else:
         found = gmm.descend(unknowns, target, white, settings, first, below)
-    best = int(found.cost.argmin())
-    costs = found.cost
-    for _ in range(2):  # weights at the estimate
-        noise = _noise_covariance(record, unknowns, settings, found.theta[best])
-        white = _whitener(noise, record.points, settings.form)
-        found = gmm.descend(unknowns, target, white, settings, found.theta[best : best + 1], below)
-        best = 0
-    answer = gmm.told(unknowns, found, 0, target, white, noise, record, settings, below)._replace(costs=costs)
+
+    def weights(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = _noise_covariance(record, unknowns, settings, theta)
+        return _whitener(noise, record.points, settings.form), noise
+
+    answer, theta, white = gmm.reweighted(unknowns, found, target, weights, record, settings, below)
     if not settings.average:
         return answer
-    return gmm.averaged(unknowns, found.theta[0], answer, target, white, below, seed)
+    return gmm.averaged(unknowns, theta, answer, target, white, below, seed)
 
 
 def cost(record: Moments, model: Model, settings: Settings, prior: Prior, x: torch.Tensor) -> float:
     """What :func:`fit` minimises, for coefficients ``(size,)`` and the density and noise of the model."""
-    unknowns = _unknowns(model, replace(settings, estimate_density=False, estimate_sigma=False))
-    theta = unknowns.pack(x.double().cpu()[None], unknowns.guess.exp(), model.noise.sigma, None)
+    unknowns = signal_unknowns.unknowns(model, replace(settings, estimate_density=False, estimate_sigma=False))
+    theta = gmm.pack(unknowns, x.double().cpu()[None], unknowns.guess.exp(), model.noise.sigma)
     target = record.means if unknowns.form == "raw" else moments.cumulants(record.means, record.length)
     if settings.weights == "published":
         white = _published(record)
@@ -242,38 +110,14 @@ def expected_errors(record: Moments, model: Model, settings: Settings, x: torch.
         settings: what is unknown, and the weights.
         x: ``(size,)`` true coefficients.
     """
-    unknowns = _unknowns(model, settings)
+    unknowns = signal_unknowns.unknowns(model, settings)
     kinds = torch.zeros(unknowns.kinds_count, dtype=torch.float64)
     kinds = kinds.index_add(0, unknowns.kinds, model.log_weights.double().cpu().exp()) * model.placement.density
-    theta = unknowns.pack(x.double().cpu()[None], kinds, model.noise.sigma, None)[0]
+    theta = gmm.pack(unknowns, x.double().cpu()[None], kinds, model.noise.sigma)[0]
     white = _whitener(_noise_covariance(record, unknowns, settings, theta), record.points, settings.form)
     _, jacobian = (part[0] for part in gmm.residuals(unknowns, record.means, white, None)(theta[None]))
-    _, log_density, variance, _ = unknowns.unpack(theta)
+    _, log_density, variance, _ = gmm.unpack(unknowns, theta)
     return gmm.errors(unknowns, torch.linalg.inv(jacobian.mT @ jacobian), log_density, variance)
-
-
-def _unknowns(model: Model, settings: Settings) -> SignalUnknowns:
-    like = torch.zeros((), dtype=torch.float64)
-    eye = torch.eye(model.object.size, dtype=torch.float64)
-    templates = model.view.operator(model.object, like).project(eye)
-    if templates.dim() != 3:
-        raise ValueError(f"this fit is for signals; got templates of shape {tuple(templates.shape[1:])}")
-    count = model.view.count if isinstance(model.view, OfClasses) else 1
-    weights = model.view.log_weights.double().exp().unflatten(0, (count, -1))
-    totals = weights.sum(1, keepdim=True)
-    kinds = torch.arange(count).repeat_interleave(weights.shape[1])
-    density = (model.placement.density * totals[:, 0]).log()
-    return SignalUnknowns(
-        operator=templates.permute(1, 2, 0).contiguous(),
-        kinds=kinds,
-        shares=(weights / totals).flatten(),
-        length=model.side,
-        density=None if settings.estimate_density else density,
-        sigma=None if settings.estimate_sigma else model.noise.sigma,
-        near=getattr(model.placement, "spacing", "separated") != "separated",
-        form=settings.form,
-        guess=density,
-    )
 
 
 def _first(
@@ -289,14 +133,14 @@ def _first(
     density = torch.tensor(shares, dtype=torch.float64)
     sigma = math.sqrt(max(float(moments.cumulants(record.means, record.length)[1]), 1e-300))
     if start is not None:
-        return unknowns.pack(start.detach().double().cpu()[None], density, sigma, None)
+        return gmm.pack(unknowns, start.detach().double().cpu()[None], density, sigma)
     generator = seeding.generator(seed, "moment starts")
     identity = torch.equal(unknowns.operator[0], torch.eye(unknowns.length, unknowns.size, dtype=torch.float64))
     alone = len(unknowns.kinds) == 1 and identity and not unknowns.near
     x = torch.randn(settings.starts, unknowns.size, generator=generator, dtype=torch.float64)
     if alone and settings.form == "raw" and not settings.marching and unknowns.length > 1 and unknowns.density is None:
         return _long_targets(record, unknowns, settings, generator, sigma)
-    return _scaled(record, unknowns, unknowns.pack(x, density, sigma, None))
+    return _scaled(record, unknowns, gmm.pack(unknowns, x, density, sigma))
 
 
 def _scaled(record: Moments, unknowns: SignalUnknowns, theta: torch.Tensor) -> torch.Tensor:
@@ -318,22 +162,13 @@ def _long_targets(
     length = record.length
     size = 2 * length - 1
     white = _published(record)
-    wide = SignalUnknowns(
-        operator=torch.eye(size, dtype=torch.float64)[None],
-        kinds=unknowns.kinds,
-        shares=unknowns.shares,
-        length=length,
-        density=None,
-        sigma=sigma,
-        near=False,
-        form="raw",
-    )
+    short = replace(unknowns, sigma=sigma)
+    wide = replace(short, operator=torch.eye(size, dtype=torch.float64)[None])
     x = torch.randn(settings.starts, size, generator=generator, dtype=torch.float64)
-    theta = wide.pack(x, torch.tensor([0.1 * length / size], dtype=torch.float64), sigma, None)
+    theta = gmm.pack(wide, x, torch.tensor([0.1 * length / size], dtype=torch.float64), sigma)
     found = gmm.descend(wide, record.means, white, settings.coarse, _scaled(record, wide, theta))
     turns = (torch.arange(length) + torch.arange(size)[:, None]) % size
     windows = found.theta[:, :size][:, turns]  # (s, 2 L - 1, L)
-    short = SignalUnknowns(unknowns.operator, unknowns.kinds, unknowns.shares, length, None, sigma, False, "raw")
     density = found.theta[:, None, size:].expand(-1, size, -1)
     tried = torch.cat([windows, density], -1)
     residuals = (short.predict(tried) - record.means) @ white.mT
@@ -360,17 +195,7 @@ def _march(
     found = None
     for kept in range(3, basis.shape[1] + 1, 2):
         part = basis[:, :kept]
-        limited = SignalUnknowns(
-            torch.einsum("knp,pq->knq", unknowns.operator, part),
-            unknowns.kinds,
-            unknowns.shares,
-            unknowns.length,
-            unknowns.density,
-            unknowns.sigma,
-            unknowns.near,
-            unknowns.form,
-            unknowns.guess,
-        )
+        limited = replace(unknowns, operator=torch.einsum("knp,pq->knq", unknowns.operator, part))
         if found is None:
             begin = torch.cat([x[:, :kept], rest], -1)
         else:
@@ -419,7 +244,7 @@ def _noise_covariance(
     record: Moments, unknowns: SignalUnknowns, settings: Settings, theta: torch.Tensor
 ) -> torch.Tensor:
     """Covariance of the moments at the estimate: of the noise alone, or of the blocks where they say more."""
-    x, log_density, variance, _ = unknowns.unpack(theta)
+    x, log_density, variance, _ = gmm.unpack(unknowns, theta)
     total = float(moments.cumulants(record.means, record.length)[1])
     sigma2 = min(max(float(variance), 1e-3 * total), total)
     analytic = moments.noise_covariance(record.length, math.sqrt(sigma2), settings.form)

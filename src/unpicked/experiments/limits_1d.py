@@ -84,7 +84,7 @@ def moments(data: Signal, occupancy: float, exact: Model, x: torch.Tensor) -> to
     model = Model(exact.object, exact.view, Anywhere(occupancy, Patches(), "separated"), noise=exact.noise)
     method = Autocorrelation(weights="long-run")
     record = method.measure(data.cut(1 << 20, LENGTH - 1), model)
-    return moment_fit.expected_errors(record, model, method.settings, x)
+    return moment_fit.expected_errors(record, model, method, x)
 
 
 COVARIANCES = {

@@ -7,8 +7,10 @@ from typing import Any
 import numba
 import numpy as np
 
+_jit = numba.njit(cache=True, nogil=True, error_model="numpy")
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
+
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
 def sweeps(activity: Any, width: int, offsets: Any, chances: Any, burn: int, marginals: Any) -> Any:
     """Add conditional chances to ``marginals``; returns the summed expected number of free sites."""
     height, length = activity.shape
@@ -20,13 +22,7 @@ def sweeps(activity: Any, width: int, offsets: Any, chances: Any, burn: int, mar
     free = 0.0
     for sweep in range(len(offsets)):
         off_y, off_x = offsets[sweep, 0], offsets[sweep, 1]
-        next_y[:] = -1
-        for cy in range(rows_max):
-            for cx in range(columns_max):
-                y, x = state_y[cy, cx], state_x[cy, cx]
-                if y >= 0:
-                    next_y[(y + off_y) // width + 1, (x + off_x) // width + 1] = y
-                    next_x[(y + off_y) // width + 1, (x + off_x) // width + 1] = x
+        _move(state_y, state_x, next_y, next_x, off_y, off_x, width)
         state_y, next_y = next_y, state_y
         state_x, next_x = next_x, state_x
         for cy in range(1, (height + off_y - 1) // width + 2):
@@ -74,3 +70,15 @@ def sweeps(activity: Any, width: int, offsets: Any, chances: Any, burn: int, mar
                         break
                 state_y[cy, cx], state_x[cy, cx] = last_y, last_x
     return free
+
+
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
+def _move(state_y: Any, state_x: Any, next_y: Any, next_x: Any, off_y: int, off_x: int, width: int) -> None:
+    """Copies from the cells of one grid to those of a grid with other offsets."""
+    next_y[:] = -1
+    for cy in range(state_y.shape[0]):
+        for cx in range(state_y.shape[1]):
+            y, x = state_y[cy, cx], state_x[cy, cx]
+            if y >= 0:
+                next_y[(y + off_y) // width + 1, (x + off_x) // width + 1] = y
+                next_x[(y + off_y) // width + 1, (x + off_x) // width + 1] = x

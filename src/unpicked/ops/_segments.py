@@ -8,6 +8,8 @@ from typing import Any
 import numba
 import numpy as np
 
+_jit = numba.njit(cache=True, nogil=True, error_model="numpy")
+
 
 @numba.njit(cache=True, nogil=True, inline="always", error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
 def _add(a: float, b: float) -> float:
@@ -17,7 +19,7 @@ def _add(a: float, b: float) -> float:
     return a if a - b > 37.0 or b == -np.inf else a + math.log1p(math.exp(b - a))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
 def prefixes(signal: Any, templates: Any, variance: float) -> Any:
     """Log-likelihood ratios of the first j samples of a copy at every place, ``(n + L - 1, k, L + 1)``.
 
@@ -38,7 +40,17 @@ def prefixes(signal: Any, templates: Any, variance: float) -> Any:
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
+def _visible(width: int, side: int, length: int) -> Any:
+    """First and last + 1 sample of a copy that a window shows, for starts at its sites - (W - 1), ..., side - 1."""
+    low, high = np.zeros(width - 1 + side, np.int64), np.zeros(width - 1 + side, np.int64)
+    for index in range(width - 1 + side):
+        site = index - (width - 1)
+        low[index], high[index] = max(0, -site), max(max(0, -site), min(length, side - site))
+    return low, high
+
+
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
 def windows(
     table: Any, log_weights: Any, start: float, rate: float, width: int, side: int, stride: int, totals: Any, seen: Any
 ) -> Any:
@@ -59,26 +71,17 @@ def windows(
     Returns:
         Expected copies that reach into a window's sites or forbid them; and expected sites left empty by choice.
     """
-    _, count, ends = table.shape
-    length = ends - 1
+    length = table.shape[2] - 1
     log_stay, log_start, log_rate = math.log1p(-start), math.log(start), math.log(rate)
     log_free = math.log1p(-rate * (width - 1)) if width > 1 else 0.0
+    low, high = _visible(width, side, length)
     scores = np.zeros(width - 1 + side)  # of a start at site index - (width - 1), all templates
     begun = np.empty(width - 1 + side)  # that, with the chance to get there
     ahead, behind = np.empty(side), np.empty(side + 1)
     copies, left = 0.0, 0.0
     for window in range(len(totals)):
-        origin = window * stride + length - 1  # place of a start at site 0
-        for index in range(width - 1 + side):
-            site = index - (width - 1)
-            low, high = max(0, -site), min(length, side - site)
-            if low >= high:
-                scores[index] = 0.0
-                continue
-            best = -np.inf
-            for k in range(count):
-                best = _add(best, log_weights[k] + table[origin + site, k, high] - table[origin + site, k, low])
-            scores[index] = best
+        origin = window * stride + length - width
+        _score(table, log_weights, origin, low, high, scores)
         ahead[0] = log_free
         for index in range(width - 1):
             begun[index] = log_rate + scores[index]
@@ -98,33 +101,49 @@ def windows(
             behind[site] = _add(log_stay + behind[site + 1], log_start + scores[site + width - 1] + beyond)
             left += math.exp(ahead[site] + log_stay + behind[site + 1] - total)
         for index in range(width - 1 + side):
-            site = index - (width - 1)
-            chance = math.exp(begun[index] + behind[min(site + width, side)] - total)
-            copies += chance
-            low, high = max(0, -site), min(length, side - site)
-            if low >= high:
-                continue
-            for k in range(count):
-                part = chance
-                if count > 1:
-                    gap = table[origin + site, k, high] - table[origin + site, k, low]
-                    part *= math.exp(log_weights[k] + gap - scores[index])
-                seen[origin + site, k, low] += part
-                seen[origin + site, k, high] -= part
+            begun[index] = math.exp(begun[index] + behind[min(index + 1, side)] - total)
+            copies += begun[index]
+        _mark(table, log_weights, origin, low, high, begun, scores, seen)
     return copies, left
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
+def _score(table: Any, log_weights: Any, origin: int, low: Any, high: Any, scores: Any) -> None:
+    """Log-likelihood ratios of a start at every site of a window, over all templates."""
+    for index in range(len(scores)):
+        if low[index] >= high[index]:
+            scores[index] = 0.0
+            continue
+        best = -np.inf
+        for k in range(len(log_weights)):
+            upto, before = table[origin + index, k, high[index]], table[origin + index, k, low[index]]
+            best = _add(best, log_weights[k] + upto - before)
+        scores[index] = best
+
+
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
+def _mark(table: Any, log_weights: Any, origin: int, low: Any, high: Any, chances: Any, scores: Any, seen: Any) -> None:
+    """Add chances of copies, shared out over templates, at their first samples seen; subtract them behind the last."""
+    for index in range(len(scores)):
+        if low[index] >= high[index]:
+            continue
+        for k in range(len(log_weights)):
+            part = chances[index]
+            if len(log_weights) > 1:
+                gap = table[origin + index, k, high[index]] - table[origin + index, k, low[index]]
+                part *= math.exp(log_weights[k] + gap - scores[index])
+            seen[origin + index, k, low[index]] += part
+            seen[origin + index, k, high[index]] -= part
+
+
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
 def plain_windows(
     table: Any, log_weights: Any, start: float, rate: float, width: int, side: int, stride: int, totals: Any, seen: Any
 ) -> Any:
     """The same as :func:`windows`, several times faster, where no product of ratios leaves the range of numbers."""
     _, count, ends = table.shape
     length, span, stay = ends - 1, width - 1 + side, 1.0 - start
-    low, high = np.zeros(span, np.int64), np.zeros(span, np.int64)
-    for index in range(span):
-        site = index - (width - 1)
-        low[index], high[index] = max(0, -site), max(max(0, -site), min(length, side - site))
+    low, high = _visible(width, side, length)
     first = max(0, width - length)  # the starts before it leave nothing to be seen
     ratios, shares = np.ones(span), np.ones((span, count))
     begun, ahead, behind = np.empty(span), np.empty(side), np.ones(span + width)
@@ -168,7 +187,7 @@ def plain_windows(
     return copies, left
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator, unused-ignore]
+@_jit  # type: ignore[untyped-decorator, unused-ignore]
 def gather(signal: Any, seen: Any, numerator: Any, weight: Any) -> None:
     """Add to the weighted signal and the weight ``(k, L)`` of every template what ``seen`` says."""
     places, count, ends = seen.shape

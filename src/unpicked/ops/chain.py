@@ -7,7 +7,7 @@ distances.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
@@ -115,41 +115,22 @@ def sums(
     from unpicked.ops import _chain  # compiled, so imported late
 
     kinds, length = templates.shape
-    if len(samples) < length:
-        raise ValueError(f"a signal of {len(samples)} samples does not hold a target of {length}")
-    if 2 * gaps.least < length:
-        raise ValueError(f"least distance must be at least half of {length} samples; got {gaps.least}")
-    if gaps.least < length and kinds > 1:
-        raise ValueError("copies of several kinds must not overlap; try another spacing, or one kind")
+    _check(len(samples), kinds, length, gaps)
     margins = [length - 1 if side else 0 for side in cut]
     padded = np.zeros(len(samples) + sum(margins))
     padded[margins[0] : margins[0] + len(samples)] = samples.detach().double().cpu().numpy()
     seen = (margins[0], margins[0] + len(samples))
     shapes = np.ascontiguousarray(templates.detach().double().cpu().numpy())
-    sites = len(padded) - length + 1
-    scores = np.empty((kinds, sites))
-    _chain.scores(padded, shapes, seen, variance, scores)
-    logs = scores[0]
-    if kinds > 1:
-        logs = np.empty(sites)
-        _chain.mixed(scores, log_weights.double().cpu().numpy(), logs)
-    if not np.isfinite(logs).all():
-        raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
-    masses, exponents = np.empty(sites), np.empty(sites, np.int32)
-    _chain.split(logs, masses, exponents)
-    law = (gaps.least, np.array(gaps.chances), gaps.tail, gaps.hazard)
-    overlapping = max(0, min(len(gaps.chances), length - gaps.least))
-    if gaps.least + overlapping < length:
-        raise ValueError("distances at which copies overlap must have chances of their own")
-    factors = _chain.pair_factors(shapes[0], gaps.least, overlapping, variance)
-    first, first_slopes = (np.array(part) for part in begin)
+    scores, masses, exponents = _ratios(padded, shapes, log_weights, seen, variance)
+    law, slopes = _law(gaps, begin[1])
+    factors = _chain.pair_factors(shapes[0], gaps.least, _overlapping(gaps, length), variance)
+    first = np.array(begin[0])
     forwards = _chain.forward(masses, exponents, law, first, shapes[0], factors, seen, variance)
     log_ratio = float(np.log(forwards[4]) + forwards[5] * np.log(2.0))
     if not np.isfinite(log_ratio):
         raise FloatingPointError("the log-likelihood is not finite: no configuration is possible")
-    out = np.empty(sites if chances else 0)
-    segment = segment or sites
-    slopes = np.concatenate([np.array(gaps.slopes or (0.0,) * (len(gaps.chances) + 1)), first_slopes])
+    out = np.empty(len(masses) if chances else 0)
+    segment = segment or len(masses)
     if statistics:
         found = _chain.backward(
             masses, exponents, law, first, forwards, padded, shapes, scores, factors, slopes, seen, variance, segment,
@@ -165,6 +146,50 @@ def sums(
     names = ("numerators", "weights", "crosses", "squares", "numbers", "hazards", "gaps", "begins", "chances")
     named = dict(zip(names, tensors, strict=True))
     return Sums(log_ratio=log_ratio, starts=float(found[8]), free=float(found[9]), **named)
+
+
+def _check(samples: int, kinds: int, length: int, gaps: Gaps) -> None:
+    if samples < length:
+        raise ValueError(f"a signal of {samples} samples does not hold a target of {length}")
+    if 2 * gaps.least < length:
+        raise ValueError(f"least distance must be at least half of {length} samples; got {gaps.least}")
+    if gaps.least < length and kinds > 1:
+        raise ValueError("copies of several kinds must not overlap; try another spacing, or one kind")
+    if gaps.least + _overlapping(gaps, length) < length:
+        raise ValueError("distances at which copies overlap must have chances of their own")
+
+
+def _overlapping(gaps: Gaps, length: int) -> int:
+    """Number of distances at which copies overlap."""
+    return max(0, min(len(gaps.chances), length - gaps.least))
+
+
+def _law(gaps: Gaps, first_slopes: tuple[float, ...]) -> tuple[Any, Any]:
+    """The law of the distances for the loops, and the derivatives by the hazard of it and of the ways to begin."""
+    import numpy as np
+
+    slopes = np.concatenate([np.array(gaps.slopes or (0.0,) * (len(gaps.chances) + 1)), np.array(first_slopes)])
+    return (gaps.least, np.array(gaps.chances), gaps.tail, gaps.hazard), slopes
+
+
+def _ratios(padded: Any, shapes: Any, log_weights: torch.Tensor, seen: tuple[int, int], variance: float) -> Any:
+    """Likelihood ratios of a copy at every site: scores or posteriors of the kinds, mantissas and exponents."""
+    import numpy as np
+
+    from unpicked.ops import _chain
+
+    kinds, sites = len(shapes), len(padded) - shapes.shape[1] + 1
+    scores = np.empty((kinds, sites))
+    _chain.scores(padded, shapes, seen, variance, scores)
+    logs = scores[0]
+    if kinds > 1:
+        logs = np.empty(sites)
+        _chain.mixed(scores, log_weights.double().cpu().numpy(), logs)
+    if not np.isfinite(logs).all():
+        raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
+    masses, exponents = np.empty(sites), np.empty(sites, np.int32)
+    _chain.split(logs, masses, exponents)
+    return scores, masses, exponents
 
 
 def window_scores(
@@ -203,8 +228,7 @@ def window_scores(
     if gaps.least < len(template):
         raise ValueError(f"copies must not overlap in windows; got a least distance of {gaps.least}")
     values = np.ascontiguousarray(samples.double().numpy())
-    law = (gaps.least, np.array(gaps.chances), gaps.tail, gaps.hazard)
-    slopes = np.concatenate([np.array(gaps.slopes or (0.0,) * (len(gaps.chances) + 1)), np.array(begin[1])])
+    law, slopes = _law(gaps, begin[1])
     shape = np.ascontiguousarray(template.double().numpy())[None]
     found = _chain.window_scores(values, shape, law, np.array(begin[0]), slopes, np.ones(0), sigma, side, stride)
     return torch.from_numpy(found)

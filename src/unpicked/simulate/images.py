@@ -13,9 +13,9 @@ from unpicked.data.snr import levels
 from unpicked.objects.disk import Disk
 from unpicked.ops import fourier, seeding
 from unpicked.ops.window import crop_or_pad
-from unpicked.simulate.micrographs import place
+from unpicked.simulate.micrographs import NoisyImages, place
+from unpicked.simulate.spacing import Spacing, densest, least_distance, probabilities
 
-ImageSpacing = Literal["separated", "arbitrary", "dense"]
 Rotations = Literal["uniform", "none"]
 _FINE = 8  # pixels of the fine grid on which arrays are turned, per pixel
 _AT_ONCE = 2048  # copies that are turned together
@@ -94,7 +94,7 @@ def _sampled(fine: torch.Tensor, kinds: torch.Tensor, angles: torch.Tensor, line
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSimulation:
+class ImageSimulation(NoisyImages):
     """A lazy simulated set (a ``Source``): image i depends on (seed, i) only.
 
     Attributes:
@@ -112,21 +112,9 @@ class ImageSimulation:
 
     targets: Targets
     shares: tuple[float, ...]
-    size: tuple[int, int]
-    count: int
     per_image: int
     rotations: Rotations
-    spacing: ImageSpacing
-    sigma: float
-    seed: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.size
+    spacing: Spacing
 
     @property
     def side(self) -> int:
@@ -165,12 +153,6 @@ class ImageSimulation:
         out = torch.zeros(math.prod(self.size), dtype=torch.float64)
         return out.index_add_(0, sites.flatten(), copies.flatten()).view(self.size)
 
-    def read(self, index: int) -> torch.Tensor:
-        """Image ``index`` with noise, ``(H, W)`` float32."""
-        generator = seeding.generator(self.seed, "noise", index)
-        noise = torch.randn(self.size, generator=generator, dtype=torch.float32)
-        return self.clean(index).float() + self.sigma * noise
-
     def facts(self) -> dict[str, Any]:
         """The truth in figures, the keys of ``truth.json``."""
         values, weights = self.targets.values, torch.tensor(self.shares, dtype=torch.float64)
@@ -198,7 +180,7 @@ def simulate_images(
     seed: int,
     count: int = 1,
     rotations: Rotations = "uniform",
-    spacing: ImageSpacing = "separated",
+    spacing: Spacing = "separated",
     shares: Sequence[float] | None = None,
 ) -> tuple[Micrographs, ImageSimulation]:
     """Lazy images: copies of targets at whole pixels, all inside, in white noise.
@@ -232,8 +214,7 @@ def simulate_images(
     if min(size) < 2 * side:
         raise ValueError(f"size must be at least 2 x {side} pixels for a target of {side}; got {size[0]} x {size[1]}")
     least = least_distance(spacing, side)
-    # random sequential placement of squares jams at a covered fraction of 0.562 (Brosilow et al. 1991)
-    limit = 0.55 * (side / least) ** 2 * math.prod(1 + (least - side) / n for n in size)
+    limit = densest(size, side, least)
     if not 0 < density <= limit:
         raise ValueError(
             f"density must lie between 0 and {limit:.3f} for {spacing} copies of {side} x {side} pixels; got {density}"
@@ -241,25 +222,19 @@ def simulate_images(
     per_image = round(density * math.prod(size) / side**2)
     if per_image < 1:
         raise ValueError(f"density {density} puts less than one copy on {size[0]} x {size[1]} pixels; try a larger one")
-    chances = [1.0] * kinds if shares is None else list(shares)
-    if len(chances) != kinds or min(chances) < 0 or not sum(chances) > 0:
-        raise ValueError(f"shares must be {kinds} numbers, none negative; got {chances}")
-    weights = tuple(share / sum(chances) for share in chances)
-    simulation = ImageSimulation(targets, weights, size, count, per_image, rotations, spacing, float(sigma), seed)
+    simulation = ImageSimulation(
+        targets=targets,
+        shares=probabilities(shares, kinds),
+        size=size,
+        count=count,
+        per_image=per_image,
+        rotations=rotations,
+        spacing=spacing,
+        sigma=float(sigma),
+        seed=seed,
+    )
     names = tuple(f"image_{index + 1:04d}.mrc" for index in range(count))
     return Micrographs(simulation, 1.0, names), simulation
-
-
-def least_distance(spacing: str, side: int) -> int:
-    """Least distance of the corners of two copies, in the larger of the two directions.
-
-    Raises:
-        ValueError: for an unknown spacing.
-    """
-    known = {"separated": 2 * side - 1, "arbitrary": side, "dense": -(-side // 2)}
-    if spacing not in known:
-        raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
-    return known[spacing]
 
 
 def random_targets(side: int, seed: int, *, kinds: int = 1, reach: float | None = None) -> DiskTargets:

@@ -6,7 +6,6 @@ pixel by Fourier crop: it never shares the working-grid projector with an estima
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from unpicked.data.poses import Occurrences
 from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.base import Volume
 from unpicked.ops import fourier, rotation, seeding, shift
+from unpicked.simulate.spacing import densest
 
 Spacing = Literal["separated", "arbitrary"]
 
@@ -64,7 +64,42 @@ class Specimen:
 
 
 @dataclass(frozen=True, eq=False)
-class Simulation:
+class NoisyImages:
+    """A lazy simulated set (a ``Source``): clean image i, and white noise that depends on (seed, i) only.
+
+    Attributes:
+        size: height and width in pixels.
+        count: number of images.
+        sigma: standard deviation of the noise.
+        seed: of everything random.
+    """
+
+    size: tuple[int, int]
+    count: int
+    sigma: float
+    seed: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.size
+
+    def clean(self, index: int) -> torch.Tensor:
+        """Image ``index`` without noise, ``(H, W)`` float64."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> torch.Tensor:
+        """Image ``index`` with noise, matter bright, ``(H, W)`` float32."""
+        generator = seeding.generator(self.seed, "noise", index)
+        noise = torch.randn(self.size, generator=generator, dtype=torch.float32)
+        return self.clean(index).float() + self.sigma * noise
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation(NoisyImages):
     """A lazy simulated set (a ``Source``): micrograph i depends on (seed, i) only.
 
     Attributes:
@@ -81,23 +116,11 @@ class Simulation:
     """
 
     specimen: Specimen
-    size: tuple[int, int]
-    count: int
     per_micrograph: int
     spacing: Spacing
     sub_pixel: bool
-    sigma: float
     power: float
     variance: float
-    seed: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.size
 
     @property
     def density(self) -> float:
@@ -131,12 +154,6 @@ class Simulation:
         for (row, column), image in zip(where.corners.tolist(), images, strict=True):
             out[row : row + box, column : column + box] += image
         return out
-
-    def read(self, index: int) -> torch.Tensor:
-        """Micrograph ``index`` with noise, matter bright, ``(H, W)`` float32."""
-        generator = seeding.generator(self.seed, "noise", index)
-        noise = torch.randn(self.size, generator=generator, dtype=torch.float32)
-        return self.clean(index).float() + self.sigma * noise
 
     def facts(self) -> dict[str, float | int | str]:
         """The truth in figures, the keys of ``truth.json``."""
@@ -191,8 +208,7 @@ def simulate_micrographs(
     if min(size) < specimen.box:
         raise ValueError(f"a box of {specimen.box} pixels does not fit a micrograph of {size[0]} x {size[1]}")
     least = 2 * specimen.box - 1 if spacing == "separated" else specimen.box
-    # random sequential placement of squares jams at a covered fraction of 0.562 (Brosilow et al. 1991)
-    limit = 0.55 * (specimen.box / least) ** 2 * math.prod(1 + (least - specimen.box) / n for n in size)
+    limit = densest(size, specimen.box, least)
     if not 0 < density <= limit:
         raise ValueError(
             f"density must lie between 0 and {limit:.3f} for {spacing} copies in a box of {specimen.box}; got {density}"

@@ -12,14 +12,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.signal import Signal
 from unpicked.ops import seeding
 from unpicked.ops.normal import normal
+from unpicked.simulate.spacing import Spacing, least_distance, probabilities
 
-SignalSpacing = Literal["separated", "arbitrary", "dense"]
 PIECE = 1 << 20  # samples, and sites of the line, that are drawn at once
 _KEPT = 2  # pieces that are remembered, so that a halo costs nothing
 
@@ -45,7 +45,7 @@ class SignalSimulation:
     length: int
     rows: int
     per_row: int
-    spacing: SignalSpacing
+    spacing: Spacing
     sigma: float
     seed: int
     _pieces: OrderedDict[tuple[int, int], torch.Tensor] = field(default_factory=OrderedDict, repr=False)
@@ -192,7 +192,7 @@ def simulate_signal(
     seed: int,
     samples: int | None = None,
     occurrences: int | None = None,
-    spacing: SignalSpacing = "separated",
+    spacing: Spacing = "separated",
     shares: Sequence[float] | None = None,
     rows: int = 1,
     block: int | None = None,
@@ -240,24 +240,9 @@ def simulate_signal(
         raise ValueError(
             f"{count} copies {least} samples apart do not fit {samples} samples ({most} do); try a lower density"
         )
-    chances = [1.0] * len(targets) if shares is None else list(shares)
-    if len(chances) != len(targets) or min(chances) < 0 or not sum(chances) > 0:
-        raise ValueError(f"shares must be {len(targets)} numbers, none negative; got {chances}")
-    weights = tuple(share / sum(chances) for share in chances)
+    weights = probabilities(shares, len(targets))
     simulation = SignalSimulation(targets, weights, samples, rows, count, spacing, float(sigma), seed)
     return Signal(simulation, block, halo, f"simulated signal, seed {seed}"), simulation
-
-
-def least_distance(spacing: str, length: int) -> int:
-    """Least distance of the first samples of two copies of ``length`` samples.
-
-    Raises:
-        ValueError: for an unknown spacing.
-    """
-    known = {"separated": 2 * length - 1, "arbitrary": length, "dense": -(-length // 2)}
-    if spacing not in known:
-        raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
-    return known[spacing]
 
 
 TARGETS = ("step", "gauss", "bump")
