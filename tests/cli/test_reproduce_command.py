@@ -112,23 +112,41 @@ def test_passes_of_em_at_toy_size(reproduce, tmp_path, monkeypatch):
         assert 1 <= row["to 90 %"] and row["passes"] <= row["passes run"] <= 12 and row["gain"] > 0
 
 
+def toy_jobs(monkeypatch):
+    """Reconstructions of a few passes on few views."""
+    toy = MicrographJob(box=7, lmax=3, moves=0, **QUICK)
+    monkeypatch.setattr(low_snr, "MicrographJob", lambda box, starts, refined: replace(toy, box=box))
+
+
 def test_low_signal_at_toy_size(reproduce, tmp_path, monkeypatch):
-    small(monkeypatch, low_snr, energies=(42.0,), particles=(10,), starts=1)
-    monkeypatch.setattr(low_snr, "MicrographJob", lambda box, starts: MicrographJob(box=box, lmax=3, moves=0, **QUICK))
-    table = finished(reproduce("low-snr", "--out", "o", "--json"), tmp_path / "o", "low-snr", 2)
-    assert {row["volume"] for row in table["rows"]} == {"beads 7", "BPTI"}
+    levels = (
+        low_snr.Level("beads", 7, 42.0, 10, seeds=2, error=0.01, best=9.0, beside=True),
+        low_snr.Level("BPTI", 7, 42.0, 10, seeds=1, mean=9.0, fsc=0.999),
+        low_snr.Level("4AKE chain", 7, 42.0, 10, seeds=1),
+    )
+    small(monkeypatch, low_snr, levels=levels, starts=1)
+    toy_jobs(monkeypatch)
+    table = finished(reproduce("low-snr", "--out", "o", "--json"), tmp_path / "o", "low-snr", 3)
+    assert [row["volume"] for row in table["rows"]] == ["beads 7", "beads 7", "BPTI"]
     assert all(0 < row["bound"] < 3 and 0.2 < row["ball error"] < 0.7 for row in table["rows"])
+    assert all(row["gap"] is not None for row in table["rows"][:2]) and table["rows"][2]["gap"] is None
+    verdicts = {check["what"].split(": ")[1]: check["passed"] for check in table["checks"]}
+    gaps = sum(row["gap"] >= -3 for row in table["rows"][:2])
+    assert verdicts == {
+        "error": False, "best error": True, "gap": gaps == 2, "mean error": True, "FSC at 0.7 Nyquist": False
+    }  # fmt: skip
+    assert any("4AKE chain" in note and "left out" in note for note in table["notes"])
 
 
 def test_a_stopped_run_keeps_its_rows(reproduce, tmp_path, monkeypatch):
-    small(monkeypatch, low_snr, energies=(42.0,), particles=(10,), starts=1)
+    small(monkeypatch, low_snr, levels=(low_snr.Level("beads", 7, 42.0, 10),), starts=1)
     calls = []
 
-    def first_only(*given):
+    def first_only(*given, **_):
         if calls:
             raise KeyboardInterrupt
         calls.append(given)
-        return {"volume": "beads 7", "particles": 10, "relative error": 0.5, "ball error": 0.4}
+        return {"volume": "beads 7", "particles": 10, "relative error": 0.5, "ball error": 0.4, "FSC": (1.0, 0.9, 0.8)}
 
     monkeypatch.setattr(low_snr, "recover", first_only)
     status, _, err = reproduce("low-snr", "--out", "o")

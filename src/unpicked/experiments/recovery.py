@@ -54,7 +54,16 @@ class Fields:
         return Fields(count, round((pixels / count) ** 0.5), density)
 
 
-def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJob, seed: int, device: str) -> Row:
+def recover(
+    volume: Volume,
+    fields: Fields,
+    noise: NoiseLevel,
+    job: MicrographJob,
+    seed: int,
+    device: str,
+    *,
+    beside: bool = False,
+) -> Row:
     """Simulate, reconstruct from random starts, and compare with the band-limited truth.
 
     Args:
@@ -64,11 +73,13 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
         job: the reconstruction.
         seed: of the data; the reconstruction has a stream of its own.
         device: torch device.
+        beside: make the run that starts at the truth, too.
 
     Returns:
         A row: volume, seed, particles, correlation, relative error, ball error, bound (None where the likelihood
         takes no scores), FSC (shells from 1), resolution at
-        0.5 in angstrom (None below shell 1), at Nyquist, seconds.
+        0.5 in angstrom (None below shell 1), at Nyquist, gap (log-likelihood less that of the run from the truth, None
+        without it), seconds.
     """
     data, truth = simulate_micrographs(
         volume.specimen,
@@ -84,6 +95,10 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
     wanted = volume.specimen.truth()
     found = compare(answer.map, wanted)
     bound = _bound(answer, wanted, seed)
+    gap = None
+    if beside:
+        ideal = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), start=wanted, device=device)
+        gap = answer.last.objective - ideal.last.objective
     return {
         "volume": volume.name,
         "seed": seed,
@@ -95,6 +110,7 @@ def recover(volume: Volume, fields: Fields, noise: NoiseLevel, job: MicrographJo
         "FSC": found.fsc[1:],
         "resolution": found.resolution_05,
         "at Nyquist": found.at_nyquist,
+        "gap": gap,
         "seconds": seconds,
     }
 
