@@ -47,6 +47,10 @@ ESTIMATORS = {
     "em, sigma and density known": Row(replace(PLAIN, estimate_sigma=False, estimate_density=False)),
     "em, free offsets": Row(PLAIN, Patches(side=7, law="free")),
     "relaxed": Row(replace(PLAIN, frozen=3, relaxation=1.5)),
+    "minibatches": Row(replace(PLAIN, frozen=2, batch=0.5)),
+    "gas, fisher in minibatches": Row(
+        replace(PLAIN, frozen=2, batch=0.5, acceleration=Fisher(warm=1, every=2)), Gas(screen=None)
+    ),
     "squarem": Row(replace(PLAIN, acceleration=Squarem())),
     "anderson": Row(replace(PLAIN, acceleration=Anderson())),
     "lbfgs": Row(replace(PLAIN, acceleration=LBFGS())),
@@ -260,7 +264,7 @@ def _worker(rank: int, world: int, place: str, out: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-SHARED = ("em", "gas")
+SHARED = ("em", "gas", "minibatches")
 
 
 def shared_run(name: str) -> dict[str, object]:
@@ -316,7 +320,7 @@ def test_state_and_stats_hold_tensors_only(estimator: EM, model: Model) -> None:
     data = micrographs(model, blob(model), 0.8)
     state = estimator.init(data, model, None, 0)
     now = estimator.current(model, state)
-    stats = estimator.accumulate(now, Batch(data, [0]), state)
+    stats = estimator.accumulate(now, Batch(data, range(len(data))), state)
     new = estimator.update(now, state, stats, Flat())
     for held in (state, stats, new):
         assert all(isinstance(value, torch.Tensor) for value in held.values())
@@ -799,7 +803,18 @@ def test_the_m_step_ends_where_its_gradient_is_zero(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("iterations", 0), ("frozen", -1), ("frozen", 99), ("tolerance", -1.0), ("solver_steps", 0)],
+    [
+        ("iterations", 0),
+        ("frozen", -1),
+        ("frozen", 99),
+        ("tolerance", -1.0),
+        ("solver_steps", 0),
+        ("batch", 0.0),
+        ("batch", 1.5),
+        ("batch", math.nan),
+        ("decay", 0.5),
+        ("decay", 1.1),
+    ],
 )
 def test_bad_settings_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):

@@ -7,6 +7,7 @@ method with M as preconditioner, costs no second pass over the data.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -83,6 +84,18 @@ class _FromGradients:
         return False
 
 
+class Mixing(_FromGradients, ABC):
+    """Steps from points and EM's answers alone: they serve any parameters, whatever M-step gave the answers."""
+
+    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
+        """Next coefficients and memory."""
+        return self.mix(memory, point.x, point.image)
+
+    @abstractmethod
+    def mix(self, memory: Memory, x: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, Memory]:
+        """Next parameters and memory, from the present ones and EM's answer to them."""
+
+
 @dataclass(frozen=True)
 class Relaxed(_FromGradients):
     """x + factor f; between 1 (plain EM) and 2 every step still ascends where the objective is quadratic."""
@@ -105,27 +118,27 @@ class Relaxed(_FromGradients):
 
 
 @dataclass(frozen=True)
-class Squarem(_FromGradients):
+class Squarem(Mixing):
     """Squared extrapolation from two EM steps, then one EM step (Varadhan & Roland 2008, scheme S3)."""
 
     def memory(self, x: torch.Tensor) -> Memory:
         """Position in the cycle of three, and the residual of its first step."""
         return {"phase": torch.tensor(0), "first": torch.zeros_like(x), "origin": x.clone()}
 
-    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
+    def mix(self, memory: Memory, x: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, Memory]:
         """EM, extrapolate, EM."""
         phase = int(memory["phase"])
         if phase == 0:
-            return point.image, {"phase": torch.tensor(1), "first": point.residual, "origin": point.x}
+            return image, {"phase": torch.tensor(1), "first": image - x, "origin": x}
         if phase == 2:
-            return point.image, memory | {"phase": torch.tensor(0)}
-        r, v = memory["first"], point.residual - memory["first"]
+            return image, memory | {"phase": torch.tensor(0)}
+        r, v = memory["first"], image - x - memory["first"]
         alpha = -(r.norm() / v.norm().clamp(min=1e-300)).clamp(1.0, 50.0)
         return memory["origin"] - 2 * alpha * r + alpha**2 * v, memory | {"phase": torch.tensor(2)}
 
 
 @dataclass(frozen=True)
-class Anderson(_FromGradients):
+class Anderson(Mixing):
     """Anderson's mixing of the last steps: the combination whose residual is least, then moved by it."""
 
     depth: int = 6
@@ -139,19 +152,19 @@ class Anderson(_FromGradients):
         rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
         return {"points": rows, "residuals": rows.clone(), "held": torch.tensor(0)}
 
-    def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
+    def mix(self, memory: Memory, x: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, Memory]:
         """Least squares over differences of residuals (Walker & Ni 2011)."""
         held = min(int(memory["held"]) + 1, self.depth + 1)
         points, residuals = memory["points"].roll(1, 0), memory["residuals"].roll(1, 0)
-        points[0], residuals[0] = point.x, point.residual
+        points[0], residuals[0] = x, image - x
         memory = {"points": points, "residuals": residuals, "held": torch.tensor(held)}
         if held == 1:
-            return point.image, memory
+            return image, memory
         steps, changes = points[0] - points[1:held], residuals[0] - residuals[1:held]
         gram = changes @ changes.mT
         gram = gram + (1e-10 * gram.trace() + 1e-200) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        share = torch.linalg.solve(gram, changes @ point.residual)
-        return point.image - share @ (steps + changes), memory
+        share = torch.linalg.solve(gram, changes @ residuals[0])
+        return image - share @ (steps + changes), memory
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Literal
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
-from unpicked.estimators import maximisation
-from unpicked.estimators.acceleration import Acceleration, Anderson, Point, Relaxed, Squarem
+from unpicked.estimators import maximisation, minibatches
+from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
 from unpicked.estimators.base import Batch, State
 from unpicked.model.model import Model
 from unpicked.model.noise import White
@@ -38,6 +38,9 @@ class EM:
         estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (on frozen views only;
             before, of kinds), or "no" weights.
         relaxation: length of the steps on turning views, in EM's own: from 1 to below 2.
+        batch: part of the micrographs that one update on turning views takes (frozen views take all of them). Below
+            1, iterations and frozen count updates, 1 / batch of which make a pass, and statistics are running averages.
+        decay: update t = 1, 2, ... gives its own statistics the weight (t + 2)^-decay, the first one 1.
         acceleration: what proposes the steps on frozen views.
         joint: whether these steps move noise and density too, for ``Anderson`` and ``Squarem``: where copies hardly
             stand out of the noise they depend on each other.
@@ -55,6 +58,8 @@ class EM:
     estimate_density: bool = True
     estimate_views: Literal["no", "kinds", "all"] = "no"
     relaxation: float = 1.0
+    batch: float = 1.0
+    decay: float = 0.6
     acceleration: Acceleration = field(default_factory=Relaxed)
     joint: bool = False
     tolerance: float = 0.1
@@ -77,7 +82,11 @@ class EM:
             raise ValueError(f"solver_steps must be at least 1; got {self.solver_steps}")
         if not 1 <= self.relaxation < 2:
             raise ValueError(f"relaxation must be at least 1 and below 2; got {self.relaxation}")
-        if self.joint and not isinstance(self.acceleration, Anderson | Squarem):
+        if not 0 < self.batch <= 1:
+            raise ValueError(f"batch must be a part of the data, above 0 and at most 1; got {self.batch}")
+        if not 0.5 < self.decay <= 1:
+            raise ValueError(f"decay must be above 0.5 and at most 1, or averages do not settle; got {self.decay}")
+        if self.joint and not isinstance(self.acceleration, Mixing):
             raise ValueError(f"joint steps need acceleration=Anderson() or Squarem(); got {self.acceleration}")
 
     @property
@@ -114,7 +123,12 @@ class EM:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
             state["unit"] = x.square().mean().sqrt().clamp(min=1e-300)
-        return state | self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
+        state |= self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
+        if self.batch < 1:
+            state["parts"] = torch.tensor(min(len(data), round(1 / self.batch)))
+            none = self.accumulate(self.current(model, state), Batch(data, []), state)
+            state |= _named("average", minibatches.averaged(none))
+        return state
 
     def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
         """The state at other coefficients, to which the steps that led to the old ones say nothing."""
@@ -134,23 +148,29 @@ class EM:
         )
 
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
-        """E-step over a batch of micrographs."""
+        """E-step over those micrographs of a batch that this update takes, scaled to all the data."""
+        parts, count = self._parts(state), len(batch.data)
+        step, seed = int(state["step"]), int(state["seed"])
+        chosen = minibatches.part(count, parts, step, seed) if parts > 1 else range(count)
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
         score = maximisation.score(model, state["x"].to(templates)) if self._informed(model, state) else None
-        step = model.placement.step(templates, model.log_weights, model.noise, score=score)
-        drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
-        for index, image in batch:
-            step.add(image, seeding.derive(drawn, "micrograph", index))
-        return step.finish()
+        sums = model.placement.step(templates, model.log_weights, model.noise, score=score)
+        drawn = seeding.derive(seed, "E-step", self._turning(step))
+        for index, image in Batch(batch.data, [index for index in batch.indices if index in chosen]):
+            sums.add(image, seeding.derive(drawn, "micrograph", index))
+        return {name: value * (count / len(chosen)) for name, value in sums.finish().items()}
 
     def update(self, model: Model, state: State, stats: Stats, prior: Prior) -> State:
         """M-step: x, then background, sigma and placement, each maximising with what is already new."""
         if not float(stats["pixels"]) > 0:
             raise ValueError("the data hold no window of the box's size; try a smaller box or a finer working voxel")
-        step, x = int(state["step"]), state["x"]
+        step, x, operator, rate = int(state["step"]), state["x"], model.operator(state["x"]), self._rate(state)
+        own = stats
+        if rate < 1:
+            stats = minibatches.blended(_within("average", state), stats, operator.project(x), rate)
         problem = maximisation.Problem(
             model.object,
-            model.operator(x),
+            operator,
             stats["numerator"],
             stats["weight"],
             model.noise.sigma**2,
@@ -168,14 +188,17 @@ class EM:
             new |= state_of_steps
         else:
             target = x + self.relaxation * point.residual
-        settled = target if self.acceleration.turning else point.image
+        target = x.lerp(target, rate)
+        if "parts" in state:
+            new |= _named("average", minibatches.averaged(stats))
+        settled = target if self.acceleration.turning or rate < 1 else point.image
         new |= {
             "step": state["step"] + 1,
             "x": target,
             "gain": 0.5 * gradient.dot(settled - x).cpu(),
             "turn": self._turn(step + 1, int(state["seed"])),
         }
-        noise = _noise(state, stats, problem.operator.project(settled))
+        noise = _noise(state, own, operator.project(settled), rate)
         new |= noise if self.estimate_sigma else {"mean": noise["mean"]}
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
@@ -183,8 +206,8 @@ class EM:
             counts = stats["views"].unflatten(0, (len(model.view), -1)).sum(1)
             turning = self.estimate_views == "kinds" or not self._frozen(step)
             new["views"] = model.view.estimated(counts, turning=turning).cpu()
-        if self.joint and self._frozen(step):
-            new = self._jointly(model, state, new, stats, prior)
+        if self.joint and isinstance(self.acceleration, Mixing) and self._frozen(step):
+            new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
             raise FloatingPointError("an estimate is not finite: the data or the present estimate hold NaN or infinity")
         return new
@@ -232,6 +255,15 @@ class EM:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
         return min(step, max(0, self.iterations - self.frozen))
 
+    def _parts(self, state: State) -> int:
+        """Updates that make a pass over the data."""
+        return int(state["parts"]) if "parts" in state and not self._frozen(int(state["step"])) else 1
+
+    def _rate(self, state: State) -> float:
+        """Weight of this update's statistics in the running averages (Robbins and Monro 1951)."""
+        step = int(state["step"])
+        return (step + 2.0) ** -self.decay if step and self._parts(state) > 1 else 1.0
+
     def _informed(self, model: Model, state: State) -> bool:
         """Whether this pass sums the observed information; objects of many coefficients go without."""
         wanted = self.acceleration.informed(int(state["step"]), _within("memory", state))
@@ -252,15 +284,15 @@ class EM:
         others = torch.stack([state["sigma"].log(), state["mean"] / state["sigma"], torch.logit(share)])
         return torch.cat([state["x"], state["unit"] * others.to(state["x"])])
 
-    def _jointly(self, model: Model, state: State, new: State, stats: Stats, prior: Prior) -> State:
+    def _jointly(self, mixing: Mixing, model: Model, state: State, new: State, stats: Stats, prior: Prior) -> State:
         """EM's step ``new`` from ``state``, accelerated in all parameters."""
-        point = Point(self._packed(model, state), state["x"], _Settled(self._packed(model, new)))
+        packed, image = self._packed(model, state), self._packed(model, new)
         value = stats["log_likelihood"].cpu() - prior.energy(state["x"], model.object).cpu()
         if bool(value < state["best.value"] - 1e-9 * value.abs()):
-            target, steps = state["best.image"], self._forget(point.x)
+            target, steps = state["best.image"], self._forget(packed)
         else:
-            best = {"x": point.x, "image": point.image, "value": value}
-            target, memory = self.acceleration.propose(_within("memory", state), point)
+            best = {"x": packed, "image": image, "value": value}
+            target, memory = mixing.mix(_within("memory", state), packed, image)
             steps = _named("best", best) | _named("memory", memory)
         size = model.object.size
         sigma, mean, share = (target[size:] / state["unit"]).cpu().clamp(-700, 700)
@@ -301,22 +333,6 @@ class EM:
 
 
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
-
-
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """A :class:`Curvature` of which only EM's answer is known."""
-
-    image: torch.Tensor
-
-    def maximise(self, start: torch.Tensor) -> torch.Tensor:
-        return self.image
-
-    def solve(self, right: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
 
 
 def _named(group: str, tensors: Mapping[str, torch.Tensor]) -> State:
@@ -364,13 +380,16 @@ def _random_field(shape: tuple[int, ...], generator: torch.Generator) -> torch.T
     return (1 + smooth) * envelope
 
 
-def _noise(state: State, stats: Stats, templates: torch.Tensor) -> State:
-    """Background and sigma from the residual of the new templates."""
+def _noise(state: State, stats: Stats, templates: torch.Tensor, rate: float) -> State:
+    """Background and sigma from the residual of the new templates, gone a part ``rate`` of the way."""
     pixels = stats["pixels"]
     shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
     cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()
     own = (stats["weight"] * templates.square()).sum()
     square = stats["square"] - 2 * shift * stats["sum"] + pixels * shift**2
     variance = (square - 2 * cross + own) / pixels
-    floor = 1e-3 * square / pixels
-    return {"sigma": torch.maximum(variance, floor).sqrt().cpu(), "mean": state["mean"] + shift.cpu()}
+    variance = torch.maximum(variance, 1e-3 * square / pixels).cpu()
+    return {
+        "sigma": state["sigma"].square().lerp(variance, rate).sqrt(),
+        "mean": state["mean"].lerp(state["mean"] + shift.cpu(), rate),
+    }

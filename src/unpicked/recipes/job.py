@@ -45,6 +45,9 @@ class MicrographJob:
     """Number of views in each stage."""
     iterations: tuple[int, ...] = (12, 8, 12)
     """Passes over the data in each stage, at most."""
+    batch: float = 1.0
+    """Part of the micrographs that one update of the first stage takes, where others follow; below 1, up to four such
+    updates stand for a pass of --iterations."""
     solver: Literal["auto", "fisher", "em", "squarem", "anderson", "lbfgs"] = "auto"
     """Steps, all from EM's statistics: scoring by the observed information (fisher), or EM until the last stage's
     frozen views and there one of the others. auto: fisher where single particles hardly stand out of the noise,
@@ -83,6 +86,8 @@ class MicrographJob:
             )
         if min(self.views) < 1 or min(self.iterations) < 1:
             raise ValueError(f"--views and --iterations must be positive; got {self.views} and {self.iterations}")
+        if not 0 < self.batch <= 1:
+            raise ValueError(f"--batch must be a part of the micrographs, above 0 and at most 1; got {self.batch}")
         if self.moves < 0:
             raise ValueError(f"--moves must not be negative; got {self.moves}")
         if self.starts < 1:

@@ -87,7 +87,7 @@ class Stages:
             fitted = len(data) - job.held_out
             data, held = data.part(range(fitted)), data.part(range(fitted, len(data)))
         final = stage == len(job.views) - 1
-        views, iterations = job.views[stage], job.iterations[stage]
+        views, passes = job.views[stage], job.iterations[stage]
         model, start = (line[-1].model, line[-1].x) if line else (self._model(), self.start)
         place = None if place is None else place / f"stage-{stage}"
         known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
@@ -96,15 +96,20 @@ class Stages:
             start = volume.fit(model.object.values(start))
         model = replace(model, object=volume, view=Projection(rotation.super_fibonacci(views).to(self.device)))
         solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
+        frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
+        turning, batch = passes - frozen, 1.0
+        if stage == 0 and not final:
+            turning, batch = turning * min(4, len(data), round(1 / job.batch)), job.batch
         return reconstruct(
             data,
             model,
             EM(
-                iterations=iterations,
-                frozen=min(iterations, max(4, iterations // 2)) if final or job.likelihood.startswith("patches") else 0,
+                iterations=turning + frozen,
+                frozen=frozen,
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
                 relaxation=1.6,
+                batch=batch,
                 acceleration=solver if final or solver.turning else Relaxed(),
                 tolerance=0.5,
                 solver_tolerance=1e-6,
@@ -116,7 +121,7 @@ class Stages:
             moves=job.moves if stage == 0 else 0,
             checkpoint=place,
             resume=self.resume,
-            report=self._named(f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}", iterations),
+            report=self._named(f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}", turning + frozen),
             held=held,
             check=5 if held is not None else 0,
         )
