@@ -49,7 +49,8 @@ class Fit(NamedTuple):
         x: ``(size,)`` coefficients.
         density: ``(kinds,)`` covered fraction of each kind.
         sigma: noise level.
-        near: ``(L - 1,)`` chances of the distances L .. 2 L - 2, or empty.
+        near: ``(L - 1,)`` chances of the distances L .. 2 L - 2; of images the pair density over rate x rate at the
+            knots of :mod:`unpicked.model.near_images`; or empty.
         covariance: predicted covariance of x, density and sigma, in this order.
         cost: half of chi^2, and the prior's energy.
         chi2: per degree of freedom.
