@@ -141,6 +141,10 @@ def test_impossible_simulations_are_refused(
         (("--length", 5, "--window", 0), ("--window must be at least 1 pixel", "got 0")),
         (("--length", 5, "--window", 5, "--likelihood", "gas"), ("--window", "of patches", "gas")),
         (("--length", 5, "--starts", 0), ("--starts must be at least 1", "got 0")),
+        (
+            ("--length", 5, "--method", "autocorrelation", "--rotations", "none"),
+            ("--method autocorrelation needs --rotations uniform", "try --method em"),
+        ),
         (("--length", 5, "--reach", 9), ("reach must lie between 1 and 3", "got 9")),
         (("--length", 5, "--truth", "none.npy"), ("none.npy", "not found")),
     ],

@@ -13,7 +13,7 @@ from unpicked.experiments import consistency, mtd2d_em, talk_em1d
 from unpicked.recipes import ImageJob
 
 TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
-    "talk-em1d": (talk_em1d, {"length": 5, "samples": 3000, "levels": (2.0,), "seeds": 1, "stride": 1.0}, 1),
+    "talk-em1d": (talk_em1d, {"length": 5, "samples": 3000, "levels": (2.0,), "seeds": 1, "stride": 1.0}, 2),
     "mtd2d-em": (
         mtd2d_em,
         {"size": 48, "job": ImageJob(5, window=5, angles=6, starts=1, moves=0, iterations=(3, 3)), "seeds": 2},

@@ -61,6 +61,14 @@ def image() -> Case:
     return Case(data, Model(Disk(5), InPlane(8), Anywhere(0.1)))
 
 
+def crowd() -> Case:
+    """Two kinds, at least L apart."""
+    targets = random_targets(5, 2, kinds=2)
+    data, _ = simulate_images(targets, size=(120, 120), count=4, density=0.3, sigma=0.7, seed=4, spacing="arbitrary")
+    model = Model(Classes(Disk(5), 2), OfClasses(InPlane(8), 2), Anywhere(0.2, spacing="arbitrary"))
+    return Case(data, model, replace(PLAIN, starts=2, steps=60))
+
+
 CASES = {
     "raw": signal(),
     "average": signal(estimator=replace(PLAIN, average=True)),
@@ -71,6 +79,7 @@ CASES = {
     "known": signal(estimator=replace(PLAIN, estimate_sigma=False, estimate_density=False)),
     "arbitrary": signal("arbitrary"),
     "image": image(),
+    "crowd": crowd(),
 }
 
 
@@ -260,8 +269,6 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     pictures = PLAIN.measure(picture.data, picture.model)
     with pytest.raises(ValueError, match="fitted by a Disk"):
         PLAIN.fit(pictures, replace(picture.model, object=Pixels(5)), Flat(), 0)
-    with pytest.raises(ValueError, match="well separated"):
-        PLAIN.fit(pictures, replace(picture.model, placement=Anywhere(0.1, spacing="arbitrary")), Flat(), 0)
 
 
 def test_smooth_prior_is_the_inverse_covariance() -> None:

@@ -12,7 +12,6 @@ from enumeration import draw
 from unpicked.data.signal import Signal
 from unpicked.estimators.base import Batch, add
 from unpicked.estimators.em import EM
-from unpicked.estimators.sandwich import sandwich, score
 from unpicked.model import signal_patches
 from unpicked.model.likelihoods import Scene, Stats
 from unpicked.model.model import Model
@@ -223,45 +222,6 @@ def test_moves_hold_the_shifts_that_undo_a_shifted_answer() -> None:
     kinds = dict(Anywhere(0.2).moves(Classes(Samples(4), 2), draw(2, 8)))
     assert len(kinds) == 8
     assert torch.equal(kinds["kind 2 by +1"][:4], draw(2, 8)[:4])
-
-
-# the sandwich ------------------------------------------------------------------------------------------------------
-
-
-def test_score_is_the_gradient_of_the_log_likelihood() -> None:
-    data, _ = simulate_signal(draw(1, 4), density=0.3, sigma=0.8, samples=400, seed=1)
-    model = Model(Samples(4), Identity(), Anywhere(0.25, Patches(12, 2)), noise=White(0.9))
-    x = draw(2, 4)
-
-    def value(theta: torch.Tensor) -> float:
-        placement = Anywhere(float(theta[4]), Patches(12, 2))
-        step = placement.step(theta[None, :4], torch.zeros(1).double(), White(float(theta[5])))
-        step.add(data[0], 0)
-        return float(step.finish()["log_likelihood"])
-
-    theta = torch.cat([x, torch.tensor([0.25, 0.9], dtype=torch.float64)])
-    found = score(model, x, [data[0]])
-    for index in range(6):
-        step = torch.zeros(6, dtype=torch.float64)
-        step[index] = 1e-5
-        assert float(found[index]) == pytest.approx((value(theta + step) - value(theta - step)) / 2e-5, abs=1e-5)
-
-
-def test_sandwich_of_overlapping_windows_is_smaller_than_that_of_patches() -> None:
-    """L = 5, 28 % covered, SNR 1: published efficiencies .57 of patches and .95 of windows of 13 at stride 1."""
-    target = draw(1, 5)
-    target = target / target.square().mean().sqrt()
-    data, truth = simulate_signal(target, density=0.28, sigma=1.0, samples=40_000, seed=3)
-    traces = {}
-    for side, stride in ((15, 1), (5, 5)):
-        model = Model(Samples(5), Identity(), Anywhere(truth.density, Patches(side, stride)), noise=White(1.0))
-        covariance = sandwich(data.cut(1000, side - 1), model, target)
-        assert bool((torch.linalg.eigvalsh(covariance) > 0).all())
-        traces[side] = float(covariance[:5, :5].trace())
-    assert 1.3 < traces[5] / traces[15] < 3
-    assert 100 < 40_000 * traces[15] < 600
-    with pytest.raises(ValueError, match=r"at least 14 blocks are needed.*got 1"):
-        sandwich(data, model, target)
 
 
 # the likeliest configuration ---------------------------------------------------------------------------------------

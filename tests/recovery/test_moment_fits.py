@@ -65,6 +65,28 @@ def test_images_of_a_small_target_at_all_angles() -> None:
     assert rms(errors) < 0.25
 
 
+def test_densely_packed_images_need_the_terms_of_neighbours() -> None:
+    """Copies at least L apart, 40 % covered: taken for separated ones, their density is wrong, and so is the target."""
+    errors: dict[str, list[float]] = {"separated": [], "arbitrary": []}
+    densities: dict[str, list[float]] = {"separated": [], "arbitrary": []}
+    for seed in range(3):
+        targets = random_targets(5, seed)
+        data, simulated = simulate_images(
+            targets, size=(500, 500), count=4, density=0.4, sigma=1.0, seed=seed, spacing="arbitrary"
+        )
+        method = Autocorrelation(starts=6)
+        for spacing in errors:
+            model = Model(Disk(5), InPlane(12), Anywhere(0.1, spacing=spacing), noise=White(1.0))  # type: ignore[arg-type]
+            found = method.fit(method.measure(data, model), model, Flat(), seed)
+            answer = targets.disk.values(found.x)
+            errors[spacing].append(compare_images(answer, targets.values[0]).relative_error)
+            densities[spacing].append(float(found.density[0]) / simulated.density - 1)
+    assert rms(errors["arbitrary"]) < 0.08
+    assert rms(densities["arbitrary"]) < 0.08
+    assert rms(errors["separated"]) > 2 * rms(errors["arbitrary"])
+    assert rms(densities["separated"]) > 0.15
+
+
 @pytest.mark.slow
 def test_the_talks_signal_over_seeds() -> None:
     run = TalkMTD1D(copies=(100_000,))

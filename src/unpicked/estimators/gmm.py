@@ -61,7 +61,8 @@ class Fit(NamedTuple):
         x: ``(size,)`` coefficients.
         density: ``(kinds,)`` covered fraction of each kind.
         sigma: noise level.
-        near: ``(L - 1,)`` chances of the distances L .. 2 L - 2, or empty.
+        near: ``(L - 1,)`` chances of the distances L .. 2 L - 2; of images the pair density over rate x rate at the
+            knots of :mod:`unpicked.model.near_images`; or empty.
         covariance: predicted covariance of x, density and sigma, in this order.
         cost: half of chi^2, and the prior's energy.
         chi2: per degree of freedom.
@@ -121,20 +122,19 @@ class Unknowns(Protocol):
 def pack(
     unknowns: Unknowns, x: torch.Tensor, density: torch.Tensor, sigma: float, near: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Unknowns ``(s, count)`` from their values; rows of x are the starts. Without ``near`` its logits are zero."""
+    """Unknowns ``(s, count)`` from their values; rows of x are the starts. The rest is zero, or ``near``."""
     parts = [x]
     if unknowns.density is None:
         parts.append(density.log().expand(len(x), -1))
     if unknowns.sigma is None:
         parts.append(x.new_full((len(x), 1), sigma**2))
-    if unknowns.near:
-        behind = x.new_zeros(unknowns.count - sum(part.shape[-1] for part in parts)) if near is None else logits(near)
-        parts.append(behind.expand(len(x), -1))
+    others = unknowns.count - sum(part.shape[-1] for part in parts)
+    parts.append((x.new_zeros(others) if near is None or not others else logits(near)).expand(len(x), -1))
     return torch.cat(parts, -1)
 
 
 def unpack(unknowns: Unknowns, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Coefficients, log-densities ``(s, kinds)``, sigma^2 ``(s, 1)`` and logits of the distances, if any."""
+    """Coefficients, log-densities ``(s, kinds)``, sigma^2 ``(s, 1)`` and the rest: of distances, if any."""
     x, rest = theta[..., : unknowns.size], theta[..., unknowns.size :]
     if unknowns.density is None:
         log_density, rest = rest[..., : unknowns.kinds_count], rest[..., unknowns.kinds_count :]

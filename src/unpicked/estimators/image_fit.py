@@ -1,4 +1,8 @@
-"""The fit of a target that is turned in its plane to the steerable moments of images: no data are needed any more."""
+"""The fit of targets that are turned in their plane to the steerable moments of images: no data are needed any more.
+
+Copies are well separated, or at least L apart; then the pair density is fitted, too, on the vague belief that copies do
+not know of each other, which stands as further measurements behind the moments.
+"""
 
 from __future__ import annotations
 
@@ -10,62 +14,89 @@ from unpicked._lazy import torch
 from unpicked.data.moments import Moments
 from unpicked.estimators import gmm
 from unpicked.estimators.gmm import Fit, Settings
-from unpicked.model import expected_images
+from unpicked.model import expected_images, near_images
 from unpicked.model.model import Model
-from unpicked.model.views import InPlane
+from unpicked.model.views import InPlane, OfClasses
+from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
 from unpicked.ops import seeding, steerable
 from unpicked.priors import Prior
 
 BAND = 0.8  # of the frequencies, in the disc functions
+CROWDED = 1.0  # standard deviation of what is believed of the logarithm of the pair density over rate x rate
 _REDUNDANT = 1e-2  # combinations of moments with less of the noise's variance differ by the edges of the images only
 
 
 @dataclass(frozen=True, eq=False)
 class ImageUnknowns:
-    """Coefficients, log-density and sigma^2 of a fit; what :class:`signal_unknowns.SignalUnknowns` is for signals.
+    """Coefficients, log-densities, sigma^2 and log h, h the pair density: what ``SignalUnknowns`` is for signals.
 
     Attributes:
         functions: disc functions of the moments.
         table: what the model predicts.
+        pairs: what neighbours add, or None.
         side: L.
-        density: ``(1,)`` known log-density, or None.
+        density: ``(kinds,)`` known log-densities, or None.
         sigma: known noise level, or None.
         size: number of coefficients.
-        guess: ``(1,)`` log-density that is vaguely believed.
+        guess: ``(kinds,)`` log-densities that are vaguely believed.
     """
 
     functions: steerable.Discs
     table: expected_images.Polynomial
+    pairs: near_images.Neighbours | None
     side: int
     density: torch.Tensor | None
     sigma: float | None
     size: int
     guess: torch.Tensor
-    near: bool = False
-    kinds_count: int = 1
+    near: bool = False  # of signals
+
+    @property
+    def kinds_count(self) -> int:
+        """Number of kinds."""
+        return len(self.guess)
+
+    @property
+    def knots(self) -> int:
+        """Number of values of h."""
+        return 0 if self.pairs is None else self.pairs.knots
 
     @property
     def count(self) -> int:
         """Number of unknowns."""
-        return self.size + (self.density is None) + (self.sigma is None)
+        return self.size + (0 if self.density is not None else self.kinds_count) + (self.sigma is None) + self.knots
 
     def slope(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Moments ``(s, m)`` and their exact Jacobian ``(s, m, count)``."""
-        x, log_density, variance, _ = gmm.unpack(self, theta)
+        """Moments, and log h behind them, ``(s, m)``, and their exact Jacobian ``(s, m, count)``."""
+        x, log_density, variance, log_h = gmm.unpack(self, theta)
         rate = log_density.exp() / self.side**2
-        one, by_x = expected_images.expected_images_slope(x, self.table)
-        clean, by_x = rate * one, rate[..., None] * by_x
+        kinds = x.unflatten(-1, (self.kinds_count, -1))
+        one, by_x = (
+            part.unflatten(0, kinds.shape[:2])
+            for part in expected_images.expected_images_slope(kinds.flatten(0, 1), self.table)
+        )
+        clean, by_x, by_rate = (rate[..., None] * one).sum(1), (rate[..., None, None] * by_x).movedim(1, 2), one.mT
+        by_h = clean[..., None][..., :0]
+        if self.pairs is not None:
+            h = log_h.exp()
+            near, *slopes = near_images.expected_near(kinds, rate, h, self.pairs)
+            clean, by_x, by_rate, by_h = clean + near, by_x + slopes[0], by_rate + slopes[1], slopes[2] * h[:, None]
         # the noise adds to the second moments, and to the third in proportion to the first
         second = steerable.steerable_noise(self.functions, 1.0, 0.0)
         third = steerable.steerable_noise(self.functions, 1.0, 1.0) - second
-        parts = [by_x + variance[..., None] * third[:, None] * by_x[:, :1]]
-        by_variance = second + third * clean[:, :1]
+        by_variance = (second + third * clean[:, :1])[..., None]
+        parts = [by_x.flatten(2), by_rate * rate[:, None], by_h]
+        by_x, by_density, by_h = (part + variance[..., None] * third[:, None] * part[:, :1] for part in parts)
+        jacobian = [by_x]
         if self.density is None:
-            parts.append((clean + variance * third * clean[:, :1])[..., None])
+            jacobian.append(by_density)
         if self.sigma is None:
-            parts.append(by_variance[..., None])
-        return clean + variance * by_variance, torch.cat(parts, -1)
+            jacobian.append(by_variance)
+        slopes_of_h = torch.eye(self.count, dtype=theta.dtype)[self.count - self.knots :]
+        values = torch.cat([clean + variance * by_variance[..., 0], log_h], -1)
+        whole = torch.cat([*jacobian, by_h], -1)
+        return values, torch.cat([whole, slopes_of_h.expand(len(theta), -1, -1)], 1)
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Moments ``(s, m)``, and the product of weights ``(s, m)`` with the Jacobian."""
@@ -80,7 +111,7 @@ def fit(
 
     Args:
         record: moments of images.
-        model: a ``Disk`` turned by uniform angles, well separated; starting values, or known ones.
+        model: one ``Disk``, or several kinds, turned by uniform angles; starting values, or known ones.
         settings: see :class:`gmm.Settings`; published weights are 1, 1 / L^2 and 1 / L^4.
         prior: belief about the object; its energy must be quadratic.
         seed: of the random starts.
@@ -94,7 +125,7 @@ def fit(
         raise ValueError("the moments hold no base point; the images must be larger than twice the target")
     below = gmm.precision_root(prior, model)
     sigma = _pilot(record, unknowns) if unknowns.sigma is None else unknowns.sigma
-    density = torch.tensor([model.placement.density], dtype=torch.float64)
+    density, target = unknowns.guess.exp(), torch.nn.functional.pad(record.means, (0, unknowns.knots))
     if start is None:
         generator = seeding.generator(seed, "moment starts")
         x = torch.randn(settings.starts, unknowns.size, generator=generator, dtype=torch.float64)
@@ -103,40 +134,45 @@ def fit(
         x = start.detach().double().cpu()[None]
     theta = gmm.pack(unknowns, x, density, 0.95 * sigma)
     white = _white(_covariance(record, unknowns, settings, sigma), record, unknowns, settings)
-    found = gmm.descend(unknowns, record.means, white, settings, theta, below)
+    found = gmm.descend(unknowns, target, white, settings, theta, below)
 
     def weights(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         level = math.sqrt(max(float(gmm.unpack(unknowns, theta)[2]), 1e-6 * sigma**2))
         noise = _covariance(record, unknowns, settings, level)
         return _white(noise, record, unknowns, settings), noise
 
-    return gmm.reweighted(unknowns, found, record.means, weights, record, settings, below)[0]
+    answer, theta, _ = gmm.reweighted(unknowns, found, target, weights, record, settings, below)
+    return answer._replace(near=gmm.unpack(unknowns, theta)[3].exp())
 
 
 def cost(record: Moments, model: Model, settings: Settings, prior: Prior, x: torch.Tensor) -> float:
     """What :func:`fit` minimises, for coefficients ``(size,)`` and the density and noise of the model."""
     unknowns = _unknowns(record, model, replace(settings, estimate_density=False, estimate_sigma=False))
     white = _white(_covariance(record, unknowns, settings, model.noise.sigma), record, unknowns, settings)
-    below = gmm.precision_root(prior, model)
-    r, _ = gmm.residuals(unknowns, record.means, white, below)(x.double().cpu()[None])
+    target = torch.nn.functional.pad(record.means, (0, unknowns.knots))
+    theta = gmm.pack(unknowns, x.double().cpu()[None], unknowns.guess.exp(), model.noise.sigma)
+    r, _ = gmm.residuals(unknowns, target, white, gmm.precision_root(prior, model))(theta)
     return 0.5 * float(r.square().sum())
 
 
 def _unknowns(record: Moments, model: Model, settings: Settings) -> ImageUnknowns:
-    if not isinstance(model.object, Disk) or not isinstance(model.view, InPlane):
+    several = isinstance(model.object, Classes) and isinstance(model.view, OfClasses)
+    disk, view = (model.object.object, model.view.view) if several else (model.object, model.view)  # type: ignore[attr-defined]
+    if not isinstance(disk, Disk) or not isinstance(view, InPlane):
         raise ValueError(
-            f"moments of images are fitted by a Disk turned by uniform angles; got {model.object!r} seen by "
-            f"{type(model.view).__name__}; try EM()"
+            f"moments of images are fitted by a Disk turned by uniform angles; got {disk!r} seen by "
+            f"{type(view).__name__}; try EM()"
         )
-    if getattr(model.placement, "spacing", "separated") != "separated":
-        raise ValueError("moments of images are fitted to well separated copies only; try EM() for nearer ones")
     if record.length != model.side:
         raise ValueError(f"moments are of lags below {record.length} pixels, the model of {model.side}")
     functions = steerable.discs(model.side - 1, BAND)
-    density = torch.tensor([model.placement.density], dtype=torch.float64).log()
+    near = getattr(model.placement, "spacing", "separated") != "separated"
+    shares = model.log_weights.double().cpu().exp().view(-1, len(view)).sum(1)
+    density = (model.placement.density * shares).log()
     return ImageUnknowns(
         functions=functions,
-        table=expected_images.polynomial(model.object, functions),
+        table=expected_images.polynomial(disk, functions),
+        pairs=near_images.neighbours(disk, functions) if near else None,
         side=model.side,
         density=None if settings.estimate_density else density,
         sigma=None if settings.estimate_sigma else model.noise.sigma,
@@ -156,8 +192,9 @@ def _scale(
 ) -> torch.Tensor:
     """Factors ``(s, 1)`` that make the starts' third moments as large as the measured ones beyond their noise."""
     first = 1 + unknowns.functions.groups[0].stop
-    rate = density / unknowns.side**2
-    expected = rate * expected_images.expected_images(x, unknowns.table)[:, first:].norm(dim=-1, keepdim=True)
+    kinds = x.unflatten(-1, (unknowns.kinds_count, -1))
+    one = expected_images.expected_images(kinds.flatten(0, 1), unknowns.table).unflatten(0, kinds.shape[:2])
+    expected = ((density / unknowns.side**2)[:, None] * one).sum(1)[:, first:].norm(dim=-1, keepdim=True)
     noise = steerable.steerable_noise(unknowns.functions, sigma, record.means[0])[first:]
     variance = steerable.steerable_covariance(unknowns.functions).diagonal()[first:].sum() * sigma**6 / record.points
     measured = ((record.means[first:] - noise).square().sum() - variance).clamp(min=0.1 * variance).sqrt()
@@ -170,22 +207,27 @@ def _covariance(record: Moments, unknowns: ImageUnknowns, settings: Settings, si
     zero = functions.groups[0].stop
     power = torch.full((functions.size,), sigma**3, dtype=torch.float64)
     power[0], power[1 : 1 + zero] = sigma, sigma**2
-    analytic = steerable.steerable_covariance(functions) * torch.outer(power, power)
-    if settings.weights == "analytic" or record.blocks < 20:
-        return analytic
-    measured = record.covariance()
-    ratio = (measured.diagonal() / analytic.diagonal()).clamp(min=1).sqrt()
-    keep = min(1.0, record.blocks / len(power) / 10)
-    return keep * measured + (1 - keep) * analytic * torch.outer(ratio, ratio)
+    whole = steerable.steerable_covariance(functions) * torch.outer(power, power)
+    if settings.weights != "analytic" and record.blocks >= 20:
+        measured = record.covariance()
+        ratio = (measured.diagonal() / whole.diagonal()).clamp(min=1).sqrt()
+        keep = min(1.0, record.blocks / len(power) / 10)
+        whole = keep * measured + (1 - keep) * whole * torch.outer(ratio, ratio)
+    believed = torch.full((unknowns.knots,), CROWDED**2 * record.points, dtype=torch.float64)
+    return torch.block_diag(whole, believed.diag())
 
 
 def _white(covariance: torch.Tensor, record: Moments, unknowns: ImageUnknowns, settings: Settings) -> torch.Tensor:
     """W with W^T W = n C^-1 on the combinations of moments that are not redundant, ``(rank, m)``."""
+    size = unknowns.functions.size
+    moments = covariance[:size, :size]
     if settings.weights == "published":
-        weights = torch.full((len(covariance),), 1 / unknowns.side**2, dtype=torch.float64)
+        weights = torch.full((size,), 1 / unknowns.side**2, dtype=torch.float64)
         weights[0], weights[1 : 1 + unknowns.functions.groups[0].stop] = 1, 1 / unknowns.side
-        return (weights * math.sqrt(record.points / float(covariance[0, 0]))).diag()
-    scale = covariance.diagonal().sqrt()
-    values, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
-    kept = values > _REDUNDANT
-    return (vectors[:, kept] / values[kept].sqrt()).mT / scale * math.sqrt(record.points)
+        white = (weights * math.sqrt(record.points / float(moments[0, 0]))).diag()
+    else:
+        scale = moments.diagonal().sqrt()
+        values, vectors = torch.linalg.eigh(moments / torch.outer(scale, scale))
+        kept = values > _REDUNDANT
+        white = (vectors[:, kept] / values[kept].sqrt()).mT / scale * math.sqrt(record.points)
+    return torch.block_diag(white, torch.eye(unknowns.knots, dtype=torch.float64) / CROWDED)

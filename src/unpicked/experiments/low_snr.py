@@ -126,7 +126,9 @@ class LowSNR:
         if level.volume == "BPTI":
             return bpti(level.box, self.field / level.box)
         chain = shared(CHAIN)
-        return chain and Volume(level.volume, specimen_from_structure(read_structure(chain), level.box))
+        if chain is None:
+            return None
+        return Volume(level.volume, specimen_from_structure(read_structure(chain), level.box))
 
     def row(self, level: Level, volume: Volume, seed: int, device: str) -> Row:
         """One run."""

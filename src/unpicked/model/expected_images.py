@@ -12,7 +12,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Complex, Float, Shaped
 
 from unpicked._lazy import torch
 from unpicked.objects.disk import Disk
@@ -84,15 +84,11 @@ def polynomial(disk: Disk, functions: Discs) -> Polynomial:
     side, radius = disk.side, functions.radius
     if radius < side - 1:
         raise ValueError(f"lags must reach {side - 1} pixels for a target of {side}; got a radius of {radius}")
-    harmonics, basis, orders = _harmonics(disk)
+    harmonics, basis, orders = complex_harmonics(disk)
     images = basis.flatten(1)
-    padded = torch.nn.functional.pad(basis, (radius, radius, radius, radius))
-    windows = padded.unfold(1, 2 * radius + 1, 1).unfold(2, 2 * radius + 1, 1)[:, :side, :side]
+    padded = torch.nn.functional.pad(basis, (radius,) * 4)
     # of every harmonic b at every pixel p of the target: sum_l b[p + l] conj(psi(l)), and with psi(l)
-    lags = functions.values.flatten(1)
-    seen = windows.reshape(len(basis), side**2, -1)
-    filtered = torch.einsum("bpl,fl->fbp", seen, lags.conj())
-    pulled = torch.einsum("bpl,fl->fbp", seen, lags)
+    filtered, pulled = (correlated(padded, f).flatten(2) for f in (functions.values.conj(), functions.values))
     number = torch.arange(len(orders))
     pairs = torch.stack([index.flatten() for index in torch.meshgrid(number, number, indexing="ij")])
     pairs = pairs[:, orders[pairs].sum(0) == 0]
@@ -103,10 +99,23 @@ def polynomial(disk: Disk, functions: Discs) -> Polynomial:
     third = []
     for order, group in enumerate(functions.groups):
         third.append(_third(images, pulled[group], filtered[group], triples, order))
-    triples, weights = _gathered(triples, torch.cat(third))
-    pairs, second = _gathered(pairs, second)
+    triples, weights = gathered(triples, torch.cat(third))
+    pairs, second = gathered(pairs, second)
     first = torch.where(orders == 0, images.sum(1), 0)
     return Polynomial(harmonics, first, pairs, second, triples, weights)
+
+
+def correlated(
+    images: Shaped[torch.Tensor, "*b h h"], lags: Complex[torch.Tensor, "f d d"]
+) -> Complex[torch.Tensor, "f *b w w"]:
+    """Sums of images times functions of lags at every base point whose disc is inside."""
+    size = images.shape[-1]
+    axes = (-2, -1)
+    transfer = torch.fft.fft2(lags.conj(), (size, size)).conj()
+    spectrum = torch.fft.fft2(images)
+    shape = (len(lags), *(1,) * (images.dim() - 2), size, size)
+    kept = slice(size - lags.shape[-1] + 1)
+    return torch.fft.ifft2(spectrum * transfer.view(shape), dim=axes)[..., kept, kept]
 
 
 def _third(
@@ -119,6 +128,12 @@ def _third(
         half = images[triples[0]] * pulled[q][triples[1]]  # (t, p)
         out.append(torch.stack([(half * filtered[r][triples[2]]).sum(1) for r in range(size)]))
     whole = torch.stack(out)  # (q, q', t)
+    return packed(whole, order)
+
+
+def packed(whole: torch.Tensor, order: int) -> torch.Tensor:
+    """Weights ``(q, q', ...)`` of monomials in m3[N] to those in its real parts q >= q', and imaginary ones q > q'."""
+    size = len(whole)
     # the matrix of a real image is Hermitian: its real and imaginary parts are polynomials, too
     a, b = torch.tril_indices(size, size)
     real = (whole[a, b] + whole[b, a]) / 2
@@ -128,7 +143,7 @@ def _third(
     return torch.cat([real, (whole[a, b] - whole[b, a]) / 2j])
 
 
-def _gathered(index: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def gathered(index: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Monomials that differ in the order of their factors only, put together."""
     ordered = index.sort(0).values
     kinds, place = torch.unique(ordered, dim=1, return_inverse=True)
@@ -136,7 +151,7 @@ def _gathered(index: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
     return kinds, summed
 
 
-def _harmonics(disk: Disk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def complex_harmonics(disk: Disk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Complex coefficients from real ones, the images ``(c, L, L)`` of the complex ones, and their orders."""
     signed = disk.index[:, 0]
     images = disk.values(torch.eye(disk.size, dtype=torch.float64)).to(torch.complex128)

@@ -79,6 +79,11 @@ class ImageJob:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.moves < 0:
             raise ValueError(f"--moves must not be negative; got {self.moves}")
+        if self.method == "autocorrelation" and (self.rotations != "uniform" or self.object == "pixels"):
+            raise ValueError(
+                "--method autocorrelation needs --rotations uniform and a disk; "
+                f"got --rotations {self.rotations} and --object {self.object}; try --method em"
+            )
         if len(self.iterations) != 2 or min(self.iterations) < 1:
             raise ValueError(f"--iterations must be two positive numbers; got {self.iterations}")
         for name in ("window", "stride"):
