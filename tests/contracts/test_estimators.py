@@ -44,7 +44,10 @@ class Row:
 
 ESTIMATORS = {
     "em": Row(PLAIN),
-    "em, sigma and density known": Row(replace(PLAIN, estimate_sigma=False, estimate_density=False)),
+    "em, noise and density known": Row(
+        replace(PLAIN, estimate_sigma=False, estimate_mean=False, estimate_density=False)
+    ),
+    "em, background known": Row(replace(PLAIN, estimate_mean=False)),
     "em, free offsets": Row(PLAIN, Patches(side=7, law="free")),
     "relaxed": Row(replace(PLAIN, frozen=3, relaxation=1.5)),
     "minibatches": Row(replace(PLAIN, frozen=2, batch=0.5)),
@@ -885,3 +888,14 @@ def test_a_density_that_leaves_no_window_empty_is_refused() -> None:
     model = replace(toy(), placement=Anywhere(0.5))
     with pytest.raises(ValueError, match="density must be below"):
         reconstruct(micrographs(model, blob(model), 0.8), model, EM(iterations=1, frozen=0))
+
+
+def test_a_known_background_is_kept_and_an_unknown_one_found() -> None:
+    model = toy()
+    data = micrographs(model, blob(model), 0.5)
+    means = {}
+    for known in (True, False):
+        run = reconstruct(data, model, replace(PLAIN, iterations=6, estimate_mean=not known), seed=1, moves=0)
+        means[known] = [row["mean"] for row in run.history]
+    assert set(means[True]) == {0.05}
+    assert abs(means[False][-1] - 0.1) < 0.02

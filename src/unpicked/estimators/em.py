@@ -33,7 +33,9 @@ class EM:
     Attributes:
         iterations: passes over the data at most.
         frozen: so many last passes use one frozen set of views; before, the set is turned at random in every pass.
-        estimate_sigma: estimate the noise level (the background is always estimated).
+        estimate_sigma: estimate the noise level.
+        estimate_mean: estimate the background. Where it is known, say so: in one dimension it costs a fifth of what
+            the data tell of a target whose mean is not zero.
         estimate_density: estimate the covered fraction.
         estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (on frozen views only;
             before, of kinds), or "no" weights.
@@ -55,6 +57,7 @@ class EM:
     iterations: int = 30
     frozen: int = 8
     estimate_sigma: bool = True
+    estimate_mean: bool = True
     estimate_density: bool = True
     estimate_views: Literal["no", "kinds", "all"] = "no"
     relaxation: float = 1.0
@@ -198,8 +201,7 @@ class EM:
             "gain": 0.5 * gradient.dot(settled - x).cpu(),
             "turn": self._turn(step + 1, int(state["seed"])),
         }
-        noise = _noise(state, own, operator.project(settled), rate)
-        new |= noise if self.estimate_sigma else {"mean": noise["mean"]}
+        new |= self._noise(state, own, operator.project(settled), rate)
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
         if isinstance(model.view, Weighable) and self._weighs(model):
@@ -247,6 +249,21 @@ class EM:
         gain = history[-1]["objective"] - history[-2]["objective"]
         quiet = gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
         return quiet if self.monotone else quiet and float(state["gain"]) <= self.tolerance
+
+    def _noise(self, state: State, stats: Stats, templates: torch.Tensor, rate: float) -> State:
+        """Background and sigma from the residual of the new templates, gone a part ``rate`` of the way."""
+        pixels, new = stats["pixels"], {}
+        shift = torch.zeros_like(pixels)
+        if self.estimate_mean:
+            shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
+            new["mean"] = state["mean"].lerp(state["mean"] + shift.cpu(), rate)
+        if self.estimate_sigma:
+            cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()
+            own = (stats["weight"] * templates.square()).sum()
+            square = stats["square"] - 2 * shift * stats["sum"] + pixels * shift**2
+            variance = torch.maximum((square - 2 * cross + own) / pixels, 1e-3 * square / pixels).cpu()
+            new["sigma"] = state["sigma"].square().lerp(variance, rate).sqrt()
+        return new
 
     def _weighs(self, model: Model) -> bool:
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
@@ -299,7 +316,8 @@ class EM:
         out = new | steps | {"x": target[:size]}
         if self.estimate_sigma:
             out["sigma"] = sigma.exp()
-        out["mean"] = mean * out["sigma"]
+        if self.estimate_mean:
+            out["mean"] = mean * out["sigma"]
         if self.estimate_density:
             out["placement.density"] = model.placement.most(model.side, model.dims) * torch.sigmoid(share).clamp(
                 1e-6, 0.99
@@ -378,18 +396,3 @@ def _random_field(shape: tuple[int, ...], generator: torch.Generator) -> torch.T
     smooth = smooth / smooth.std()
     envelope = torch.exp(-0.5 * (fourier.distances(shape) / (0.2 * shape[-1])).square())
     return (1 + smooth) * envelope
-
-
-def _noise(state: State, stats: Stats, templates: torch.Tensor, rate: float) -> State:
-    """Background and sigma from the residual of the new templates, gone a part ``rate`` of the way."""
-    pixels = stats["pixels"]
-    shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
-    cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()
-    own = (stats["weight"] * templates.square()).sum()
-    square = stats["square"] - 2 * shift * stats["sum"] + pixels * shift**2
-    variance = (square - 2 * cross + own) / pixels
-    variance = torch.maximum(variance, 1e-3 * square / pixels).cpu()
-    return {
-        "sigma": state["sigma"].square().lerp(variance, rate).sqrt(),
-        "mean": state["mean"].lerp(state["mean"] + shift.cpu(), rate),
-    }

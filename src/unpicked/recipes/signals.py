@@ -241,6 +241,7 @@ def windows(job: SignalJob, data: Signal, density: float) -> Plan:
         iterations=job.iterations,
         frozen=max(1, job.iterations - 20),
         estimate_sigma=job.sigma is None,
+        estimate_mean=False,
         estimate_density=job.density is None,
         estimate_views="kinds" if job.classes > 1 else "no",
         relaxation=1.0 if job.solver == "em" else 1.6,
