@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from answers import answered, maps_answered, refused
+from answers import answered, is_refused, maps_answered
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map, write_stack
 
@@ -99,7 +99,7 @@ def test_a_voxel_size_can_be_given_where_the_header_has_none_and_the_table_tells
     data = bytearray((tmp_path / "bare.mrc").read_bytes())
     data[40:52] = bytes(12)  # cell lengths
     (tmp_path / "bare.mrc").write_bytes(data)
-    refused(compare(tmp_path / "bare.mrc", drawn()), "bare.mrc", "no voxel size")
+    assert is_refused(compare(tmp_path / "bare.mrc", drawn()), "bare.mrc", "no voxel size")
     status, out, err = compare(tmp_path / "bare.mrc", drawn(), "--voxel", "4")
     assert (status, err) == (0, "")
     assert "correlation        1.0000" in out and "8.00 A (Nyquist)" in out and "hand               same" in out
@@ -109,25 +109,25 @@ def test_a_voxel_size_can_be_given_where_the_header_has_none_and_the_table_tells
 def test_a_missing_file_is_refused_by_name(compare, tmp_path, place):
     maps = [drawn(), drawn()]
     maps[place] = tmp_path / "no.mrc"
-    refused(compare(*maps, "--json"), "no.mrc", "not found")
+    assert is_refused(compare(*maps, "--json"), "no.mrc", "not found")
 
 
 @pytest.mark.parametrize("content", [b"", b"junk\n", b"junk " * 1000])
 def test_a_junk_file_is_refused_by_name(compare, tmp_path, content):
     (tmp_path / "junk.mrc").write_bytes(content)
-    refused(compare(tmp_path / "junk.mrc", drawn(), "--json"), "junk.mrc")
+    assert is_refused(compare(tmp_path / "junk.mrc", drawn(), "--json"), "junk.mrc")
 
 
 def test_a_stack_or_a_constant_map_is_refused(compare, tmp_path):
     write_stack(torch.randn(4, 6, 6), tmp_path / "s.mrcs", 4.0)
-    refused(compare(tmp_path / "s.mrcs", drawn(), "--json"), "s.mrcs", "cubic")
-    refused(compare(Map(torch.ones(16, 16, 16), 4.0), drawn(), "--json"), "1 in every voxel")
+    assert is_refused(compare(tmp_path / "s.mrcs", drawn(), "--json"), "s.mrcs", "cubic")
+    assert is_refused(compare(Map(torch.ones(16, 16, 16), 4.0), drawn(), "--json"), "1 in every voxel")
 
 
 @pytest.mark.parametrize("symmetry", ["X3", "C0", "", "c"])
 def test_an_unknown_symmetry_is_refused(compare, symmetry):
-    refused(compare(drawn(), drawn(), "--symmetry", symmetry), "symmetry")
+    assert is_refused(compare(drawn(), drawn(), "--symmetry", symmetry), "symmetry")
 
 
 def test_one_map_alone_is_refused(capsys, tmp_path):
-    refused(answered(capsys, "compare", tmp_path / "a.mrc", "--json"), "TRUTH")
+    assert is_refused(answered(capsys, "compare", tmp_path / "a.mrc", "--json"), "TRUTH")

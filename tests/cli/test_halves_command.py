@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from answers import maps_answered, refused
+from answers import is_refused, maps_answered
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map, write_stack
 from unpicked.ops import fourier
@@ -55,11 +55,11 @@ def test_bad_input_is_refused_in_one_line(halves, tmp_path):
     write_stack(torch.randn(4, 6, 6), tmp_path / "s.mrcs", 4.0)
     (tmp_path / "junk.mrc").write_bytes(b"junk " * 1000)
     write_map(Map(2 * torch.ones(11, 11, 11), 4.0), tmp_path / "loud.mrc")
-    refused(halves(half(1), tmp_path / "no.mrc", "--json"), "no.mrc", "not found")
-    refused(halves(tmp_path / "junk.mrc", half(1)), "junk.mrc")
-    refused(halves(half(1), tmp_path / "s.mrcs"), "s.mrcs", "cubic")
-    refused(halves(half(1), Map(torch.randn(12, 12, 12), 4.0)), "grid", "12 of 4 A")
-    refused(halves(half(1), Map(torch.ones(11, 11, 11), 4.0)), "second half", "nothing")
-    refused(halves(half(1), half(2), "--mask", tmp_path / "loud.mrc"), "mask", "between 0 and 1")
-    refused(halves(half(1), half(2), "--cutoff-shell", "9"), "cutoff", "1 to 5")
-    refused(halves(half(1), half(2), "--cutoff-shell", "2.5"), "whole number")
+    assert is_refused(halves(half(1), tmp_path / "no.mrc", "--json"), "no.mrc", "not found")
+    assert is_refused(halves(tmp_path / "junk.mrc", half(1)), "junk.mrc")
+    assert is_refused(halves(half(1), tmp_path / "s.mrcs"), "s.mrcs", "cubic")
+    assert is_refused(halves(half(1), Map(torch.randn(12, 12, 12), 4.0)), "grid", "12 of 4 A")
+    assert is_refused(halves(half(1), Map(torch.ones(11, 11, 11), 4.0)), "second half", "nothing")
+    assert is_refused(halves(half(1), half(2), "--mask", tmp_path / "loud.mrc"), "mask", "between 0 and 1")
+    assert is_refused(halves(half(1), half(2), "--cutoff-shell", "9"), "cutoff", "1 to 5")
+    assert is_refused(halves(half(1), half(2), "--cutoff-shell", "2.5"), "whole number")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from answers import answered, refused
+from answers import answered, is_refused
 
 SMALL = ("--length", 5, "--angles", 8, "--starts", 1, "--moves", 0, "--iterations", 3, 3, "--window", 5)
 
@@ -50,7 +50,7 @@ def test_simulate_writes_images_target_and_truth(capsys: pytest.CaptureFixture[s
     assert facts["occurrences"] == round(0.3 * 3600 / 36)
     assert np.allclose(np.load(out / "target.npy"), np.load(tmp_path / "kinds.npy"))
     assert [path.name for path in sorted((out / "images").iterdir())] == ["image_0001.mrc"]
-    refused(answered(capsys, "simulate", "image", "--out", out, *words), "not empty", "--overwrite")
+    assert is_refused(answered(capsys, "simulate", "image", "--out", out, *words), "not empty", "--overwrite")
     status, _, _ = answered(capsys, "simulate", "image", "--out", out, *words, "--overwrite", "--quiet")
     assert status == 0
 
@@ -81,7 +81,7 @@ def test_reconstruct_writes_the_target_and_a_finished_run_is_left_alone(
     assert np.load(out / "target.npy").shape == (5, 5)
     assert {"history.csv", "report.html", "checkpoint", "result.json"} <= {path.name for path in out.iterdir()}
     before = (out / "result.json").read_text()
-    refused(answered(capsys, *words), "not empty", "--resume")
+    assert is_refused(answered(capsys, *words), "not empty", "--resume")
     status, said, _ = answered(capsys, *words, "--resume")
     assert status == 0
     assert json.loads(said.splitlines()[-1]) == json.loads(before)
@@ -90,7 +90,9 @@ def test_reconstruct_writes_the_target_and_a_finished_run_is_left_alone(
     assert status == 0
     again = json.loads(said.splitlines()[-1])["figures"]
     assert again["log_likelihood"] == summary["figures"]["log_likelihood"]
-    refused(answered(capsys, *words, "--seed", 9, "--resume"), "--resume needs the settings", "seed was 0, now 9")
+    assert is_refused(
+        answered(capsys, *words, "--seed", 9, "--resume"), "--resume needs the settings", "seed was 0, now 9"
+    )
 
 
 @pytest.mark.parametrize("words", [("--classes", 2), ("--rotations", "none"), ("--likelihood", "gas")], ids=str)
@@ -127,7 +129,7 @@ def test_other_models_run(
 def test_impossible_simulations_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[object, ...], said: tuple[str, ...]
 ) -> None:
-    refused(answered(capsys, "simulate", "image", "--out", tmp_path / "sim", *words), *said)
+    assert is_refused(answered(capsys, "simulate", "image", "--out", tmp_path / "sim", *words), *said)
     assert not (tmp_path / "sim").exists()
 
 
@@ -158,7 +160,7 @@ def test_impossible_jobs_are_refused(
     said: tuple[str, ...],
 ) -> None:
     out = tmp_path / "run"
-    refused(answered(capsys, "reconstruct", "image", simulated / "images", *words, "--out", out), *said)
+    assert is_refused(answered(capsys, "reconstruct", "image", simulated / "images", *words, "--out", out), *said)
     assert not out.exists()
 
 
@@ -174,18 +176,18 @@ def test_damaged_images_and_targets_are_refused(capsys: pytest.CaptureFixture[st
                 values[3, 4] = value
             file.set_data(values)
             file.voxel_size = 1.0
-        refused(
+        assert is_refused(
             answered(capsys, "reconstruct", "image", tmp_path / f"{name}.mrc", "--length", 5, "--out", tmp_path / "r"),
             f"{name}.mrc",
         )
     np.save(tmp_path / "wrong.npy", np.zeros((4, 5)))
-    refused(
+    assert is_refused(
         answered(capsys, "simulate", "image", "--out", tmp_path / "s", "--target", tmp_path / "wrong.npy"),
         "must hold (length, length)",
         "got (1, 4, 5)",
     )
     (tmp_path / "broken.png").write_bytes(b"no image")
-    refused(
+    assert is_refused(
         answered(capsys, "simulate", "image", "--out", tmp_path / "s", "--target", tmp_path / "broken.png"),
         "not a readable PNG",
     )
@@ -211,4 +213,4 @@ def test_compare_signal_turns_images(capsys: pytest.CaptureFixture[str], tmp_pat
     status, said, _ = answered(capsys, *words, "--rotations")
     assert status == 0
     assert "angle" in said
-    refused(answered(capsys, words[0], words[1], tmp_path / "no.npy", "--rotations"), "no.npy", "not found")
+    assert is_refused(answered(capsys, words[0], words[1], tmp_path / "no.npy", "--rotations"), "no.npy", "not found")

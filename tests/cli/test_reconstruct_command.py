@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from answers import answered, refused
+from answers import answered, is_refused
 from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
@@ -257,14 +257,14 @@ def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):
 def test_a_start_map_of_another_size_is_refused(reconstruct, sim, tmp_path, box, voxel):
     write_map(Map(torch.randn(box, box, box), voxel), tmp_path / "start.mrc")
     answer = reconstruct(sim / "micrographs.star", tmp_path / "run", "--start", tmp_path / "start.mrc")
-    refused(answer, "start", "8 voxels of 6 A", f"{box} of {voxel:g} A")
+    assert is_refused(answer, "start", "8 voxels of 6 A", f"{box} of {voxel:g} A")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_kept(reconstruct, sim, finished):
     before = files(finished)
-    refused(reconstruct(sim / "micrographs.star", finished), "not empty", "--resume", "--overwrite")
-    refused(reconstruct(sim / "micrographs.star", finished, "--seed", 5), "not empty")
+    assert is_refused(reconstruct(sim / "micrographs.star", finished), "not empty", "--resume", "--overwrite")
+    assert is_refused(reconstruct(sim / "micrographs.star", finished, "--seed", 5), "not empty")
     assert files(finished) == before
 
 
@@ -299,8 +299,8 @@ def test_overwrite_in_the_folder_of_the_data_leaves_the_data_alone(reconstruct, 
 
 def test_a_refusal_with_overwrite_loses_nothing(reconstruct, sim, finished):
     before = files(finished)
-    refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", "--voxel", 2), "voxel")
-    refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", job=["--box", "65"]), "--box 65")
+    assert is_refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", "--voxel", 2), "voxel")
+    assert is_refused(reconstruct(sim / "micrographs.star", finished, "--overwrite", job=["--box", "65"]), "--box 65")
     assert files(finished) == before
 
 
@@ -340,7 +340,7 @@ def test_resume_without_a_checkpoint_starts_anew(reconstruct, sim, done, tmp_pat
 )
 def test_resume_with_another_setting_is_refused_by_its_name(reconstruct, sim, finished, more, told):
     before = files(finished)
-    refused(reconstruct(sim / "micrographs.star", finished, "--resume", *more), "--resume", told)
+    assert is_refused(reconstruct(sim / "micrographs.star", finished, "--resume", *more), "--resume", told)
     assert files(finished) == before
 
 
@@ -348,7 +348,9 @@ def test_resume_with_other_settings_of_an_unfinished_run_keeps_its_checkpoint(re
     (finished / "result.json").unlink()
     before = files(finished)
     job = [word if word != "2" else "3" for word in JOB]
-    refused(reconstruct(sim / "micrographs.star", finished, "--resume", job=job), "iterations was [2], now [3]")
+    assert is_refused(
+        reconstruct(sim / "micrographs.star", finished, "--resume", job=job), "iterations was [2], now [3]"
+    )
     assert files(finished) == before
 
 
@@ -356,7 +358,7 @@ def test_resume_with_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(rec
     (finished / "result.json").unlink()
     path = finished / "checkpoint" / "stage-0" / "start-0.pt"
     path.write_bytes(path.read_bytes()[:200])
-    refused(
+    assert is_refused(
         reconstruct(sim / "micrographs.star", finished, "--resume", "--quiet"), str(path), "not a readable checkpoint"
     )
 

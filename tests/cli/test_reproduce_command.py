@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from answers import answered, refused
+from answers import answered, is_refused
 from unpicked.data.maps import Map
 from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, talk_em
 from unpicked.experiments.recovery import Fields
@@ -57,15 +57,15 @@ def test_the_list_tells_names_sources_and_times(reproduce):
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(reproduce, tmp_path):
-    refused(reproduce("no-such"), "no-such", "talk-em")
-    refused(reproduce(), "talk-em", "--list")
-    refused(reproduce("talk-em", "--seeds", "0"), "--seeds")
-    refused(reproduce("talk-em", "--map", "no.mrc"), "no.mrc")
+    assert is_refused(reproduce("no-such"), "no-such", "talk-em")
+    assert is_refused(reproduce(), "talk-em", "--list")
+    assert is_refused(reproduce("talk-em", "--seeds", "0"), "--seeds")
+    assert is_refused(reproduce("talk-em", "--map", "no.mrc"), "no.mrc")
     (tmp_path / "file").write_text("x")
-    refused(reproduce("talk-em", "--out", "file"), "file", "folder")
+    assert is_refused(reproduce("talk-em", "--out", "file"), "file", "folder")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "talk-em.json").write_text("{}")
-    refused(reproduce("talk-em", "--out", "old"), "talk-em.json", "--overwrite")
+    assert is_refused(reproduce("talk-em", "--out", "old"), "talk-em.json", "--overwrite")
     assert not (tmp_path / "reproduced").exists()
 
 
@@ -83,7 +83,7 @@ def test_the_talk_at_toy_size_tells_what_is_left_out(reproduce, tmp_path, monkey
     assert "TRPV1 left out" in " ".join(table["notes"]) and "80S ribosome left out" in " ".join(table["notes"])
     for row in table["rows"]:
         assert row["particles"] == 4 and len(row["FSC"]) == 5 and row["relative error"] > 0 < row["ball error"]
-    refused(reproduce("talk-em", "--out", "o"), "--overwrite")
+    assert is_refused(reproduce("talk-em", "--out", "o"), "--overwrite")
 
 
 def test_the_talk_takes_the_users_maps(reproduce, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from answers import answered, refused
+from answers import answered, is_refused
 
 SMALL = ["--length", "5", "--samples", "4000", "--density", "0.3", "--sigma", "0.7", "--seed", "3", "--threads", "1"]
 PLAIN = ["--length", "5", "--iterations", "40", "--threads", "1", "--quiet"]
@@ -51,7 +51,7 @@ def test_simulated_files_hold_what_they_say(run, signal):
     assert facts["density"] == pytest.approx(0.3)
     assert facts["energy"] == pytest.approx(5 / 0.49)
     assert values.var() == pytest.approx(0.49 + 0.3, rel=0.1)
-    refused(run("simulate", "signal", "--out", "y.npy", *SMALL), "y.npy exists", "--overwrite")
+    assert is_refused(run("simulate", "signal", "--out", "y.npy", *SMALL), "y.npy exists", "--overwrite")
     before = tree(".")
     assert run("simulate", "signal", "--out", "y.npy", *SMALL, "--overwrite")[0] == 0
     assert tree(".") == before
@@ -90,7 +90,7 @@ def test_impossible_simulations_are_refused(run, change, told):
         if option in change and option in words:
             index = words.index(option)
             del words[index : index + 2]
-    refused(run(*words, *change), *told)
+    assert is_refused(run(*words, *change), *told)
     assert not list(Path().iterdir())
 
 
@@ -130,17 +130,17 @@ def test_finished_and_stopped_runs_resume(run, signal):
     words = ["reconstruct", "signal", signal, *JOB, "--out", "run"]
     assert run(*words)[0] == 0
     before = np.load("run/target.npy")
-    refused(run(*words), "not empty", "--resume")
+    assert is_refused(run(*words), "not empty", "--resume")
     status, out, _ = run(*(word for word in words if word != "--quiet"), "--resume")
     assert (status, "finished run" in out) == (0, True)
-    refused(run(*words, "--resume", "--density", "0.2"), "settings of the first run", "density")
+    assert is_refused(run(*words, "--resume", "--density", "0.2"), "settings of the first run", "density")
     Path("run/result.json").unlink()  # as if it had been stopped before the end
     assert run(*words, "--resume")[0] == 0
     assert np.array_equal(np.load("run/target.npy"), before)
     (Path("run") / "mine.txt").write_text("kept")
     assert run(*words, "--overwrite", "--density", "0.3")[0] == 0
     assert (Path("run") / "mine.txt").exists()
-    refused(run(*words, "--overwrite", "--resume"), "not both")
+    assert is_refused(run(*words, "--overwrite", "--resume"), "not both")
 
 
 def test_a_report_is_written_again(run, signal):
@@ -193,7 +193,7 @@ BAD = {
 def test_bad_signals_are_refused(run, name):
     values, told = BAD[name]
     np.save("bad.npy", values)
-    refused(run("reconstruct", "signal", "bad.npy", *JOB, "--out", "run"), "bad.npy", *told)
+    assert is_refused(run("reconstruct", "signal", "bad.npy", *JOB, "--out", "run"), "bad.npy", *told)
     assert not Path("run").exists()
 
 
@@ -217,7 +217,7 @@ def test_bad_signals_are_refused(run, name):
 )
 def test_bad_settings_are_refused(run, signal, change, told):
     np.save("two.npy", np.zeros(2))
-    refused(run("reconstruct", "signal", signal, *JOB, "--out", "run", *change), *told)
+    assert is_refused(run("reconstruct", "signal", signal, *JOB, "--out", "run", *change), *told)
     assert not Path("run").exists()
 
 
@@ -225,9 +225,9 @@ def test_bad_comparisons_are_refused(run):
     np.save("a.npy", np.ones(4))
     np.save("b.npy", np.ones(5))
     np.save("text.npy", np.array(["a"]))
-    refused(run("compare-signal", "a.npy", "b.npy"), "one shape")
-    refused(run("compare-signal", "a.npy", "none.npy"), "none.npy")
-    refused(run("compare-signal", "a.npy", "text.npy"), "real numbers")
+    assert is_refused(run("compare-signal", "a.npy", "b.npy"), "one shape")
+    assert is_refused(run("compare-signal", "a.npy", "none.npy"), "none.npy")
+    assert is_refused(run("compare-signal", "a.npy", "text.npy"), "real numbers")
 
 
 def test_long_signals_are_read_in_blocks(run, monkeypatch):

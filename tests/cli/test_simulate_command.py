@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from answers import answered, refused
+from answers import answered, is_refused
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, read_micrographs, write_map
 from unpicked.io.star import read_star
@@ -158,7 +158,7 @@ def test_two_numbers_of_size_are_height_and_width(simulate, tmp_path):
     table = read_star(tmp_path / "sim" / "truth.star")["particles"]
     assert table.floats("rlnCoordinateX").max() <= 92 and table.floats("rlnCoordinateY").max() <= 60
     assert table.floats("rlnCoordinateX").max() > 60
-    refused(simulate(tmp_path / "no", "--energy", "4", small=["--size", "64", "64", "64"]), "--size", "3")
+    assert is_refused(simulate(tmp_path / "no", "--energy", "4", small=["--size", "64", "64", "64"]), "--size", "3")
 
 
 def blob(path):
@@ -197,7 +197,7 @@ def test_a_map_without_voxel_size_is_refused_unless_it_is_given(simulate, tmp_pa
     data[40:52] = bytes(12)  # cell lengths
     path.write_bytes(data)
     small = ["--box", "8", "--size", "64", "--count", "1", "--energy", "400"]
-    refused(simulate(tmp_path / "sim", source=["--map", path], small=small), "no voxel size", "--map-voxel")
+    assert is_refused(simulate(tmp_path / "sim", source=["--map", path], small=small), "no voxel size", "--map-voxel")
     assert not (tmp_path / "sim").exists()
     assert simulate(tmp_path / "sim", "--map-voxel", "3", source=["--map", path], small=small)[0] == 0
     assert read_map(tmp_path / "sim" / "truth.mrc").voxel_size == pytest.approx(6.0)
@@ -205,38 +205,38 @@ def test_a_map_without_voxel_size_is_refused_unless_it_is_given(simulate, tmp_pa
 
 def test_none_or_two_sources_are_refused(simulate, tmp_path, bpti):
     out = tmp_path / "sim"
-    refused(simulate(out, "--energy", "4", source=[]), "exactly one", "--structure", "none")
+    assert is_refused(simulate(out, "--energy", "4", source=[]), "exactly one", "--structure", "none")
     assert not out.exists()
     two = ["--structure", bpti, "--phantom", "shepp-logan"]
-    refused(simulate(out, "--energy", "4", source=two), "--structure and --phantom")
+    assert is_refused(simulate(out, "--energy", "4", source=two), "--structure and --phantom")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("density", ["0", "-0.1", "0.5", "nan"])
 def test_an_impossible_density_is_refused(simulate, tmp_path, density):
-    refused(simulate(tmp_path / "sim", "--energy", "4", "--density", density), "density", density)
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "4", "--density", density), "density", density)
     assert not (tmp_path / "sim").exists()
 
 
 def test_copies_that_do_not_fit_leave_nothing_behind(simulate, tmp_path):
     # within the limit of the density, but random order never puts 5 corners 15 apart on 29 x 29 places
     small = ["--box", "8", "--voxel", "6", "--size", "36", "--count", "2", "--density", "0.223"]
-    refused(simulate(tmp_path / "sim", "--energy", "4", small=small), "copies do not fit", "lower density")
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "4", small=small), "copies do not fit", "lower density")
     assert not (tmp_path / "sim").exists()
 
 
 def test_two_noise_levels_are_refused(simulate, tmp_path):
-    refused(simulate(tmp_path / "sim", "--energy", "4", "--sigma", "1"), "exactly one noise level", "got 2")
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "4", "--sigma", "1"), "exactly one noise level", "got 2")
     assert not (tmp_path / "sim").exists()
 
 
 def test_no_noise_level_is_refused(simulate, tmp_path):
-    refused(simulate(tmp_path / "sim"), "exactly one noise level", "--snr-box", "got 0")
+    assert is_refused(simulate(tmp_path / "sim"), "exactly one noise level", "--snr-box", "got 0")
     assert not (tmp_path / "sim").exists()
 
 
 def test_a_bare_snr_does_not_exist(simulate, tmp_path):
-    refused(simulate(tmp_path / "sim", "--snr", "4"), "--snr")
+    assert is_refused(simulate(tmp_path / "sim", "--snr", "4"), "--snr")
     assert not (tmp_path / "sim").exists()
 
 
@@ -251,7 +251,7 @@ def test_a_bare_snr_does_not_exist(simulate, tmp_path):
     ],
 )
 def test_a_senseless_noise_level_is_refused(simulate, tmp_path, option, value):
-    refused(simulate(tmp_path / "sim", option, value), value)
+    assert is_refused(simulate(tmp_path / "sim", option, value), value)
     assert not (tmp_path / "sim").exists()
 
 
@@ -272,20 +272,20 @@ def test_a_senseless_noise_level_is_refused(simulate, tmp_path, option, value):
     ],
 )
 def test_a_senseless_setting_is_refused(simulate, tmp_path, words, told):
-    refused(simulate(tmp_path / "sim", "--energy", "400", small=words), told)
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "400", small=words), told)
     assert not (tmp_path / "sim").exists()
 
 
 def test_a_molecule_larger_than_the_box_is_refused(simulate, tmp_path, bpti):
     small = ["--box", "8", "--voxel", "1", "--energy", "400"]
-    refused(simulate(tmp_path / "sim", source=["--structure", bpti], small=small), "does not fit a box of 8")
+    assert is_refused(simulate(tmp_path / "sim", source=["--structure", bpti], small=small), "does not fit a box of 8")
     assert not (tmp_path / "sim").exists()
 
 
 @pytest.mark.parametrize("name", ["missing.pdb", "junk.pdb"])
 def test_a_missing_or_senseless_structure_is_refused(simulate, tmp_path, name):
     (tmp_path / "junk.pdb").write_text("nothing here\n")
-    refused(simulate(tmp_path / "sim", "--energy", "4", source=["--structure", tmp_path / name]), name)
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "4", source=["--structure", tmp_path / name]), name)
     assert not (tmp_path / "sim").exists()
 
 
@@ -300,7 +300,7 @@ def test_an_existing_folder_is_refused_and_its_files_are_kept(simulate, tmp_path
     out = tmp_path / "sim"
     assert simulate(out, "--energy", "400")[0] == 0
     before = files(out)
-    refused(simulate(out, "--energy", "300"), "not empty", "--overwrite")
+    assert is_refused(simulate(out, "--energy", "300"), "not empty", "--overwrite")
     assert files(out) == before
 
 
@@ -323,14 +323,14 @@ def test_a_refusal_with_overwrite_loses_nothing(simulate, tmp_path):
     out = tmp_path / "sim"
     assert simulate(out, "--energy", "400")[0] == 0
     before = files(out)
-    refused(simulate(out, "--energy", "400", "--overwrite", "--density", "0.5"), "density")
+    assert is_refused(simulate(out, "--energy", "400", "--overwrite", "--density", "0.5"), "density")
     assert files(out) == before
 
 
 def test_a_file_as_folder_is_refused(simulate, tmp_path):
     out: Path = tmp_path / "sim"
     out.write_text("mine")
-    refused(simulate(out, "--energy", "400", "--overwrite"), "is a file")
+    assert is_refused(simulate(out, "--energy", "400", "--overwrite"), "is a file")
     assert out.read_text() == "mine"
 
 

@@ -13,8 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from answers import answered
-from answers import refused as one_line
+from answers import answered, is_refused
 from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_image, write_map
@@ -36,17 +35,17 @@ def tree(folder):
 
 
 @pytest.fixture
-def refused(tmp_path, capsys):
-    """The command is refused with one line that holds these words, and the folder is as it was."""
+def tried(tmp_path, capsys):
+    """What a command answers that must leave the folder as it was, and show no traceback."""
 
-    def check(words, *told):
+    def answer(words):
         before = tree(tmp_path)
-        answer = answered(capsys, *words)
-        one_line(answer, *map(str, told))
-        assert "Traceback" not in answer[2]
+        said = answered(capsys, *words)
+        assert "Traceback" not in said[2]
         assert tree(tmp_path) == before
+        return said
 
-    return check
+    return answer
 
 
 def image(path, shape=(32, 32), pixel=4.0, seed=0):
@@ -71,91 +70,91 @@ def test_the_small_job_of_these_tests_is_accepted(data, capsys, tmp_path):
     assert (tmp_path / "run" / "volume.mrc").exists()
 
 
-def test_truncated_micrograph(refused, data):
+def test_truncated_micrograph(tried, data):
     data.write_bytes(data.read_bytes()[:-100])
-    refused(job(data.parent), data, "truncated")
+    assert is_refused(tried(job(data.parent)), data, "truncated")
 
 
-def test_junk_file(refused, data):
+def test_junk_file(tried, data):
     data.write_bytes(b"junk " * 1000)
-    refused(job(data.parent), data)
+    assert is_refused(tried(job(data.parent)), data)
 
 
-def test_micrograph_that_is_not_finite(refused, data):
+def test_micrograph_that_is_not_finite(tried, data):
     data.write_bytes(data.read_bytes()[:-4] + np.float32("nan").tobytes())
-    refused(job(data.parent), data, "not finite")
+    assert is_refused(tried(job(data.parent)), data, "not finite")
 
 
-def test_constant_micrograph(refused, data):
+def test_constant_micrograph(tried, data):
     write_image(torch.full((32, 32), 3.0), data, 4.0, overwrite=True)
-    refused(job(data.parent), data, "constant")
+    assert is_refused(tried(job(data.parent)), data, "constant")
 
 
 @pytest.mark.parametrize("damage", ["nan", "constant"])
-def test_bad_pixels_found_while_overwriting_lose_nothing(refused, data, capsys, damage):
+def test_bad_pixels_found_while_overwriting_lose_nothing(tried, data, capsys, damage):
     assert answered(capsys, *job(data.parent, "--quiet"))[0] == 0
     if damage == "nan":
         data.write_bytes(data.read_bytes()[:-4] + np.float32("nan").tobytes())
     else:
         write_image(torch.full((32, 32), 3.0), data, 4.0, overwrite=True)
-    refused(job(data.parent, "--overwrite"), data)
+    assert is_refused(tried(job(data.parent, "--overwrite")), data)
 
 
-def test_zero_voxel_size(refused, data):
+def test_zero_voxel_size(tried, data):
     content = bytearray(data.read_bytes())
     content[40:52] = bytes(12)  # cell lengths
     data.write_bytes(content)
-    refused(job(data), data, "no pixel size", "--pixel-size")
+    assert is_refused(tried(job(data)), data, "no pixel size", "--pixel-size")
 
 
-def test_box_larger_than_the_micrograph(refused, data):
-    refused(job(data.parent, words=["--box", "33"]), "--box 33", "32 x 32")
+def test_box_larger_than_the_micrograph(tried, data):
+    assert is_refused(tried(job(data.parent, words=["--box", "33"])), "--box 33", "32 x 32")
 
 
-def test_box_larger_than_the_micrograph_after_the_crop(refused, data):
-    refused(job(data.parent, "--voxel", "8", words=["--box", "17"]), "--box 17", "16 x 16")
+def test_box_larger_than_the_micrograph_after_the_crop(tried, data):
+    assert is_refused(tried(job(data.parent, "--voxel", "8", words=["--box", "17"])), "--box 17", "16 x 16")
 
 
-def test_contradictory_sizes_in_one_set(refused, data):
+def test_contradictory_sizes_in_one_set(tried, data):
     image(data.parent / "c.mrc", (32, 40))
-    refused(job(data.parent), "c.mrc", "32 x 32", "32 x 40")
+    assert is_refused(tried(job(data.parent)), "c.mrc", "32 x 32", "32 x 40")
 
 
-def test_contradictory_pixel_sizes_in_one_set(refused, data):
+def test_contradictory_pixel_sizes_in_one_set(tried, data):
     image(data.parent / "c.mrc", pixel=5.0)
-    refused(job(data.parent), "c.mrc", "4 A", "5 A")
+    assert is_refused(tried(job(data.parent)), "c.mrc", "4 A", "5 A")
 
 
 @pytest.mark.parametrize("text", ["", "data_micrographs\n\nloop_\n_rlnMicrographName #1\n"])
-def test_empty_star(refused, tmp_path, text):
+def test_empty_star(tried, tmp_path, text):
     (tmp_path / "m.star").write_text(text)
-    refused(job("m.star"), "m.star")
+    assert is_refused(tried(job("m.star")), "m.star")
 
 
-def test_missing_file_in_a_star(refused, data, tmp_path):
+def test_missing_file_in_a_star(tried, data, tmp_path):
     (tmp_path / "m.star").write_text("data_micrographs\n\nloop_\n_rlnMicrographName #1\ndata/a.mrc\ndata/no.mrc\n")
-    refused(job("m.star"), "m.star", "row 2", "no.mrc")
+    assert is_refused(tried(job("m.star")), "m.star", "row 2", "no.mrc")
 
 
-def test_missing_file(refused):
-    refused(job("no.mrc"), "no.mrc", "not found")
+def test_missing_file(tried):
+    assert is_refused(tried(job("no.mrc")), "no.mrc", "not found")
 
 
-def test_existing_output_folder(refused, data, tmp_path):
+def test_existing_output_folder(tried, data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
-    refused(job(data.parent), "run", "not empty", "--overwrite")
+    assert is_refused(tried(job(data.parent)), "run", "not empty", "--overwrite")
 
 
-def test_output_folder_of_a_simulation(refused, tmp_path):
+def test_output_folder_of_a_simulation(tried, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
     words = ["simulate", "micrographs", "--phantom", "shepp-logan", "--box", "8", "--size", "32", "--energy", "9"]
-    refused([*words, "--out", "run"], "run", "not empty", "--overwrite")
+    assert is_refused(tried([*words, "--out", "run"]), "run", "not empty", "--overwrite")
 
 
-def test_voxel_smaller_than_the_pixel(refused, data):
-    refused(job(data.parent, "--voxel", "3.9"), "voxel", "3.9", "4 A")
+def test_voxel_smaller_than_the_pixel(tried, data):
+    assert is_refused(tried(job(data.parent, "--voxel", "3.9")), "voxel", "3.9", "4 A")
 
 
 @pytest.mark.parametrize(
@@ -188,35 +187,35 @@ def test_voxel_smaller_than_the_pixel(refused, data):
         ("--seed", "one"),
     ],
 )
-def test_senseless_number(refused, data, option, value):
+def test_senseless_number(tried, data, option, value):
     words = list(JOB)
     if option in words:
         place = words.index(option)
         del words[place : place + 2]
-    refused(job(data.parent, option, value, words=words), option.strip("-").partition("-")[0], value)
+    assert is_refused(tried(job(data.parent, option, value, words=words)), option.strip("-").partition("-")[0], value)
 
 
 @pytest.mark.parametrize(
     ("likelihood", "spacing", "limit"),
     [("gas", "separated", "0.284"), ("gas", "arbitrary", "1.000"), ("patches-2l", "arbitrary", "0.121")],
 )
-def test_density_that_the_spacing_makes_impossible(refused, data, likelihood, spacing, limit):
+def test_density_that_the_spacing_makes_impossible(tried, data, likelihood, spacing, limit):
     words = job(data.parent, "--density", "1.5", "--likelihood", likelihood, "--spacing", spacing)
-    refused(words, "density", "1.5", limit)
+    assert is_refused(tried(words), "density", "1.5", limit)
 
 
-def test_stages_that_do_not_match(refused, data):
+def test_stages_that_do_not_match(tried, data):
     words = ["--box", "8", "--views", "10", "--iterations", "1", "2"]
-    refused(job(data.parent, words=words), "--views", "--iterations", "1 and 2")
+    assert is_refused(tried(job(data.parent, words=words)), "--views", "--iterations", "1 and 2")
 
 
-def test_unknown_option(refused, data):
-    refused(job(data.parent, "--boks", "8"), "--boks")
+def test_unknown_option(tried, data):
+    assert is_refused(tried(job(data.parent, "--boks", "8")), "--boks")
 
 
-def test_unknown_command(refused):
-    refused(["reconstuct"], "reconstuct")
-    refused(["reconstruct", "tomograms"], "tomograms")
+def test_unknown_command(tried):
+    assert is_refused(tried(["reconstuct"]), "reconstuct")
+    assert is_refused(tried(["reconstruct", "tomograms"]), "tomograms")
 
 
 @pytest.mark.parametrize(
@@ -229,45 +228,45 @@ def test_unknown_command(refused):
         ("--device", "tpu"),
     ],
 )
-def test_wrong_choice(refused, data, option, value):
-    refused(job(data.parent, option, value), option, value)
+def test_wrong_choice(tried, data, option, value):
+    assert is_refused(tried(job(data.parent, option, value)), option, value)
 
 
-def test_repeated_option(refused, data):
-    refused(job(data.parent, "--box", "9"), "--box")
+def test_repeated_option(tried, data):
+    assert is_refused(tried(job(data.parent, "--box", "9")), "--box")
 
 
-def test_missing_required_option(refused, data):
-    refused(["reconstruct", "micrographs", data, "--out", "run"], "--box")
-    refused(["reconstruct", "micrographs", data, "--box", "8"], "--out")
-    refused(["reconstruct", "micrographs", "--box", "8", "--out", "run"], "FILES")
+def test_missing_required_option(tried, data):
+    assert is_refused(tried(["reconstruct", "micrographs", data, "--out", "run"]), "--box")
+    assert is_refused(tried(["reconstruct", "micrographs", data, "--box", "8"]), "--out")
+    assert is_refused(tried(["reconstruct", "micrographs", "--box", "8", "--out", "run"]), "FILES")
 
 
-def test_option_without_its_value(refused, data):
-    refused(["reconstruct", "micrographs", data, "--out", "run", "--box"], "--box")
+def test_option_without_its_value(tried, data):
+    assert is_refused(tried(["reconstruct", "micrographs", data, "--out", "run", "--box"]), "--box")
 
 
-def test_out_is_a_file(refused, data, tmp_path):
+def test_out_is_a_file(tried, data, tmp_path):
     (tmp_path / "run").write_text("mine")
     for more in ((), ("--overwrite",), ("--resume",)):
-        refused(job(data.parent, *more), "run", "is a file")
+        assert is_refused(tried(job(data.parent, *more)), "run", "is a file")
 
 
-def test_out_is_below_a_file(refused, data, tmp_path):
+def test_out_is_below_a_file(tried, data, tmp_path):
     (tmp_path / "file").write_text("mine")
-    refused(job(data.parent, out="file/run"), "file")
+    assert is_refused(tried(job(data.parent, out="file/run")), "file")
 
 
-def test_glob_that_matches_nothing(refused, data):
-    refused(job(data.parent / "*.tif"), "no file matches")
+def test_glob_that_matches_nothing(tried, data):
+    assert is_refused(tried(job(data.parent / "*.tif")), "no file matches")
 
 
-def test_folder_without_micrographs(refused, tmp_path):
+def test_folder_without_micrographs(tried, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(job("empty"), "empty", "no micrographs")
+    assert is_refused(tried(job("empty")), "empty", "no micrographs")
 
 
-def test_map_that_is_not_a_cube(refused, data, tmp_path):
+def test_map_that_is_not_a_cube(tried, data, tmp_path):
     write_map(Map(torch.randn(8, 8, 8), 4.0), tmp_path / "cube.mrc")
     content = bytearray((tmp_path / "cube.mrc").read_bytes())
     for word in (0, 7):  # nx and mx: 4 columns
@@ -280,28 +279,28 @@ def test_map_that_is_not_a_cube(refused, data, tmp_path):
         ["compare", "block.mrc", "cube.mrc"],
         ["compare", "cube.mrc", "block.mrc"],
     ):
-        refused(words, "block.mrc", "8 x 8 x 4", "cubic")
+        assert is_refused(tried(words), "block.mrc", "8 x 8 x 4", "cubic")
 
 
-def test_missing_start_or_truth_map(refused, data):
-    refused(job(data.parent, "--start", "no.mrc"), "no.mrc", "not found")
-    refused(job(data.parent, "--truth", "no.mrc"), "no.mrc", "not found")
+def test_missing_start_or_truth_map(tried, data):
+    assert is_refused(tried(job(data.parent, "--start", "no.mrc")), "no.mrc", "not found")
+    assert is_refused(tried(job(data.parent, "--truth", "no.mrc")), "no.mrc", "not found")
 
 
-def test_a_machine_without_cuda(refused, data, monkeypatch):
+def test_a_machine_without_cuda(tried, data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    refused(job(data.parent, "--device", "cuda"), "--device cuda", "--device cpu")
+    assert is_refused(tried(job(data.parent, "--device", "cuda")), "--device cuda", "--device cpu")
 
 
-def test_report_of_no_run(refused, data):
-    refused(["report", "no-run"], "no-run")
-    refused(["report", data.parent], "not a finished run")
+def test_report_of_no_run(tried, data):
+    assert is_refused(tried(["report", "no-run"]), "no-run")
+    assert is_refused(tried(["report", data.parent]), "not a finished run")
 
 
-def test_damaged_settings_of_the_run_to_resume(refused, data, tmp_path):
+def test_damaged_settings_of_the_run_to_resume(tried, data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text("{")
-    refused(job(data.parent, "--resume"), "settings.json")
+    assert is_refused(tried(job(data.parent, "--resume")), "settings.json")
 
 
 def test_the_real_process_says_the_same(data, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import resource
 import shlex
@@ -74,6 +75,12 @@ class Common:
         if not (self.quiet or self.json):
             print(text, flush=True)
 
+    def end(self, result: Mapping[str, Any]) -> int:
+        """Print the result where JSON is asked for; the exit status."""
+        if self.json:
+            print(json.dumps(result))
+        return 0
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -123,7 +130,14 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
     return False
 
 
-def identity(paths: Iterable[str]) -> list[str]:
+def height_and_width(size: tuple[int, ...]) -> tuple[int, int]:
+    """What --size says; one number is both."""
+    if len(size) not in (1, 2):
+        raise ValueError(f"--size must be one or two lengths in pixels; got {len(size)}")
+    return size[0], size[-1]
+
+
+def identity(paths: Iterable[str | Path]) -> list[str]:
     """Absolute path, bytes and time of change of each file, by which changed data are told."""
     out = []
     for name in paths:
@@ -138,6 +152,13 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write facts as JSON; returns them as written: a number that is not finite is None."""
+    plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
+    write_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    return plain
 
 
 def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:

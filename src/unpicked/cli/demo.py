@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from unpicked.cli import common as shared
-from unpicked.cli.common import Common
+from unpicked.cli import runs
+from unpicked.cli.common import Common, Output, claim
 
 
 def demo(
@@ -33,8 +32,9 @@ def demo(
     """
     began = time.perf_counter()
     device = common.begin()
-    from unpicked.cli.reconstruct import finish
+    from unpicked.cli.reconstruct import write_volume
     from unpicked.cli.simulate import micrographs as simulate
+    from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.recipes import MicrographJob, from_micrographs
 
@@ -44,7 +44,7 @@ def demo(
             if folder.exists() and any(folder.iterdir()):
                 raise ValueError(f"{folder} is not empty; try --overwrite or another --out")
     simulate(
-        output=shared.Output(data, overwrite),
+        output=Output(data, overwrite),
         structure=_structure(),
         box=11,
         voxel=5.0,
@@ -55,33 +55,26 @@ def demo(
         common=Common(seed=common.seed, quiet=common.quiet, json=False),
     )
     job = MicrographJob(box=11)
-    micrographs = mrc.read_micrographs([str(data / "micrographs.star")])
-    settings = {
-        "files": [str(data / "micrographs.star")],
-        **asdict(job),
-        "contrast": "dark",
-        "seed": common.seed,
-        "device": device,
-    }
-    shared.claim(run, overwrite=overwrite, settings=settings)
+    files = [str(data / "micrographs.star")]
+    micrographs = mrc.read_micrographs(files)
+    settings = {"files": files, **asdict(job), "contrast": "dark", "seed": common.seed, "device": device}
+    claim(run, overwrite=overwrite, settings=settings)
     answer = from_micrographs(
-        micrographs,
-        job,
-        seed=common.seed,
-        checkpoint=run / "checkpoint",
-        device=device,
-        report=common.progress,
+        micrographs, job, seed=common.seed, checkpoint=run / "checkpoint", device=device, report=common.progress
     )
-    truth = data / "truth.mrc"
-    summary = finish(run, answer, settings, common.seed, time.perf_counter() - began, mrc.read_map(truth), truth)
+    path = data / "truth.mrc"
+    truth = mrc.read_map(path)
+    judged = runs.Run(
+        Output(run, overwrite), settings, common, began, truth=path,
+        compare=lambda: compare(mrc.read_map(run / "volume.mrc"), truth),
+    )  # fmt: skip
+    summary = runs.close(judged, write_volume(run, answer))
     found = summary["figures"]["compare"]
     common.say(
         f"{summary['result']}\ncorrelation with the truth {found['correlation']:.4f} (hand {found['hand']}), "
         f"in {summary['seconds']:.0f} s\n{run / 'volume.mrc'}\n{run / 'result.json'}\n{run / 'report.html'}"
     )
-    if common.json:
-        print(json.dumps(summary))
-    return 0
+    return common.end(summary)
 
 
 def _structure() -> Path:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unpicked.evaluate.compare import Comparison
     from unpicked.evaluate.halves import Halves
 
 
@@ -41,21 +44,14 @@ def compare(
     from unpicked.io.mrc import read_map
 
     found = judge(read_map(estimate, voxel_size=voxel), read_map(truth, voxel_size=voxel), symmetry=symmetry)
-    figures = found.to_json()
     if json:
-        print(js.dumps(figures))
+        print(js.dumps(found.to_json()))
         return 0
-    rotation = found.rotation
     print(f"correlation        {found.correlation:.4f}")
     print(f"relative error     {found.relative_error:.4f}")
     print(f"resolution at 0.5  {_angstrom(found.resolution_05)}{' (Nyquist)' if found.at_nyquist else ''}")
     print(f"resolution at .143 {_angstrom(found.resolution_0143)}")
-    print(f"hand               {found.hand} (margin {found.hand_margin:.4f})")
-    print(f"shift              {', '.join(f'{value:.2f}' for value in found.shift)} A (x, y, z)")
-    print("rotation           " + "; ".join(" ".join(f"{value:+.4f}" for value in row) for row in rotation))
-    print("FSC                " + " ".join(f"{value:.3f}" for value in found.fsc))
-    for note in found.notes:
-        print(note)
+    _tell(found, [("FSC", found.fsc)])
     return 0
 
 
@@ -101,7 +97,18 @@ def halves(
     if json:
         print(js.dumps(found.to_json()))
         return 0
-    _tell(found)
+    print(f"resolution at .143 {_angstrom(found.resolution_0143)}{' (Nyquist)' if found.at_nyquist else ''}")
+    curves = [("FSC", found.fsc), ("error", found.error), ("FSC, whole data", found.fsc_full)]
+    if found.fsc_masked is not None and found.fsc_randomised is not None and found.fsc_corrected is not None:
+        print(f"masked             {_angstrom(found.resolution_masked)}")
+        print(f"corrected          {_angstrom(found.resolution_corrected)}")
+        curves += [
+            ("FSC, masked", found.fsc_masked),
+            ("random phases", found.fsc_randomised),
+            ("corrected", found.fsc_corrected),
+        ]
+    print(f"aligned by shells  1 to {found.cutoff_shell}")
+    _tell(found, curves)
     return 0
 
 
@@ -129,19 +136,8 @@ def _angstrom(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f} A"
 
 
-def _tell(found: Halves) -> None:
-    """The figures of two halves, for the reader."""
-    print(f"resolution at .143 {_angstrom(found.resolution_0143)}{' (Nyquist)' if found.at_nyquist else ''}")
-    curves = [("FSC", found.fsc), ("error", found.error), ("FSC, whole data", found.fsc_full)]
-    if found.fsc_masked is not None and found.fsc_randomised is not None and found.fsc_corrected is not None:
-        print(f"masked             {_angstrom(found.resolution_masked)}")
-        print(f"corrected          {_angstrom(found.resolution_corrected)}")
-        curves += [
-            ("FSC, masked", found.fsc_masked),
-            ("random phases", found.fsc_randomised),
-            ("corrected", found.fsc_corrected),
-        ]
-    print(f"aligned by shells  1 to {found.cutoff_shell}")
+def _tell(found: Comparison | Halves, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """How the second map was laid on the first, curves by shell, and notes."""
     print(f"hand               {found.hand} (margin {found.hand_margin:.4f})")
     print(f"shift              {', '.join(f'{value:.2f}' for value in found.shift)} A (x, y, z)")
     print("rotation           " + "; ".join(" ".join(f"{value:+.4f}" for value in row) for row in found.rotation))

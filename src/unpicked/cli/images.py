@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json as js
-import math
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -63,15 +62,14 @@ def simulate(
         Kinds of target.
     """
     common.begin()
-    if len(size) not in (1, 2):
-        raise ValueError(f"--size must be one or two lengths in pixels; got {len(size)}")
+    shape = shared.height_and_width(size)
     from unpicked.io import mrc, npy
     from unpicked.simulate.images import simulate_images
 
     targets = _targets(target, length, classes, common.seed)
     data, truth = simulate_images(
         targets,
-        size=(size[0], size[-1]),
+        size=shape,
         density=density,
         sigma=sigma,
         seed=common.seed,
@@ -88,15 +86,12 @@ def simulate(
         mrc.write_image(data[index], folder / "images" / name, data.pixel_size, contrast="bright")
     values = targets.values
     npy.write_array(values[0] if len(values) == 1 else values, folder / "target.npy", overwrite=True)
-    facts = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in truth.facts().items()}
-    shared.write_text(folder / "truth.json", js.dumps(facts, indent=2, allow_nan=False) + "\n")
+    facts = shared.write_facts(folder / "truth.json", truth.facts())
     common.say(
         f"{count} images of {truth.size[0]} x {truth.size[1]} pixels in {folder / 'images'}: {facts['occurrences']} "
         f"copies at density {truth.density:.4f}, E = {facts['energy']:.3g} per copy"
     )
-    if common.json:
-        print(js.dumps(facts))
-    return 0
+    return common.end(facts)
 
 
 def reconstruct(
@@ -131,86 +126,41 @@ def reconstruct(
     """
     began = time.perf_counter()
     common.begin()
-    settings: dict[str, Any] = {
-        "files": files,
-        **asdict(job),
-        "start": None if start is None else str(start),
-        "seed": common.seed,
-    }
+    from unpicked.evaluate.images import compare_images
     from unpicked.io import mrc, npy
     from unpicked.recipes import from_images
     from unpicked.recipes.images import ready
 
     data = mrc.read_micrographs(files, pixel_size=1.0, contrast="bright")
-    first = None if start is None else _shaped(npy.read_array(start), job, "--start")
-    target = None if truth is None else _shaped(npy.read_array(truth), job, "--truth")
+    first = runs.read_target(start, "--start", (job.length,) * 2, job.classes)
+    target = runs.read_target(truth, "--truth", (job.length,) * 2, job.classes)
     found = ready(data, job)
-    folder = output.out
-    known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
-    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        return runs.again(folder, common, lambda: judge(folder, job, target, truth), truth=target is not None)
-    answer = from_images(
-        found,
-        job,
-        seed=common.seed,
-        start=first,
-        checkpoint=folder / "checkpoint",
-        resume=resume,
-        report=common.progress,
-    )
-    summary = finish(folder, answer, job, settings, common.seed, time.perf_counter() - began, target, truth)
-    for note in answer.notes:
-        common.say(note)
-    figures = summary["figures"]
-    common.say(
-        f"{summary['result']}\n{folder / 'target.npy'}: E = {figures.get('energy', float('nan')):.3g} per copy, "
-        f"density {figures.get('density', float('nan')):.4g}, sigma {figures['sigma']:.4g}; "
-        f"verdict: {summary['verdict']}; see {folder / 'report.html'}"
-    )
-    if "compare" in figures:
-        common.say(f"relative error {figures['compare']['relative_error']:.3f}")
-    if common.json:
-        print(js.dumps(summary))
-    return 0
+    settings = {
+        "files": files,
+        **asdict(job),
+        "start": None if start is None else str(start),
+        "seed": common.seed,
+    }
+    turned, path = job.rotations == "uniform", output.out / "target.npy"
+    judge = None if target is None else lambda: compare_images(npy.read_array(path), target, rotations=turned)
+    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    return runs.complete(run, mrc.files_of(data), partial(from_images, found, job, start=first), _write)
 
 
-def finish(
-    folder: Path,
-    answer: ImageAnswer,
-    job: ImageJob,
-    settings: dict[str, Any],
-    seed: int,
-    seconds: float,
-    truth: torch.Tensor | None = None,
-    truth_path: Path | None = None,
-) -> dict[str, Any]:
-    """Write ``target.npy``, ``history.csv``, ``result.json`` (last) and ``report.html``."""
+def _write(folder: Path, answer: ImageAnswer) -> runs.Written:
     from unpicked.io import npy
 
     npy.write_array(answer.target, folder / "target.npy", overwrite=True)
-    data = {
-        "kind": "image",
-        "files": len(answer.images),
-        "size": list(answer.images.shape),
-        "notes": list(answer.notes),
-    }
-    passes = runs.histories(answer.stages)
-    runs.close(folder, settings, seed, seconds, answer.last, data=data, figures=answer.figures(), passes=passes)
-    return judge(folder, job, truth, truth_path)
-
-
-def judge(folder: Path, job: ImageJob, truth: torch.Tensor | None, truth_path: Path | None) -> dict[str, Any]:
-    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
-    from unpicked.evaluate.images import compare_images
-    from unpicked.io import npy
-    from unpicked.report import report
-
-    found = None
-    if truth is not None:
-        found = compare_images(npy.read_array(folder / "target.npy"), truth, rotations=job.rotations == "uniform")
-    summary = runs.compare(folder, found, truth_path)
-    report(folder)
-    return summary
+    figures = answer.figures()
+    return runs.Written(
+        data={"kind": "image", "files": len(answer.images), "size": list(answer.images.shape)},
+        last=answer.last,
+        passes=runs.histories(answer.stages),
+        figures=figures,
+        notes=answer.notes,
+        words=f"{folder / 'target.npy'}: {runs.per_copy(figures)}",
+        compared=lambda found: f"relative error {found['relative_error']:.3f}",
+    )
 
 
 def _targets(name: str, length: int | None, classes: int, seed: int) -> Targets:
@@ -252,10 +202,3 @@ def _read(name: str) -> torch.Tensor:
     else:
         raise ValueError(f"--target must be random, or a .npy or .png file; got {name!r}")
     return values[None] if values.dim() == 2 else values
-
-
-def _shaped(values: torch.Tensor, job: ImageJob, option: str) -> torch.Tensor:
-    shape = (job.length,) * 2 if job.classes == 1 else (job.classes, job.length, job.length)
-    if tuple(values.shape) != shape:
-        raise ValueError(f"{option} must hold an array of shape {shape}; got {tuple(values.shape)}")
-    return values

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +18,6 @@ from unpicked.cli.common import Common, Output
 from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
-    from unpicked.data.maps import Map
     from unpicked.recipes import MicrographAnswer
 
 
@@ -58,7 +59,15 @@ def micrographs(
     """
     began = time.perf_counter()
     device = common.begin()
-    settings: dict[str, Any] = {
+    from unpicked.evaluate.compare import compare
+    from unpicked.io import mrc
+    from unpicked.recipes import from_micrographs, ready
+
+    data = mrc.read_micrographs(files, pixel_size=pixel_size, contrast=contrast)
+    first = None if start == "random" else mrc.read_map(start)
+    target = None if truth is None else mrc.read_map(truth)
+    prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
+    settings = {
         "files": files,
         **asdict(job),
         "start": start,
@@ -67,59 +76,14 @@ def micrographs(
         "seed": common.seed,
         "device": device,
     }
-    from unpicked.io import mrc
-
-    data = mrc.read_micrographs(files, pixel_size=pixel_size, contrast=contrast)
-    first = None if start == "random" else mrc.read_map(start)
-    target = None if truth is None else mrc.read_map(truth)
-    folder = output.out
-    from unpicked.recipes import from_micrographs, ready
-
-    prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
-    known = settings | {"data_files": shared.identity(str(path) for path in mrc.files_of(data))}
-    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        return runs.again(folder, common, lambda: judge(folder, target, truth), truth=target is not None)
-    for note in data.notes:
-        common.say(note)
-    answer = from_micrographs(
-        prepared,
-        job,
-        seed=common.seed,
-        start=first,
-        checkpoint=folder / "checkpoint",
-        resume=resume,
-        device=device,
-        report=common.progress,
-    )
-    summary = finish(folder, answer, settings, common.seed, time.perf_counter() - began, target, truth)
-    for note in answer.notes[len(data.notes) :]:
-        common.say(note)
-    figures = summary["figures"]
-    common.say(
-        f"{summary['result']}\n{folder / 'volume.mrc'}: E = {figures.get('energy', float('nan')):.1f} per particle, "
-        f"{figures.get('particles', float('nan')):.0f} particles, sigma {figures['sigma']:.4g}; "
-        f"verdict: {summary['verdict']}; see {folder / 'report.html'}"
-    )
-    if "compare" in figures:
-        found = figures["compare"]
-        common.say(
-            f"correlation with the truth {found['correlation']:.4f}, relative error {found['relative_error']:.3f}"
-        )
-    if common.json:
-        print(json.dumps(summary))
-    return 0
+    judge = None if target is None else lambda: compare(mrc.read_map(output.out / "volume.mrc"), target)
+    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    solve = partial(from_micrographs, prepared, job, start=first, device=device)
+    return runs.complete(run, mrc.files_of(data), solve, write_volume, data.notes)
 
 
-def finish(
-    folder: Path,
-    answer: MicrographAnswer,
-    settings: dict[str, Any],
-    seed: int,
-    seconds: float,
-    truth: Map | None = None,
-    truth_path: Path | None = None,
-) -> dict[str, Any]:
-    """Write maps, ``history.csv``, ``result.json`` (last: it marks a finished run) and ``report.html``."""
+def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
+    """Write ``volume.mrc``, half maps and likeliest particles, where there are any."""
     from unpicked.io import mrc
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
@@ -128,25 +92,19 @@ def finish(
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     if answer.gallery is not None:
         shared.write_arrays(folder / "patches.npz", answer.gallery)
-    micrographs = answer.prepared.micrographs
-    data = {
-        "files": len(micrographs),
-        "size": list(micrographs.shape),
-        "voxel_size": micrographs.pixel_size,
-        "notes": list(answer.notes),
-    }
-    passes = runs.histories(answer.stages)
-    runs.close(folder, settings, seed, seconds, answer.last, data=data, figures=answer.figures(), passes=passes)
-    return judge(folder, truth, truth_path)
+    data, figures = answer.prepared.micrographs, answer.figures()
+    energy, particles = (figures.get(name, math.nan) for name in ("energy", "particles"))
+    return runs.Written(
+        data={"files": len(data), "size": list(data.shape), "voxel_size": data.pixel_size},
+        last=answer.last,
+        passes=runs.histories(answer.stages),
+        figures=figures,
+        notes=answer.notes,
+        words=f"{folder / 'volume.mrc'}: E = {energy:.1f} per particle, {particles:.0f} particles, "
+        f"sigma {figures['sigma']:.4g}",
+        compared=_compared,
+    )
 
 
-def judge(folder: Path, truth: Map | None, truth_path: Path | None) -> dict[str, Any]:
-    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
-    from unpicked.evaluate.compare import compare
-    from unpicked.io import mrc
-    from unpicked.report import report
-
-    found = None if truth is None else compare(mrc.read_map(folder / "volume.mrc"), truth)
-    summary = runs.compare(folder, found, truth_path)
-    report(folder, truth=truth)
-    return summary
+def _compared(found: Mapping[str, Any]) -> str:
+    return f"correlation with the truth {found['correlation']:.4f}, relative error {found['relative_error']:.3f}"

@@ -68,9 +68,7 @@ def reproduce(
     paths = write(table, out, overwrite=overwrite)
     kept.unlink(missing_ok=True)
     common.say("\n".join([table.text(), "", *(str(path) for path in paths)]))
-    if common.json:
-        print(json.dumps(table.to_json()))
-    return 0
+    return common.end(table.to_json())
 
 
 def _keeper(path: Path, quiet: bool) -> Callable[[Row, str], None]:

@@ -1,17 +1,22 @@
-"""What every ``reconstruct`` command does with its run folder: write the answer down, compare it with a truth."""
+"""The course of every ``reconstruct`` command: claim the folder, solve, write down, compare with a truth, say."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from unpicked._lazy import torch
 from unpicked.cli import common as shared
-from unpicked.cli.common import Common
+from unpicked.cli.common import Common, Output
 
 if TYPE_CHECKING:
     from unpicked.reconstruct import History, Reconstruction
+
+Answer = TypeVar("Answer")  # what a recipe gives
 
 
 class Compared(Protocol):
@@ -21,64 +26,142 @@ class Compared(Protocol):
         """Plain values."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run of a command, its input read and checked.
+
+    Attributes:
+        output: the run folder.
+        settings: told in ``result.json``.
+        common: the options of all commands.
+        began: when the command began, by ``time.perf_counter``.
+        resume: go on from the folder's checkpoint.
+        truth: file of the truth.
+        compare: compares the answer in the folder with the truth; None where none is given.
+    """
+
+    output: Output
+    settings: Mapping[str, Any]
+    common: Common
+    began: float
+    resume: bool = False
+    truth: Path | None = None
+    compare: Callable[[], Compared] | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is told of an answer whose own files lie in the run folder.
+
+    Attributes:
+        data: what is told of the data, beside the notes.
+        last: the run whose answer it is.
+        passes: histories by name.
+        figures: of the answer.
+        notes: sentences: assumed, tried, found.
+        words: file and figures, for the reader.
+        compared: says in words what a comparison with the truth gave.
+    """
+
+    data: Mapping[str, Any]
+    last: Reconstruction
+    passes: Iterable[tuple[str, History]]
+    figures: Mapping[str, Any]
+    notes: tuple[str, ...]
+    words: str
+    compared: Callable[[Mapping[str, Any]], str]
+
+
+def complete(
+    run: Run,
+    files: Iterable[str | Path],
+    solve: Callable[..., Answer],
+    write: Callable[[Path, Answer], Written],
+    notes: tuple[str, ...] = (),
+) -> int:
+    """Fill a run folder and say what was found; a finished run with the same settings is only compared and drawn.
+
+    Args:
+        run: from where, and where to.
+        files: of the data.
+        solve: takes ``seed``, ``checkpoint``, ``resume`` and ``report``.
+        write: writes the answer's own files.
+        notes: the first of the answer's notes, which can be said before it is sought.
+    """
+    common, folder = run.common, run.output.out
+    known = {**run.settings, "data_files": shared.identity(files)}
+    if shared.claim(folder, overwrite=run.output.overwrite, resume=run.resume, settings=known):
+        if run.compare is not None or not (folder / "report.html").exists():
+            judge(run)
+        common.say(f"{folder} holds a finished run with these settings")
+        return common.end(json.loads((folder / "result.json").read_text()))
+    for note in notes:
+        common.say(note)
+    answer = solve(seed=common.seed, checkpoint=folder / "checkpoint", resume=run.resume, report=common.progress)
+    written = write(folder, answer)
+    summary = close(run, written)
+    for note in written.notes[len(notes) :]:
+        common.say(note)
+    common.say(f"{summary['result']}\n{written.words}; verdict: {summary['verdict']}; see {folder / 'report.html'}")
+    if run.compare is not None:
+        common.say(written.compared(summary["figures"]["compare"]))
+    return common.end(summary)
+
+
+def close(run: Run, written: Written) -> dict[str, Any]:
+    """Write ``history.csv`` and ``result.json``, which is written last: it marks a finished run; then :func:`judge`.
+
+    The seconds told are those of this process; a resumed run took at least as long as its passes.
+    """
+    folder, seconds = run.output.out, time.perf_counter() - run.began
+    rows = [(name, row) for name, history in written.passes for row in history]
+    shared.write_history(folder / "history.csv", rows)
+    summary = {
+        **shared.header(run.settings, run.common.seed),
+        "data": {**written.data, "notes": list(written.notes), "truth": None},
+        "result": written.last.result.value,
+        "verdict": "not verified",
+        "figures": dict(written.figures),
+        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
+        "peak_memory_mb": shared.peak_memory_mb(),
+    }
+    shared.write_text(folder / "result.json", json.dumps(summary, indent=2) + "\n")
+    return judge(run)
+
+
+def judge(run: Run) -> dict[str, Any]:
+    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
+    from unpicked.report import report
+
+    path = run.output.out / "result.json"
+    summary: dict[str, Any] = json.loads(path.read_text())
+    if run.compare is not None:
+        summary["figures"]["compare"] = run.compare().to_json()
+        summary["data"]["truth"] = None if run.truth is None else str(run.truth.resolve())
+        shared.write_text(path, json.dumps(summary, indent=2) + "\n")
+    report(run.output.out)
+    return summary
+
+
 def histories(stages: Mapping[str, Reconstruction]) -> list[tuple[str, History]]:
     """The histories of all sub-runs of all stages, by name."""
     return [(f"{stage} {name}", rows) for stage, run in stages.items() for name, rows in run.histories.items()]
 
 
-def close(
-    folder: Path,
-    settings: Mapping[str, Any],
-    seed: int,
-    seconds: float,
-    last: Reconstruction,
-    *,
-    data: Mapping[str, Any],
-    figures: Mapping[str, Any],
-    passes: Iterable[tuple[str, History]],
-) -> None:
-    """Write ``history.csv`` and ``result.json``, which is written last: it marks a finished run.
+def read_target(path: Path | None, option: str, shape: tuple[int, ...], kinds: int) -> torch.Tensor | None:
+    """A signal or image from a .npy file, ``shape`` or ``(kinds, *shape)``; None for no file."""
+    if path is None:
+        return None
+    from unpicked.io import npy
 
-    Args:
-        folder: of the run, where its outputs are.
-        settings: of the run.
-        seed: of the run.
-        seconds: wall-clock time of this process; a resumed run took at least as long as its passes.
-        last: the run whose answer it is.
-        data: what is told of the data.
-        figures: of the answer.
-        passes: histories by name.
-    """
-    rows = [(name, row) for name, history in passes for row in history]
-    shared.write_history(folder / "history.csv", rows)
-    summary = {
-        **shared.header(settings, seed),
-        "data": {**data, "truth": None},
-        "result": last.result.value,
-        "verdict": "not verified",
-        "figures": dict(figures),
-        "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
-        "peak_memory_mb": shared.peak_memory_mb(),
-    }
-    shared.write_text(folder / "result.json", json.dumps(summary, indent=2) + "\n")
+    values = npy.read_array(path)
+    wanted = shape if kinds == 1 else (kinds, *shape)
+    if tuple(values.shape) != wanted:
+        raise ValueError(f"{option} must hold an array of shape {wanted}; got {tuple(values.shape)}")
+    return values
 
 
-def compare(folder: Path, found: Compared | None, truth: Path | None) -> dict[str, Any]:
-    """Put a comparison with the truth, where there is one, into ``result.json``, and return what is there."""
-    path = folder / "result.json"
-    summary: dict[str, Any] = json.loads(path.read_text())
-    if found is not None:
-        summary["figures"]["compare"] = found.to_json()
-        summary["data"]["truth"] = None if truth is None else str(truth.resolve())
-        shared.write_text(path, json.dumps(summary, indent=2) + "\n")
-    return summary
-
-
-def again(folder: Path, common: Common, judge: Callable[[], object], *, truth: bool) -> int:
-    """A finished run with the same settings is there: compare and draw what was not, and say so."""
-    if truth or not (folder / "report.html").exists():
-        judge()
-    common.say(f"{folder} holds a finished run with these settings")
-    if common.json:
-        print(json.dumps(json.loads((folder / "result.json").read_text())))
-    return 0
+def per_copy(figures: Mapping[str, Any]) -> str:
+    """The figures of a signal's or an image's target in words."""
+    energy, density = (figures.get(name, float("nan")) for name in ("energy", "density"))
+    return f"E = {energy:.3g} per copy, density {density:.4g}, sigma {figures['sigma']:.4g}"

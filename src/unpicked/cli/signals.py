@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as js
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -84,15 +85,12 @@ def simulate(
         raise ValueError(f"folder {out.parent} does not exist; make it first")
     npy.write_signal(signal, out, overwrite=overwrite)
     npy.write_array(targets[0] if len(targets) == 1 else targets, paths[2], overwrite=overwrite)
-    facts = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in truth.facts().items()}
-    shared.write_text(paths[1], js.dumps(facts, indent=2, allow_nan=False) + "\n")
+    facts = shared.write_facts(paths[1], truth.facts())
     common.say(
         f"{out}: {signal.length} samples, {truth.occurrences} copies at density {truth.density:.4f}, "
         f"E = {truth.energy:.3g} per copy"
     )
-    if common.json:
-        print(js.dumps(facts))
-    return 0
+    return common.end(facts)
 
 
 def reconstruct(
@@ -127,51 +125,24 @@ def reconstruct(
     """
     began = time.perf_counter()
     common.begin()
-    settings: dict[str, Any] = {
-        "file": str(file),
-        **asdict(job),
-        "start": None if start is None else str(start),
-        "seed": common.seed,
-    }
+    from unpicked.evaluate.signals import compare_signals
     from unpicked.io import npy
     from unpicked.recipes import from_signal
     from unpicked.recipes.signals import ready
 
     data = npy.read_signal(file)
-    first = None if start is None else _shaped(npy.read_array(start), job, "--start")
-    target = None if truth is None else _shaped(npy.read_array(truth), job, "--truth")
+    first = runs.read_target(start, "--start", (job.length,), job.classes)
+    target = runs.read_target(truth, "--truth", (job.length,), job.classes)
     ready(data, job)
-    folder = output.out
-    known = settings | {"data_files": shared.identity([str(file)])}
-    if shared.claim(folder, overwrite=output.overwrite, resume=resume, settings=known):
-        return runs.again(folder, common, lambda: judge(folder, target, truth), truth=target is not None)
-    answer = from_signal(
-        data,
-        job,
-        seed=common.seed,
-        start=first,
-        checkpoint=folder / "checkpoint",
-        resume=resume,
-        report=common.progress,
-    )
-    summary = finish(folder, answer, settings, common.seed, time.perf_counter() - began, target, truth)
-    for note in answer.notes:
-        common.say(note)
-    figures = summary["figures"]
-    common.say(
-        f"{summary['result']}\n{folder / 'target.npy'}: E = {figures.get('energy', float('nan')):.3g} per copy, "
-        f"density {figures['density']:.4g}, sigma {figures['sigma']:.4g}; verdict: {summary['verdict']}; "
-        f"see {folder / 'report.html'}"
-    )
-    if "compare" in figures:
-        found = figures["compare"]
-        common.say(
-            f"relative error {found['relative_error']:.3f}, with a shift of {found['shift']} samples "
-            f"{found['relative_error_shifted']:.3f}"
-        )
-    if common.json:
-        print(js.dumps(summary))
-    return 0
+    settings = {
+        "file": str(file),
+        **asdict(job),
+        "start": None if start is None else str(start),
+        "seed": common.seed,
+    }
+    judge = None if target is None else lambda: compare_signals(npy.read_array(output.out / "target.npy"), target)
+    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    return runs.complete(run, [file], partial(from_signal, data, job, start=first), _write)
 
 
 def compare(estimate: Path, truth: Path, /, *, rotations: bool = False, json: bool = False) -> int:
@@ -211,42 +182,30 @@ def compare(estimate: Path, truth: Path, /, *, rotations: bool = False, json: bo
     return 0
 
 
-def finish(
-    folder: Path,
-    answer: SignalAnswer,
-    settings: dict[str, Any],
-    seed: int,
-    seconds: float,
-    truth: torch.Tensor | None = None,
-    truth_path: Path | None = None,
-) -> dict[str, Any]:
-    """Write ``target.npy``, ``errors.npy``, ``history.csv``, ``result.json`` (last) and ``report.html``."""
+def _write(folder: Path, answer: SignalAnswer) -> runs.Written:
+    """Target and standard errors."""
     from unpicked.io import npy
 
     npy.write_array(answer.target, folder / "target.npy", overwrite=True)
     if answer.errors is not None:
         npy.write_array(answer.errors, folder / "errors.npy", overwrite=True)
-    data = {
-        "kind": "signal",
-        "signals": answer.data.rows,
-        "samples": answer.data.length,
-        "notes": list(answer.notes),
-    }
-    passes = answer.run.histories.items()
-    runs.close(folder, settings, seed, seconds, answer.run, data=data, figures=answer.figures(), passes=passes)
-    return judge(folder, truth, truth_path)
+    figures = answer.figures()
+    return runs.Written(
+        data={"kind": "signal", "signals": answer.data.rows, "samples": answer.data.length},
+        last=answer.run,
+        passes=answer.run.histories.items(),
+        figures=figures,
+        notes=answer.notes,
+        words=f"{folder / 'target.npy'}: {runs.per_copy(figures)}",
+        compared=_compared,
+    )
 
 
-def judge(folder: Path, truth: torch.Tensor | None, truth_path: Path | None) -> dict[str, Any]:
-    """Compare a finished run with the truth, where one is given, and draw its page; returns ``result.json``."""
-    from unpicked.evaluate.signals import compare_signals
-    from unpicked.io import npy
-    from unpicked.report import report
-
-    found = None if truth is None else compare_signals(npy.read_array(folder / "target.npy"), truth)
-    summary = runs.compare(folder, found, truth_path)
-    report(folder)
-    return summary
+def _compared(found: Mapping[str, Any]) -> str:
+    return (
+        f"relative error {found['relative_error']:.3f}, with a shift of {found['shift']} samples "
+        f"{found['relative_error_shifted']:.3f}"
+    )
 
 
 def _targets(name: str, length: int | None, classes: int) -> torch.Tensor:
@@ -273,10 +232,3 @@ def _targets(name: str, length: int | None, classes: int) -> torch.Tensor:
     if length is not None and found.shape[1] != length:
         raise ValueError(f"{name} holds targets of {found.shape[1]} samples; --length says {length}; leave it out")
     return found
-
-
-def _shaped(values: torch.Tensor, job: SignalJob, option: str) -> torch.Tensor:
-    shape = (job.length,) if job.classes == 1 else (job.classes, job.length)
-    if tuple(values.shape) != shape:
-        raise ValueError(f"{option} must hold an array of shape {shape}; got {tuple(values.shape)}")
-    return values

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unpicked._lazy import torch
-from unpicked.cli.common import Common, Output, claim, write_text
+from unpicked.cli.common import Common, Output, claim, height_and_width, write_facts
 from unpicked.data import snr
 
 if TYPE_CHECKING:
-    from unpicked.simulate.micrographs import Simulation
+    from unpicked.data.micrographs import Micrographs
+    from unpicked.simulate.micrographs import Simulation, Specimen
 
 
 def micrographs(
@@ -84,39 +84,28 @@ def micrographs(
     """
     common.begin()
     level = _level(energy=energy, snr_box=snr_box, snr_disc=snr_disc, snr_db=snr_db, sigma=sigma)
-    if len(size) not in (1, 2):
-        raise ValueError(f"--size must be one or two lengths in pixels; got {len(size)}")
+    shape = height_and_width(size)
     if box < 4:
         raise ValueError(f"--box must be at least 4 pixels; got {box}")
     for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}")
-    from unpicked.data.maps import Map
-    from unpicked.io import mrc, star
-    from unpicked.io.structure import read_structure
-    from unpicked.simulate.micrographs import simulate_micrographs
-    from unpicked.simulate.phantom import bead_chain, shepp_logan
-    from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
-
     given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
     if len(given) != 1:
         raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
+    from unpicked.simulate.micrographs import simulate_micrographs
+
     notes: tuple[str, ...] = ()
     if structure is not None:
-        atoms = read_structure(structure)
-        notes = atoms.notes
-        specimen = specimen_from_structure(atoms, box, voxel, b_factor=b_factor)
-    elif phantom == "beads":
-        specimen = bead_chain(box, common.seed, voxel_size=voxel or 1.0)
+        specimen, notes = _of_structure(structure, box, voxel, b_factor)
+    elif map is not None:
+        specimen = _of_map(map, map_voxel, box, voxel)
     else:
-        source: Map = (
-            mrc.read_map(map, voxel_size=map_voxel) if map is not None else shepp_logan(4 * box, (voxel or 1.0) / 4)
-        )
-        specimen = specimen_from_map(source, box, voxel)
+        specimen = _of_phantom(phantom, box, voxel, common.seed)
     data, simulation = simulate_micrographs(
         specimen,
         count=count,
-        size=(size[0], size[-1]),
+        size=shape,
         density=density,
         noise=level,
         seed=common.seed,
@@ -125,29 +114,57 @@ def micrographs(
     )
     for index in range(count):
         simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
-    folder = output.out
-    claim(folder, overwrite=output.overwrite)
-    (folder / "micrographs").mkdir(exist_ok=True)
-    paths = [f"micrographs/{name}" for name in data.names]
-    for index, path in enumerate(paths):
-        mrc.write_image(data[index], folder / path, data.pixel_size, contrast=contrast)
-        if not common.quiet:
-            common.say(f"{folder / path}: {simulation.per_micrograph} particles")
-    star.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
-    _write_truth(simulation, paths, folder / "truth.star")
-    mrc.write_map(specimen.truth(), folder / "truth.mrc")
-    facts: dict[str, float | int | str | None] = {**simulation.facts(), "contrast": contrast}
-    facts = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
-    write_text(folder / "truth.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    claim(output.out, overwrite=output.overwrite)
+    _write(output.out, data, simulation, contrast, common)
+    facts = write_facts(output.out / "truth.json", {**simulation.facts(), "contrast": contrast})
     for note in notes:
         common.say(note)
     common.say(
         f"{len(data)} micrographs of {data.shape[0]} x {data.shape[1]} pixels of {data.pixel_size:g} A; "
         f"{facts['occurrences']} particles at density {simulation.density:.4f}, E = {facts['energy']:.1f} per particle"
     )
-    if common.json:
-        print(json.dumps(facts))
-    return 0
+    return common.end(facts)
+
+
+def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) -> tuple[Specimen, tuple[str, ...]]:
+    """The specimen of a structure, and what was noted in reading it."""
+    from unpicked.io.structure import read_structure
+    from unpicked.simulate.specimens import specimen_from_structure
+
+    atoms = read_structure(path)
+    return specimen_from_structure(atoms, box, voxel, b_factor=b_factor), atoms.notes
+
+
+def _of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
+    from unpicked.io import mrc
+    from unpicked.simulate.specimens import specimen_from_map
+
+    return specimen_from_map(mrc.read_map(path, voxel_size=map_voxel), box, voxel)
+
+
+def _of_phantom(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
+    from unpicked.simulate.phantom import bead_chain, shepp_logan
+    from unpicked.simulate.specimens import specimen_from_map
+
+    if name == "beads":
+        return bead_chain(box, seed, voxel_size=voxel or 1.0)
+    return specimen_from_map(shepp_logan(4 * box, (voxel or 1.0) / 4), box, voxel)
+
+
+def _write(
+    folder: Path, data: Micrographs, simulation: Simulation, contrast: Literal["dark", "bright"], common: Common
+) -> None:
+    """Micrographs, and the true positions, poses and map."""
+    from unpicked.io import mrc, star
+
+    (folder / "micrographs").mkdir(exist_ok=True)
+    paths = [f"micrographs/{name}" for name in data.names]
+    for index, path in enumerate(paths):
+        mrc.write_image(data[index], folder / path, data.pixel_size, contrast=contrast)
+        common.say(f"{folder / path}: {simulation.per_micrograph} particles")
+    star.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
+    _write_truth(simulation, paths, folder / "truth.star")
+    mrc.write_map(simulation.specimen.truth(), folder / "truth.mrc")
 
 
 def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from unpicked._lazy import torch
 from unpicked.estimators.exact_em import ExactEM
+from unpicked.experiments.common import random_target
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.model.chain import Chain
 from unpicked.model.model import Model
@@ -15,7 +16,6 @@ from unpicked.model.noise import White
 from unpicked.model.spacing import HardCore
 from unpicked.model.views import Identity
 from unpicked.objects.samples import Samples
-from unpicked.ops import seeding
 from unpicked.ops.viterbi import likeliest_starts
 from unpicked.reconstruct import reconstruct
 from unpicked.simulate.signals import simulate_signal
@@ -72,9 +72,7 @@ class Consistency:
 
     def errors(self, snr: float, samples: int, seed: int) -> Row:
         """Relative errors of both on one signal."""
-        generator = seeding.generator(seed, "consistency target")
-        target = torch.randn(self.length, generator=generator, dtype=torch.float64)
-        target = target / target.square().mean().sqrt()
+        target = random_target(self.length, seed, "consistency target")
         sigma = 1 / math.sqrt(snr)
         data, truth = simulate_signal(target, density=self.density, sigma=sigma, samples=samples, seed=seed)
         hard = self.positioned(data[0].double(), target, sigma, truth.density)

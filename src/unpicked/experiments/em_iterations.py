@@ -20,7 +20,7 @@ from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.ops import rotation, seeding
 from unpicked.reconstruct import reconstruct
-from unpicked.simulate.micrographs import Specimen, simulate_micrographs
+from unpicked.simulate.micrographs import Specimen
 from unpicked.simulate.phantom import bead_chain
 
 COLUMNS = (
@@ -101,14 +101,7 @@ class EMIterations:
     def count(self, specimen: Specimen, level: float, particles: int, seed: int, device: str) -> Row:
         """One run: its passes."""
         fields = Fields.of(particles, self.box, self.density)
-        lazy, truth = simulate_micrographs(
-            specimen,
-            count=fields.count,
-            size=(fields.size, fields.size),
-            density=fields.density,
-            noise=energy(level),
-            seed=seed,
-        )
+        lazy, truth = fields.simulate(specimen, energy(level), seed)
         data = Micrographs(InMemory(torch.stack(list(lazy))), lazy.pixel_size, lazy.names)
         model = Model(
             Ball(self.box, self.lmax),

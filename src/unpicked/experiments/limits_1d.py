@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -12,6 +13,7 @@ from unpicked.estimators import moment_fit
 from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.estimators.base import Batch
 from unpicked.estimators.exact_em import ExactEM
+from unpicked.experiments.common import random_target
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.model.chain import Chain
 from unpicked.model.model import Model
@@ -145,7 +147,7 @@ class Limits1D:
         """One setting."""
         x, model = _truth(level, seed)
         stream = _signal(level, x, self.stream, seeding.derive(seed, "stream"))
-        rate, began = bound(stream, model, x), _clock()
+        rate, began = bound(stream, model, x), time.perf_counter()
         head = {"occupancy": level.occupancy, "SNR": level.snr, "N x CRB": rate, "seed": seed}
         out: list[Row] = []
         if level.replicates:
@@ -159,11 +161,11 @@ class Limits1D:
                 "s.e.": float(ratios.std() / math.sqrt(len(ratios))) if len(ratios) > 1 else math.nan,
                 "efficiency": float(1 / ratios.mean()),
                 "passes": sum(passes for _, passes in found) / len(found),
-                "seconds": _clock() - began,
+                "seconds": time.perf_counter() - began,
             }
             out.append(settings.done(row, COLUMNS))
         for name in level.methods:
-            began = _clock()
+            began = time.perf_counter()
             samples = self.stream if name == "autocorrelations" else self.short
             data = _signal(level, x, samples, seeding.derive(seed, "stream"))
             covariance = COVARIANCES[name](data, level.occupancy, model, x)[:LENGTH, :LENGTH]
@@ -171,7 +173,7 @@ class Limits1D:
                 "method": name,
                 "samples": samples,
                 "efficiency": rate / samples / float(covariance.trace()),
-                "seconds": _clock() - began,
+                "seconds": time.perf_counter() - began,
             }
             out.append(settings.done(row, COLUMNS))
         return out
@@ -207,8 +209,7 @@ def _sandwich(scores: torch.Tensor, together: int) -> torch.Tensor:
 
 def _truth(level: Level, seed: int) -> tuple[torch.Tensor, Model]:
     """A random target of mean square 1, and the model that made the data."""
-    x = torch.randn(LENGTH, generator=seeding.generator(seed, "target"), dtype=torch.float64)
-    x = x / x.square().mean().sqrt()
+    x = random_target(LENGTH, seed, "target")
     law = HardCore("separated", level.occupancy)
     return x, Model(Samples(LENGTH), Identity(), Chain(law), noise=White(level.snr**-0.5))
 
@@ -225,12 +226,6 @@ def _signal(level: Level, x: torch.Tensor, samples: int, seed: int) -> Signal:
     density = count * LENGTH / samples
     block = 1 << 20 if samples > 1 << 21 else None
     return simulate_signal(x, density=density, samples=samples, sigma=level.snr**-0.5, seed=seed, block=block)[0]
-
-
-def _clock() -> float:
-    import time
-
-    return time.perf_counter()
 
 
 def _check(row: Row) -> Check | None:
@@ -255,15 +250,13 @@ def _plot(rows: Sequence[Row]) -> Plot:
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         for occupancy in dict.fromkeys(row["occupancy"] for row in rows):
-            there = sorted((r for r in rows if (r["method"], r["occupancy"]) == (method, occupancy)), key=_snr)
+            there = sorted(
+                (r for r in rows if (r["method"], r["occupancy"]) == (method, occupancy)), key=lambda row: row["SNR"]
+            )
             if there:
                 x, y = [row["SNR"] for row in there], [row["efficiency"] for row in there]
                 lines.append(Line(f"{method}, occupancy {occupancy:g}", x, y))
     return Plot(tuple(lines), "signal-to-noise ratio per sample", "efficiency", "x")
-
-
-def _snr(row: Row) -> float:
-    return float(row["SNR"])
 
 
 BOTH = ("windows 3L, stride 1", "patches L")

@@ -13,6 +13,7 @@ from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.moments import Moments, merge
 from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.evaluate.images import compare_images
+from unpicked.experiments.common import rms, slope
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.model.model import Model
 from unpicked.model.placements import Anywhere
@@ -152,17 +153,7 @@ def _curve(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
     """Sizes, and the rms errors over the seeds."""
     sizes = sorted({row["megapixels"] for row in rows})
     groups = [[row["error"] for row in rows if row["megapixels"] == size] for size in sizes]
-    return sizes, [math.sqrt(sum(error**2 for error in group) / len(group)) for group in groups]
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least-squares slope of log y against log x; NaN for one point."""
-    if len(x) < 2:
-        return math.nan
-    a, b = [math.log(value) for value in x], [math.log(value) for value in y]
-    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
-    above = sum((p - mean_a) * (q - mean_b) for p, q in zip(a, b, strict=True))
-    return above / sum((p - mean_a) ** 2 for p in a)
+    return sizes, [rms(group) for group in groups]
 
 
 def _plot(rows: Sequence[Row]) -> Plot:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import unpicked
 from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
 from unpicked.data.snr import NoiseLevel
 from unpicked.estimators import maximisation
 from unpicked.evaluate.compare import compare
@@ -19,7 +20,7 @@ from unpicked.io.structure import read_structure
 from unpicked.ops import seeding
 from unpicked.priors import expected_error, precision
 from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
-from unpicked.simulate.micrographs import Specimen, simulate_micrographs
+from unpicked.simulate.micrographs import Simulation, Specimen, simulate_micrographs
 from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
 
@@ -53,6 +54,11 @@ class Fields:
         count = max(1, -(-round(pixels) // largest**2))
         return Fields(count, round((pixels / count) ** 0.5), density)
 
+    def simulate(self, specimen: Specimen, noise: NoiseLevel, seed: int) -> tuple[Micrographs, Simulation]:
+        """Micrographs of a specimen, and what is in them."""
+        size = (self.size, self.size)
+        return simulate_micrographs(specimen, count=self.count, size=size, density=self.density, noise=noise, seed=seed)
+
 
 def recover(
     volume: Volume,
@@ -81,14 +87,7 @@ def recover(
         0.5 in angstrom (None below shell 1), at Nyquist, gap (log-likelihood less that of the run from the truth, None
         without it), seconds.
     """
-    data, truth = simulate_micrographs(
-        volume.specimen,
-        count=fields.count,
-        size=(fields.size, fields.size),
-        density=fields.density,
-        noise=noise,
-        seed=seed,
-    )
+    data, truth = fields.simulate(volume.specimen, noise, seed)
     began = time.perf_counter()
     answer = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), device=device)
     seconds = time.perf_counter() - began

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 
-from unpicked._lazy import torch
-from unpicked.data.moments import Moments, merge
+from unpicked.data.moments import merge
 from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.evaluate.signals import compare_signals
-from unpicked.experiments.mtd2d_autocorrelation import slope
+from unpicked.experiments.common import random_target, rms, slope
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.model.model import Model
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Identity
 from unpicked.objects.samples import Samples
-from unpicked.ops import seeding
 from unpicked.priors import Flat
 from unpicked.simulate.signals import simulate_signal
 
@@ -76,9 +75,7 @@ class SampleComplexity:
 
     def recover(self, ratio: float, seed: int) -> list[Row]:
         """One signal: every length in turn."""
-        generator = seeding.generator(seed, "target")
-        truth = torch.randn(self.length, generator=generator, dtype=torch.float64)
-        truth = truth / truth.square().mean().sqrt()
+        truth = random_target(self.length, seed, "target")
         data, _ = simulate_signal(
             truth,
             density=self.density,
@@ -90,12 +87,10 @@ class SampleComplexity:
         )
         model, method = Model(Samples(self.length), Identity(), Anywhere(self.density)), Autocorrelation()
         rows: list[Row] = []
-        record: Moments | None = None
-        before = 0
-        for samples in sorted(self.samples):
-            count = samples >> 18
-            part = method.measure(data, model, range(before, count))
-            record, before = (part if record is None else merge([record, part])), count
+        sizes = sorted(self.samples)
+        ends = pairwise([0, *(samples >> 18 for samples in sizes)])
+        parts = (method.measure(data, model, range(*between)) for between in ends)
+        for samples, record in zip(sizes, accumulate(parts, lambda a, b: merge([a, b])), strict=True):
             found = method.fit(record, model, Flat(), seed)
             spread = found.covariance.diagonal()[: self.length].clamp(min=0).sum().sqrt()
             rows.append(
@@ -112,7 +107,7 @@ class SampleComplexity:
 
     def in_samples(self, rows: Sequence[Row], ratio: float) -> Check:
         """The power of the number of samples at one level."""
-        errors = {n: _rms(rows, ratio, n) for n in self.samples}
+        errors = {n: _error(rows, ratio, n) for n in self.samples}
         kept = {n: error for n, error in errors.items() if error < _CLEAR}
         ours = slope(list(kept), list(kept.values()))
         return Check(
@@ -126,7 +121,7 @@ class SampleComplexity:
     def in_noise(self, rows: Sequence[Row]) -> Check:
         """The power of SNR at the low end, with the most samples."""
         most = max(self.samples)
-        errors = {ratio: _rms(rows, ratio, most) for ratio in self.ratios[-self.low :]}
+        errors = {ratio: _error(rows, ratio, most) for ratio in self.ratios[-self.low :]}
         kept = {ratio: error for ratio, error in errors.items() if error < _CLEAR}
         ours = slope(list(kept), list(kept.values()))
         return Check(
@@ -138,16 +133,15 @@ class SampleComplexity:
         )
 
 
-def _rms(rows: Sequence[Row], ratio: float, samples: int) -> float:
-    errors = [row["error"] for row in rows if row["SNR"] == ratio and row["samples"] == samples]
-    return math.sqrt(sum(error**2 for error in errors) / len(errors))
+def _error(rows: Sequence[Row], ratio: float, samples: int) -> float:
+    return rms([row["error"] for row in rows if row["SNR"] == ratio and row["samples"] == samples])
 
 
 def _plot(rows: Sequence[Row], ratios: Sequence[float]) -> Plot:
     lines = []
     for ratio in ratios:
         sizes = sorted({row["samples"] for row in rows})
-        lines.append(Line(f"SNR {ratio:g}", sizes, [_rms(rows, ratio, size) for size in sizes]))
+        lines.append(Line(f"SNR {ratio:g}", sizes, [_error(rows, ratio, size) for size in sizes]))
     return Plot(tuple(lines), "samples", "relative error", "xy")
 
 

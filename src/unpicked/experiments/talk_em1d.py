@@ -9,8 +9,8 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.data.signal import Signal
 from unpicked.evaluate.signals import compare_signals
+from unpicked.experiments.common import random_target
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
-from unpicked.ops import seeding
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.simulate.signals import simulate_signal
 
@@ -79,9 +79,7 @@ class TalkEM1D:
 
     def rows(self, snr: float, seed: int, settings: Settings) -> list[Row]:
         """One signal, all methods."""
-        generator = seeding.generator(seed, "patch example")
-        target = torch.randn(self.length, generator=generator, dtype=torch.float64)
-        target = target / target.square().mean().sqrt()
+        target = random_target(self.length, seed, "patch example")
         data, truth = simulate_signal(
             target, density=self.density, sigma=1 / math.sqrt(snr), samples=self.samples, seed=seed
         )

@@ -15,6 +15,7 @@ from typing import Any
 from unpicked.data.moments import Moments
 from unpicked.data.signal import Signal
 from unpicked.estimators.autocorrelation import Autocorrelation
+from unpicked.experiments.common import rms
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.model.model import Model
 from unpicked.model.placements import Anywhere
@@ -235,7 +236,7 @@ def _of(rows: Sequence[Row], copies: int, name: str) -> list[Row]:
 
 
 def _rms(rows: Sequence[Row], key: str) -> float:
-    return math.sqrt(sum(row[key] ** 2 for row in rows) / len(rows)) if rows else math.nan
+    return rms([row[key] for row in rows])
 
 
 def _plot(rows: Sequence[Row]) -> Plot:
