@@ -35,6 +35,7 @@ METHODS: dict[str, Acceleration] = {
     "Anderson": Anderson(),
     "L-BFGS, EM's curvature": LBFGS(),
     "Fisher scoring": Fisher(warm=3, every=1),
+    "L-BFGS, observed curvature": LBFGS(scored=True),
 }
 
 

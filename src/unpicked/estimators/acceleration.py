@@ -26,8 +26,10 @@ class Curvature(Protocol):
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         """M^-1 of a vector."""
 
-    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """(J + P)^-1 of a vector: observed information J of the data, curvature P of the prior at x."""
+    def newton(
+        self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor, least: float = ...
+    ) -> torch.Tensor:
+        """(J + P)^-1 of a vector: J observed, at least so large a part of the complete data's, P the prior's at x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,40 +171,79 @@ class Anderson(Mixing):
 
 @dataclass(frozen=True)
 class LBFGS(_FromGradients):
-    """Limited-memory quasi-Newton steps whose first guess of the inverse curvature is EM's own, M^-1."""
+    """Limited-memory quasi-Newton steps whose first guess of the curvature is EM's own, M, or the observed one.
+
+    Attributes:
+        depth: steps that are remembered.
+        scored: guess J + P, J the observed information (see :class:`Fisher`), once EM has gone a few steps. The
+            remembered steps correct what J, a sum of not very many outer products, has wrong.
+    """
 
     depth: int = 12
+    scored: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1; got {self.depth}")
 
+    def informed(self, step: int, memory: Memory) -> bool:
+        """In every pass after EM's, where scores are wanted."""
+        return self.scored and step >= _WARM
+
     def memory(self, x: torch.Tensor) -> Memory:
-        """The last points and gradients."""
+        """The last points and gradients, and the average of J."""
         rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
-        return {"points": rows, "gradients": rows.clone(), "held": torch.tensor(0)}
+        past = _nothing_observed(x) if self.scored else {}
+        return {"points": rows, "gradients": rows.clone(), "steps": torch.tensor(0), **past}
 
     def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """Two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)."""
-        held = min(int(memory["held"]) + 1, self.depth + 1)
+        held = min(int(memory["steps"]) + 1, self.depth + 1)
         points, gradients = memory["points"].roll(1, 0), memory["gradients"].roll(1, 0)
         points[0], gradients[0] = point.x, point.gradient
-        memory = {"points": points, "gradients": gradients, "held": torch.tensor(held)}
+        memory = memory | {"points": points, "gradients": gradients, "steps": torch.tensor(held)}
+        if self.scored:
+            memory |= _observed(memory, point, 0.5)
+        observed = self.scored and bool(memory["held"])
         pairs = []
         for newer in range(held - 1):
             step, change = points[newer] - points[newer + 1], gradients[newer + 1] - gradients[newer]
             if float(step.dot(change)) > 1e-12 * float(step.norm() * change.norm()):
                 pairs.append((step, change, 1 / step.dot(change)))
-        if not pairs:
+        if not observed and (self.scored or not pairs):
             return point.image, memory
         q, shares = point.gradient.clone(), []
         for step, change, rho in pairs:
             shares.append(rho * step.dot(q))
             q = q - shares[-1] * change
-        z = point.problem.solve(q)
+        z = point.problem.newton(point.x, memory["information"], q, _LEAST) if observed else point.problem.solve(q)
         for (step, change, rho), share in zip(reversed(pairs), reversed(shares), strict=True):
             z = z + (share - rho * change.dot(z)) * step
-        return point.x + z, memory
+        return point.x + (_limited(z, point.x, 0.5) if observed else z), memory
+
+
+_WARM = 3  # steps of EM before scored ones
+_LEAST = 0.01  # part of the complete data's information in their curvature, which remembered steps correct
+
+
+def _nothing_observed(x: torch.Tensor) -> Memory:
+    return {"information": torch.zeros(len(x), len(x), dtype=x.dtype, device=x.device), "held": torch.tensor(0)}
+
+
+def _observed(memory: Memory, point: Point, past: float) -> Memory:
+    """The average of J with that of this point, if it has one; ``past`` is the weight of what was held."""
+    held = int(memory["held"])
+    if point.information is None:
+        return {"information": memory["information"], "held": memory["held"]}
+    new = point.information.to(point.x)
+    mean = past * memory["information"] + (1 - past) * new if held else new
+    return {"information": mean, "held": torch.tensor(held + 1)}
+
+
+def _limited(step: torch.Tensor, x: torch.Tensor, limit: float, length: float = 1.0) -> torch.Tensor:
+    """``length`` of a step, or less, so that it is no longer than ``limit`` times x."""
+    longest = limit * x.norm() / step.norm().clamp(min=1e-300)
+    return step * longest.clamp(max=length)
 
 
 @dataclass(frozen=True)
@@ -247,17 +288,12 @@ class Fisher:
 
     def memory(self, x: torch.Tensor) -> Memory:
         """The average of J."""
-        return {"information": torch.zeros(len(x), len(x), dtype=x.dtype, device=x.device), "held": torch.tensor(0)}
+        return _nothing_observed(x)
 
     def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """A Newton step of limited length; EM's own before the first J."""
-        held = int(memory["held"])
-        if point.information is not None:
-            past = self.memory_share if held else 0.0
-            mean = past * memory["information"] + (1 - past) * point.information.to(point.x)
-            memory, held = {"information": mean, "held": torch.tensor(held + 1)}, held + 1
-        if not held:
+        memory = _observed(memory, point, self.memory_share)
+        if not int(memory["held"]):
             return point.x + self.relaxation * point.residual, memory
         step = point.problem.newton(point.x, memory["information"], point.gradient)
-        longest = self.limit * point.x.norm() / step.norm().clamp(min=1e-300)
-        return point.x + step * longest.clamp(max=self.length), memory
+        return point.x + _limited(step, point.x, self.limit, self.length), memory

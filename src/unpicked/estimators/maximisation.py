@@ -19,7 +19,6 @@ from unpicked.ops import rotation, solve
 from unpicked.priors import Prior, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
-_MIXED = 0.05  # least share of the complete data's information in a Newton step
 _DIRECT = 1 << 23  # numbers of all templates of all basis functions up to which M is held and factored
 _VIEWS = 60  # of the preconditioner: the information of uniform views
 
@@ -77,8 +76,10 @@ class Problem:
         """M^-1 of a vector, M the complete-data information with the prior's."""
         return self._cg(right, torch.zeros_like(right))
 
-    def newton(self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """(J + P)^-1 of a vector, J the observed information, held between a little and all of the complete data's.
+    def newton(
+        self, x: torch.Tensor, information: torch.Tensor, right: torch.Tensor, least: float = 0.05
+    ) -> torch.Tensor:
+        """(J + P)^-1 of a vector, J the observed information, held between ``least`` and all of the complete data's.
 
         J is a sum of outer products of not very many scores: some directions look less determined than they are. And
         where the views are too coarse for the data, their errors look like information.
@@ -91,7 +92,7 @@ class Problem:
             white = torch.linalg.solve_triangular(factor, white.mT, upper=False)
             shares, vectors = torch.linalg.eigh((white + white.mT) / 2)
             basis = factor @ vectors
-            information = (basis * shares.clamp(_MIXED, 1.0)) @ basis.mT
+            information = (basis * shares.clamp(least, 1.0)) @ basis.mT
         factor, flaw = torch.linalg.cholesky_ex(information + self.curvature)
         return self.solve(right) if bool(flaw) else torch.cholesky_solve(right[:, None], factor)[:, 0]
 

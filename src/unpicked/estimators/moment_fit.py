@@ -171,7 +171,7 @@ def _long_targets(
     windows = found.theta[:, :size][:, turns]  # (s, 2 L - 1, L)
     density = found.theta[:, None, size:].expand(-1, size, -1)
     tried = torch.cat([windows, density], -1)
-    residuals = (short.predict(tried) - record.means) @ white.mT
+    residuals = torch.stack([(short.predict(rows) - record.means) @ white.mT for rows in tried])  # bit by bit: memory
     chosen = tried[torch.arange(len(tried)), residuals.square().sum(-1).argmin(-1)]
     found = gmm.descend(short, record.means, white, settings.coarse, chosen)
     extra = [found.theta[:, : length + 1]]
