@@ -95,7 +95,11 @@ def test_reconstruct_writes_the_target_and_a_finished_run_is_left_alone(
     )
 
 
-@pytest.mark.parametrize("words", [("--classes", 2), ("--rotations", "none"), ("--likelihood", "gas")], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [("--classes", 2), ("--rotations", "none"), ("--likelihood", "gas"), ("--start", "autocorrelation")],
+    ids=str,
+)
 def test_other_models_run(
     capsys: pytest.CaptureFixture[str], simulated: Path, tmp_path: Path, words: tuple[object, ...]
 ) -> None:
@@ -143,6 +147,11 @@ def test_impossible_simulations_are_refused(
         (("--length", 5, "--window", 0), ("--window must be at least 1 pixel", "got 0")),
         (("--length", 5, "--window", 5, "--likelihood", "gas"), ("--window", "of patches", "gas")),
         (("--length", 5, "--starts", 0), ("--starts must be at least 1", "got 0")),
+        (
+            ("--length", 5, "--method", "autocorrelation", "--start", "autocorrelation"),
+            ("--start autocorrelation", "leave it out"),
+        ),
+        (("--length", 5, "--rotations", "none", "--start", "autocorrelation"), ("needs --rotations uniform",)),
         (
             ("--length", 5, "--method", "autocorrelation", "--rotations", "none"),
             ("--method autocorrelation needs --rotations uniform", "try --method em"),

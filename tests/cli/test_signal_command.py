@@ -162,6 +162,19 @@ def test_every_method_runs(run, signal, method):
     assert json.loads(Path("run/result.json").read_text())["figures"]["compare"]["relative_error"] < 0.5
 
 
+@pytest.mark.parametrize("method", ["exact", "em"])
+def test_the_answer_of_the_moments_is_a_start(run, signal, method):
+    words = ["reconstruct", "signal", signal, *ONCE, "--method", method, "--start", "autocorrelation", "--out", "run"]
+    assert run(*words)[0] == 0
+    found = json.loads(Path("run/result.json").read_text())
+    assert found["settings"]["start"] == "autocorrelation"
+    assert any("started from the moments' answer" in note for note in found["data"]["notes"])
+    before = np.load("run/target.npy")
+    Path("run/result.json").unlink()  # stopped before the end
+    assert run(*words, "--resume")[0] == 0
+    assert np.array_equal(np.load("run/target.npy"), before)
+
+
 def test_several_signals_and_kinds(run):
     np.save("two.npy", np.array([[2.0, 1.0, 0.0, 1.0], [-1.0, -2.0, 2.0, 0.5]]))
     assert (
@@ -211,6 +224,8 @@ def test_bad_signals_are_refused(run, name):
         (["--window", "9"], ["--window", "--method em"]),
         (["--spacing", "dense", "--classes", "2"], ["dense"]),
         (["--start", "two.npy"], ["--start", "(5,)"]),
+        (["--start", "autocorrelation", "--method", "autocorrelation"], ["--start", "--method autocorrelation"]),
+        (["--start", "autocorrelation", "--spacing", "dense"], ["--start", "--spacing dense"]),
         (["--truth", "none.npy"], ["none.npy"]),
         (["--method", "guess"], ["guess"]),
     ],

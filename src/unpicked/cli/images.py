@@ -100,7 +100,7 @@ def reconstruct(
     *,
     job: Annotated[ImageJob, Parameter(name="*")],
     output: Output,
-    start: Path | None = None,
+    start: str = "random",
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
@@ -116,7 +116,7 @@ def reconstruct(
     files
         Images: MRC files (also .gz, .bz2), folders, or quoted globs.
     start
-        .npy file with the target to start from; random starts if not given.
+        random, autocorrelation (the answer of that method), or a .npy file with the target to start from.
     truth
         .npy file with the true target to compare with, for simulated data.
     resume
@@ -132,13 +132,13 @@ def reconstruct(
     from unpicked.recipes.images import ready
 
     data = mrc.read_micrographs(files, pixel_size=1.0, contrast="bright")
-    first = runs.read_target(start, "--start", (job.length,) * 2, job.classes)
+    first = runs.read_start(start, (job.length,) * 2, job.classes)
     target = runs.read_target(truth, "--truth", (job.length,) * 2, job.classes)
-    found = ready(data, job)
+    found = ready(data, job, first)
     settings = {
         "files": files,
         **asdict(job),
-        "start": None if start is None else str(start),
+        "start": start,
         "seed": common.seed,
     }
     turned, path = job.rotations == "uniform", output.out / "target.npy"

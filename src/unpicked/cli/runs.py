@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
@@ -159,6 +159,13 @@ def read_target(path: Path | None, option: str, shape: tuple[int, ...], kinds: i
     if tuple(values.shape) != wanted:
         raise ValueError(f"{option} must hold an array of shape {wanted}; got {tuple(values.shape)}")
     return values
+
+
+def read_start(start: str, shape: tuple[int, ...], kinds: int) -> torch.Tensor | Literal["autocorrelation"] | None:
+    """What ``--start`` names: a .npy file, the answer of another method, or nothing ("random")."""
+    if start == "autocorrelation":
+        return "autocorrelation"
+    return None if start == "random" else read_target(Path(start), "--start", shape, kinds)
 
 
 def per_copy(figures: Mapping[str, Any]) -> str:

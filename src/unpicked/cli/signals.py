@@ -99,7 +99,7 @@ def reconstruct(
     *,
     job: Annotated[SignalJob, Parameter(name="*")],
     output: Output,
-    start: Path | None = None,
+    start: str = "random",
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
@@ -115,7 +115,7 @@ def reconstruct(
     file
         The signal: a .npy file of float32 or float64 samples, of any size.
     start
-        .npy file with the target to start from; random starts if not given.
+        random, autocorrelation (the answer of that method), or a .npy file with the target to start from.
     truth
         .npy file with the true target to compare with, for simulated data.
     resume
@@ -131,13 +131,13 @@ def reconstruct(
     from unpicked.recipes.signals import ready
 
     data = npy.read_signal(file)
-    first = runs.read_target(start, "--start", (job.length,), job.classes)
+    first = runs.read_start(start, (job.length,), job.classes)
     target = runs.read_target(truth, "--truth", (job.length,), job.classes)
-    ready(data, job)
+    ready(data, job, first)
     settings = {
         "file": str(file),
         **asdict(job),
-        "start": None if start is None else str(start),
+        "start": start,
         "seed": common.seed,
     }
     judge = None if target is None else lambda: compare_signals(npy.read_array(output.out / "target.npy"), target)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked._lazy import torch
 from unpicked.data.micrographs import InMemory, Micrographs
@@ -27,6 +27,9 @@ from unpicked.objects.disk import Disk
 from unpicked.objects.pixels import Pixels
 from unpicked.priors import Flat, Prior, Ridge
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
+
+if TYPE_CHECKING:
+    Start = torch.Tensor | Literal["autocorrelation"] | None  # a target, what that method answers, or random starts
 
 _KEPT = 1 << 28  # pixels that are held in memory
 
@@ -203,12 +206,15 @@ class Ready:
     mean: float = field(default=0.0)
 
 
-def ready(data: Micrographs, job: ImageJob) -> Ready:
+def ready(data: Micrographs, job: ImageJob, start: Start = None) -> Ready:
     """Look through the images for a job, and find whatever is wrong with them before anything else is done.
 
     Raises:
-        ValueError: for damaged, constant or not finite images, or a target that does not fit them.
+        ValueError: for damaged, constant or not finite images, a target that does not fit them, or a start that cannot
+            be had.
     """
+    if isinstance(start, str):
+        _first_stages(job)
     if min(data.shape) < 2 * job.length:
         raise ValueError(
             f"images must be at least 2 x {job.length} pixels for a target of {job.length}; "
@@ -254,7 +260,7 @@ def from_images(
     job: ImageJob,
     *,
     seed: int = 0,
-    start: torch.Tensor | None = None,
+    start: Start = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     report: Report | None = None,
@@ -265,7 +271,8 @@ def from_images(
         data: images as read, or made :func:`ready`.
         job: what to do.
         seed: of everything random.
-        start: target ``(L, L)`` or ``(kinds, L, L)`` to start from; None means random starts.
+        start: target ``(L, L)`` or ``(kinds, L, L)`` to start from, or "autocorrelation": the answer of that method,
+            found first; None means random starts.
         checkpoint: folder for the state of every stage.
         resume: go on from that folder.
         report: called after every pass with the sub-run's name and its figures.
@@ -273,10 +280,10 @@ def from_images(
     Raises:
         ValueError: for settings that do not fit the data.
     """
-    found = data if isinstance(data, Ready) else ready(data, job)
+    found = data if isinstance(data, Ready) else ready(data, job, start)
     present = model(job, found)
-    x = None
-    if start is not None:
+    x, first = None, _first_stages(job) if isinstance(start, str) else ()
+    if isinstance(start, torch.Tensor):
         if tuple(start.shape) != tuple(present.object.shape):
             raise ValueError(f"start must have shape {tuple(present.object.shape)}; got {tuple(start.shape)}")
         x = present.object.fit(start.double())
@@ -284,7 +291,7 @@ def from_images(
     power = max(signal_power(found.images, present), 0.1 * job.length**2 * present.noise.sigma**2)
     belief: Prior = Flat() if job.prior == "none" else Ridge(power / present.object.size * job.classes)
     stages: dict[str, Reconstruction] = {}
-    for stage in METHODS[job.method](job):
+    for stage in (*first, *METHODS[job.method](job)):
         run = reconstruct(
             found.images,
             present,
@@ -304,6 +311,13 @@ def from_images(
     kinds = run.model.view.log_weights.exp().double().unflatten(0, (job.classes, -1)).sum(1)
     target = run.model.object.values(run.x).detach().cpu()
     return ImageAnswer(target, tuple(kinds.tolist()), stages, found.images, notes)
+
+
+def _first_stages(job: ImageJob) -> tuple[Stage, ...]:
+    """The stages whose answer another method starts from."""
+    if job.method == "autocorrelation":
+        raise ValueError("--start autocorrelation is for another method; got --method autocorrelation; leave it out")
+    return tuple(METHODS["autocorrelation"](replace(job, method="autocorrelation")))
 
 
 def _unturned(view: View, first: View) -> View:

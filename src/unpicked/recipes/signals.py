@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked._lazy import torch
 from unpicked.data.signal import Signal
@@ -28,6 +29,9 @@ from unpicked.objects.samples import Samples
 from unpicked.ops import seeding
 from unpicked.priors import Flat, Prior, Ridge, precision
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
+
+if TYPE_CHECKING:
+    Start = torch.Tensor | Literal["autocorrelation"] | None  # a target, what that method answers, or random starts
 
 _BLOCK = 1 << 21  # samples that are held at once
 _WINDOWED = 1 << 18  # samples of a block that is cut into windows
@@ -151,12 +155,14 @@ class Plan:
 Method = Callable[[SignalJob, Signal, float], Plan]  # of job, data and a first guess of the density
 
 
-def ready(data: Signal, job: SignalJob) -> None:
+def ready(data: Signal, job: SignalJob, start: Start = None) -> None:
     """Refuse what the job cannot do with these data.
 
     Raises:
-        ValueError: for a signal shorter than two targets, or shorter than a window.
+        ValueError: for a signal shorter than two targets, or shorter than a window, or a start that cannot be had.
     """
+    if isinstance(start, str):
+        _first_job(job)
     if data.length < 2 * job.length:
         raise ValueError(
             f"{data.name} holds {data.length} samples; expected at least 2 x {job.length} for targets of {job.length}; "
@@ -171,7 +177,7 @@ def from_signal(
     job: SignalJob,
     *,
     seed: int = 0,
-    start: torch.Tensor | None = None,
+    start: Start = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     report: Report | None = None,
@@ -182,7 +188,8 @@ def from_signal(
         data: the signal.
         job: how.
         seed: of everything random.
-        start: target ``(L,)`` or ``(kinds, L)`` to start from; None means random starts.
+        start: target ``(L,)`` or ``(kinds, L)`` to start from, or "autocorrelation": the answer of that method, found
+            first; None means random starts.
         checkpoint: folder for the state.
         resume: go on from that folder.
         report: called after every pass.
@@ -190,7 +197,13 @@ def from_signal(
     Raises:
         ValueError: for data or settings that do not fit.
     """
-    ready(data, job)
+    ready(data, job, start)
+    before: tuple[str, ...] = ()
+    if isinstance(start, str):
+        place = None if checkpoint is None else checkpoint / "moments"
+        told = None if report is None else partial(_moments, report)
+        first = from_signal(data, _first_job(job), seed=seed, checkpoint=place, resume=resume, report=told)
+        start, before = first.target, (f"started from the moments' answer: {first.run.result.value}",)
     kinds = job.classes
     object: Object = Samples(job.length) if kinds == 1 else Classes(Samples(job.length), kinds)
     view: View = Identity() if kinds == 1 else OfClasses(Identity(), kinds)
@@ -216,7 +229,22 @@ def from_signal(
         report=None if report is None else _counted(report, job.iterations),
     )
     target = object.values(run.x)
-    return SignalAnswer(target, _errors(run), run, plan.data, _notes(data, job, run))
+    return SignalAnswer(target, _errors(run), run, plan.data, (*_notes(data, job, run), *before))
+
+
+def _first_job(job: SignalJob) -> SignalJob:
+    """The job whose answer another one starts from."""
+    if job.method == "autocorrelation" or job.spacing == "dense":
+        raise ValueError(
+            "--start autocorrelation is for another method, and copies that do not overlap; "
+            f"got --method {job.method} and --spacing {job.spacing}; try --start random"
+        )
+    return replace(job, method="autocorrelation", window=None, stride=None)
+
+
+def _moments(report: Report, name: str, row: dict[str, float]) -> None:
+    """The report of the run that comes first."""
+    report(f"moments, {name}", row)
 
 
 def exact(job: SignalJob, data: Signal, density: float) -> Plan:
