@@ -59,6 +59,7 @@ _PLACES = {
     "Ridge": "priors",
     "Shells": "priors",
     "globular": "priors",
+    "Smooth": "priors",
     "Wilson": "priors",
     "wilson": "priors",
     "Support": "priors",

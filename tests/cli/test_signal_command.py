@@ -153,7 +153,15 @@ def test_a_report_is_written_again(run, signal):
 
 
 @pytest.mark.parametrize(
-    "method", [["--method", "em"], ["--method", "autocorrelation"], ["--solver", "em"]], ids=" ".join
+    "method",
+    [
+        ["--method", "em"],
+        ["--method", "autocorrelation"],
+        ["--solver", "em"],
+        ["--prior", "smooth"],
+        ["--method", "autocorrelation", "--prior", "smooth"],
+    ],
+    ids=" ".join,
 )
 def test_every_method_runs(run, signal, method):
     words = ["--start", "y.target.npy", "--truth", "y.target.npy"]

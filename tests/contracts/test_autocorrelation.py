@@ -22,8 +22,7 @@ from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
 from unpicked.objects.pixels import Pixels
 from unpicked.objects.samples import Samples
-from unpicked.priors import Flat, Positive, Ridge
-from unpicked.priors.smooth import Smooth
+from unpicked.priors import Flat, Positive, Ridge, Smooth
 from unpicked.reconstruct import Result, reconstruct
 from unpicked.simulate.images import random_targets, simulate_images
 from unpicked.simulate.signals import simulate_signal

@@ -17,8 +17,7 @@ from unpicked.model.placements import Anywhere
 from unpicked.model.views import Identity, InPlane
 from unpicked.objects.disk import Disk
 from unpicked.objects.samples import Samples
-from unpicked.priors import Flat
-from unpicked.priors.smooth import Smooth
+from unpicked.priors import Flat, Smooth
 from unpicked.simulate.images import random_targets, simulate_images
 from unpicked.simulate.signals import simulate_signal, target
 
@@ -100,9 +99,13 @@ def test_the_talks_signal_over_seeds() -> None:
 
 @pytest.mark.slow
 def test_a_smooth_target_needs_a_prior() -> None:
-    truth = target("bump", 21)
-    data, _ = simulate_signal(truth, density=21 / 410, sigma=3.0, seed=1, occurrences=1_000_000, block=1 << 20, halo=20)
+    """Two bumps that end in small samples: an answer that begins a sample later is nearly as likely."""
+    truth, method, found = target("bump", 21), Autocorrelation(marching=True), []
     model = Model(Samples(21), Identity(), Anywhere(0.1))
-    method = Autocorrelation(marching=True)
-    found = method.fit(method.measure(data, model), model, Smooth(1.0, 2.0), 0)
-    assert compare_signals(found.x, truth).relative_error <= 0.35
+    for seed in range(3):
+        data, _ = simulate_signal(
+            truth, density=21 / 410, sigma=3.0, seed=seed, occurrences=1_000_000, block=1 << 20, halo=20
+        )
+        found.append(compare_signals(method.fit(method.measure(data, model), model, Smooth(1.0, 2.0), seed).x, truth))
+    assert max(one.relative_error_shifted for one in found) <= 0.2
+    assert sum(one.relative_error <= 0.35 for one in found) >= 2

@@ -11,6 +11,7 @@ from unpicked.priors.base import Both, Flat, Prior
 from unpicked.priors.constraints import Positive, Support, Symmetric, group
 from unpicked.priors.evidence import learned, log_evidence
 from unpicked.priors.gaussian import Ridge, Shells, Wilson, globular, wilson
+from unpicked.priors.smooth import Smooth
 
 __all__ = [
     "Both",
@@ -19,6 +20,7 @@ __all__ = [
     "Prior",
     "Ridge",
     "Shells",
+    "Smooth",
     "Support",
     "Symmetric",
     "Wilson",

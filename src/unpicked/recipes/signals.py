@@ -27,7 +27,7 @@ from unpicked.objects.base import Object
 from unpicked.objects.classes import Classes
 from unpicked.objects.samples import Samples
 from unpicked.ops import seeding
-from unpicked.priors import Flat, Prior, Ridge, precision
+from unpicked.priors import Flat, Prior, Ridge, Smooth, precision
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 21  # samples that are held at once
 _WINDOWED = 1 << 18  # samples of a block that is cut into windows
 _DENSITY = 0.4  # first guess, of the largest that the spacing allows
+_CORRELATED = 0.1  # correlation of a smooth target, of its length
 _NOISE = 0.9  # first guess, of the standard deviation of the data
 
 
@@ -60,8 +61,9 @@ class SignalJob:
     """Steps of the exact method: scoring by the observed information, or Baum-Welch."""
     classes: int = 1
     """Kinds of target."""
-    prior: Literal["none", "ridge"] = "none"
-    """Belief about the target: none, or samples of the size that the data's variance suggests."""
+    prior: Literal["none", "ridge", "smooth"] = "none"
+    """Belief about the target: none, samples of the size that the data's variance suggests (ridge), or samples that
+    also follow their neighbours over a tenth of the length (smooth; moments are then fitted low frequencies first)."""
     sigma: float | None = None
     """Standard deviation of the noise; estimated if not given."""
     density: float | None = None
@@ -212,9 +214,11 @@ def from_signal(
     plan = METHODS[job.method](job, data, density)
     model = Model(object, view, plan.placement, noise=White(job.sigma or _NOISE * deviation))
     prior: Prior = Flat()
-    if job.prior == "ridge":
+    if job.prior != "none":
         excess = max(deviation**2 - model.noise.sigma**2, 0.1 * deviation**2)
-        prior = Ridge(excess / density)
+        power = excess / density
+        smooth = Smooth(power, max(1.0, _CORRELATED * job.length), kinds=kinds > 1)
+        prior = smooth if job.prior == "smooth" else Ridge(power)
     run = reconstruct(
         plan.data,
         model,
@@ -286,7 +290,10 @@ def windows(job: SignalJob, data: Signal, density: float) -> Plan:
 def moments(job: SignalJob, data: Signal, density: float) -> Plan:
     """One pass for the moments; the fit has starts of its own."""
     estimator = Autocorrelation(
-        starts=max(job.starts, 10), estimate_sigma=job.sigma is None, estimate_density=job.density is None
+        starts=max(job.starts, 10),
+        estimate_sigma=job.sigma is None,
+        estimate_density=job.density is None,
+        marching=job.prior == "smooth",
     )
     spacing: Literal["separated", "arbitrary"] = "separated" if job.spacing == "separated" else "arbitrary"
     placement = Anywhere(density, Patches(), spacing)
