@@ -909,3 +909,17 @@ def test_a_known_background_is_kept_and_an_unknown_one_found() -> None:
         means[known] = [row["mean"] for row in run.history]
     assert set(means[True]) == {0.05}
     assert abs(means[False][-1] - 0.1) < 0.02
+
+
+def test_steps_without_the_information_they_asked_for_are_those_of_em_s_curvature() -> None:
+    complete, observed, right = quadratic()
+    problem, x = Linear(torch.linalg.inv(complete), observed, right), torch.zeros_like(right)
+    plain, scored = LBFGS(), LBFGS(scored=True)
+    memories = plain.memory(x), scored.memory(x)
+    for step in range(8):
+        ours, memory = scored.propose(memories[1], problem.point(x))
+        theirs, other = plain.propose(memories[0], problem.point(x))
+        memories = other, memory
+        if step > 3:
+            assert torch.equal(ours, theirs)
+        x = ours

@@ -175,8 +175,8 @@ class LBFGS(_FromGradients):
 
     Attributes:
         depth: steps that are remembered.
-        scored: guess J + P, J the observed information (see :class:`Fisher`), once EM has gone a few steps. The
-            remembered steps correct what J, a sum of not very many outer products, has wrong.
+        scored: guess J + P, J the observed information (see :class:`Fisher`), once EM has gone a few steps, and where
+            there is one. The remembered steps correct what J, a sum of not very many outer products, has wrong.
     """
 
     depth: int = 12
@@ -210,7 +210,7 @@ class LBFGS(_FromGradients):
             step, change = points[newer] - points[newer + 1], gradients[newer + 1] - gradients[newer]
             if float(step.dot(change)) > 1e-12 * float(step.norm() * change.norm()):
                 pairs.append((step, change, 1 / step.dot(change)))
-        if not observed and (self.scored or not pairs):
+        if not observed and (not pairs or (self.scored and held <= _WARM)):
             return point.image, memory
         q, shares = point.gradient.clone(), []
         for step, change, rho in pairs:

@@ -70,6 +70,8 @@ def solver(job: MicrographJob, object: Volume, known: Known, *, warm: int) -> Ac
     """The solver asked for, or what suits particles of this energy; scoring after so many ``warm`` passes."""
     auto = "fisher" if _scores(job, object) and known.energy < FAINT else "anderson"
     found = SOLVERS[auto if job.solver == "auto" else job.solver]
+    if isinstance(found, LBFGS):  # where the likelihood is exact, its steps tell what the observed curvature has wrong
+        return replace(found, scored=LIKELIHOODS[job.likelihood](job.box).exact and _scores(job, object))
     return replace(found, warm=warm) if isinstance(found, Fisher) else found
 
 
