@@ -1,5 +1,5 @@
 """The report of a run: one HTML page that needs nothing beside itself."""
 
-from unpicked.report.page import report
+from unpicked.report.write import report
 
 __all__ = ["report"]

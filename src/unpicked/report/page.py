@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from unpicked.data.maps import Map
-from unpicked.io._files import output
 from unpicked.report import sections, tiles, words
-from unpicked.report.reading import Halves, History, Run, Truth, kept_starts, read
+from unpicked.report.reading import Halves, History, Run, Truth, kept_starts
 from unpicked.report.words import as_number, sentence
 
 VERDICTS = {
@@ -38,45 +36,6 @@ class Figure:
     label: str
     value: str
     note: str = ""
-
-
-def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True) -> Path:
-    """Write ``report.html`` into a run folder: one page that needs no other file and no network.
-
-    The same folder gives the same bytes: the page holds no date.
-
-    Args:
-        run: folder that holds ``result.json``, ``history.csv`` and ``volume.mrc`` (or ``target.npy``, of a signal or
-            an image, with its standard errors in ``errors.npy``); ``half1.mrc`` with
-            ``half2.mrc``, and ``patches.npz`` (``patches``, ``projections`` and, if there are any, ``averages``,
-            ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist.
-        truth: map to compare with; default the one that ``result.json`` names under ``data.truth``, where the
-            file still exists.
-        overwrite: replace an existing page.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ValueError: if the folder is no run folder, one of its files cannot be understood, or the maps cannot
-            be compared.
-        FileExistsError: if the page exists and ``overwrite`` is False.
-
-    Example:
-        >>> report("run/")  # doctest: +SKIP
-        PosixPath('run/report.html')
-    """
-    folder = Path(run)
-    if (folder / "target.npy").is_file():
-        from unpicked.report import target
-
-        page = target.render(target.read(folder))
-    else:
-        page = render(read(folder, truth))
-    path = folder / "report.html"
-    with output(path, overwrite) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-    return path
 
 
 def render(run: Run) -> str:
