@@ -34,8 +34,8 @@ class EM:
         iterations: passes over the data at most.
         frozen: so many last passes use one frozen set of views; before, the set is turned at random in every pass.
         estimate_sigma: estimate the noise level.
-        estimate_mean: estimate the background. Where it is known, say so: in one dimension it costs a fifth of what
-            the data tell of a target whose mean is not zero.
+        estimate_mean: estimate the background. Where it is known, say so: it takes information away from a target whose
+            mean is not zero.
         estimate_density: estimate the covered fraction.
         estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (on frozen views only;
             before, of kinds), or "no" weights.

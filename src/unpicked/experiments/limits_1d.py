@@ -270,7 +270,7 @@ QUICK = (
 FULL = (
     *(Level(occupancy, 1.56, 4000, 400) for occupancy in (0.28, 0.086)),
     Level(0.28, 0.69, 20_000, 400),
-    Level(0.086, 0.69, 100_000, 400),  # 20,000 hold too little for the bound to be reached: 1.17 +- 0.06
+    Level(0.086, 0.69, 100_000, 400),  # 20,000 hold too few copies for the bound to be reached
     Level(0.28, 0.25, 200_000, 200, BOTH),
     Level(0.086, 0.25, 400_000, 200),
     Level(0.28, 1.0, methods=BOTH),

@@ -6,6 +6,7 @@ pixel by Fourier crop: it never shares the working-grid projector with an estima
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,7 +65,7 @@ class Specimen:
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyImages:
+class NoisyImages(ABC):
     """A lazy simulated set (a ``Source``): clean image i, and white noise that depends on (seed, i) only.
 
     Attributes:
@@ -87,9 +88,9 @@ class NoisyImages:
         """Height and width in pixels."""
         return self.size
 
+    @abstractmethod
     def clean(self, index: int) -> torch.Tensor:
         """Image ``index`` without noise, ``(H, W)`` float64."""
-        raise NotImplementedError
 
     def read(self, index: int) -> torch.Tensor:
         """Image ``index`` with noise, matter bright, ``(H, W)`` float32."""
