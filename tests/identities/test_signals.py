@@ -366,6 +366,16 @@ def test_comparison_finds_shift_and_order() -> None:
     assert compare_signals(1.1 * x, x).relative_error == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("length", [14, 15])
+def test_comparison_finds_a_fraction_of_a_sample(length: int) -> None:
+    places = torch.arange(length, dtype=torch.float64)
+    x, moved = (torch.exp(-0.5 * (places - centre).square() / 1.5**2) for centre in (7.0, 7.37))
+    found = compare_signals(moved, x)
+    assert found.shift == pytest.approx(-0.37)
+    assert found.relative_error > 0.1
+    assert found.relative_error_shifted < 2e-3
+
+
 def test_signals_that_cannot_be_compared_are_refused() -> None:
     x = torch.ones(4)
     for estimate, truth, words in (

@@ -107,5 +107,5 @@ def test_a_smooth_target_needs_a_prior() -> None:
             truth, density=21 / 410, sigma=3.0, seed=seed, occurrences=1_000_000, block=1 << 20, halo=20
         )
         found.append(compare_signals(method.fit(method.measure(data, model), model, Smooth(1.0, 2.0), seed).x, truth))
-    assert max(one.relative_error_shifted for one in found) <= 0.2
+    assert max(one.relative_error_shifted for one in found) <= 0.1
     assert sum(one.relative_error <= 0.35 for one in found) >= 2

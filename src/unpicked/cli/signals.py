@@ -203,7 +203,7 @@ def _write(folder: Path, answer: SignalAnswer) -> runs.Written:
 
 def _compared(found: Mapping[str, Any]) -> str:
     return (
-        f"relative error {found['relative_error']:.3f}, with a shift of {found['shift']} samples "
+        f"relative error {found['relative_error']:.3f}, with a shift of {found['shift']:g} samples "
         f"{found['relative_error_shifted']:.3f}"
     )
 

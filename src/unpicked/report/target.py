@@ -80,8 +80,9 @@ def render(run: TargetRun) -> str:
     result = run.result
     verdict = str(result.get("verdict", "not verified"))
     kinds, size = len(run.values), run.values.shape[1:]
-    unit = "pixels" if run.image else "samples"
-    lead = f"{' × '.join(map(str, size))} {unit}" + (f", {kinds} kinds, in no particular order" if kinds > 1 else "")
+    lead = f"{' × '.join(map(str, size))} {_unit(run)}" + (
+        f", {kinds} kinds, in no particular order" if kinds > 1 else ""
+    )
     return page.template("target.html.j2").render(
         style=page.own("page.css"),
         name=run.name,
@@ -110,6 +111,10 @@ def render(run: TargetRun) -> str:
     )
 
 
+def _unit(run: TargetRun) -> str:
+    return "pixels" if run.image else "samples"
+
+
 def _key(run: TargetRun) -> tuple[page.Figure, ...]:
     found = dict(run.result.get("figures") or {})
     names = ("energy", "particles", "density", "sigma")
@@ -128,7 +133,11 @@ def _key(run: TargetRun) -> tuple[page.Figure, ...]:
     compare = dict(found.get("compare") or {})
     error = as_number(compare.get("relative_error"))
     if error is not None:
-        out.append(page.Figure("relative error", words.number(error), "against the truth, no shift allowed"))
+        shifted, shift = as_number(compare.get("relative_error_shifted")), compare.get("shift")
+        moved = (
+            "" if shifted is None else f"; {words.number(shifted)} at the best shift, {words.plain(shift)} {_unit(run)}"
+        )
+        out.append(page.Figure("relative error", words.number(error), f"against the truth, unmoved{moved}"))
     return tuple(out)
 
 
