@@ -91,13 +91,15 @@ class _Job:
         """Likelihood ratio of held-out micrographs, or of the data less the prior's energy."""
         source = self.held or self.data
         size = math.prod(source.shape)
-        count = max(1, min(len(source), _JUDGED // size))
+        room = _JUDGED // max(1, len(model.view) // _JUDGED_VIEWS)
+        count = max(1, min(len(source), room // size))
         picks = [index * len(source) // count for index in range(count)]
         value = float(judge(Batch(source, picks), model, x)) * len(source) / count
         return value if self.held else value - float(self.prior.energy(x, model.object))
 
 
-_JUDGED = 1 << 20  # pixels that are judged
+_JUDGED = 1 << 20  # pixels that are judged at most
+_JUDGED_VIEWS = 1600  # fewer where the views are more than twice as many
 
 
 def reconstruct(

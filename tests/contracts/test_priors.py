@@ -570,4 +570,13 @@ def test_expected_error_falls_with_the_data_and_a_turn_is_no_error() -> None:
     assert expected_error(ball, x, blind, 1e-3 * eye) < 1e-2
 
 
+def test_expected_error_may_leave_out_what_lies_far_from_the_centre() -> None:
+    ball = Ball(7, 4)
+    x = torch.randn(ball.size, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    eye = torch.eye(ball.size, dtype=torch.float64)
+    whole = expected_error(ball, x, eye, eye)
+    assert expected_error(ball, x, eye, eye, within=7.0) == pytest.approx(whole)
+    assert expected_error(ball, x, eye, eye, within=2.0) != pytest.approx(whole, rel=1e-3)
+
+
 SPIN = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)

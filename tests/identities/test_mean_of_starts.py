@@ -10,11 +10,12 @@ from unpicked.evaluate.compare import compare
 from unpicked.model.model import Model
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
-from unpicked.objects.ball import Ball
+from unpicked.objects.ball import Ball, largest_reach
 from unpicked.ops import rotation
+from unpicked.recipes.parts import ball_reach, fitted
 from unpicked.recipes.stages import mean
 from unpicked.reconstruct import Reconstruction, Result
-from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.phantom import bead_chain, shepp_logan
 
 BALL = Ball(11, 10, 6.5)
 MODEL = Model(BALL, Projection(rotation.super_fibonacci(4)), Anywhere())
@@ -55,3 +56,17 @@ def test_a_single_answer_or_one_far_ahead_is_kept_as_it_is() -> None:
     assert answer is first and note.endswith("the likeliest was kept")
     empty = replace(first, result=Result.EMPTY)
     assert mean([empty, replace(second, history=[{"objective": 99.0}])])[0] is empty
+
+
+def test_a_map_that_no_coefficients_made_is_fitted_without_inventing_what_lies_outside_the_box() -> None:
+    truth = shepp_logan(11).values
+    inner, large = Ball(11, 10, ball_reach(11)), Ball(11, 10, largest_reach(11))
+    views = rotation.super_fibonacci(50)
+
+    def power(object: Ball, x: torch.Tensor) -> float:
+        return float(object.project(x, views).square().sum())
+
+    wanted = power(inner, inner.fit(truth))
+    assert power(large, fitted(large, truth)) == pytest.approx(wanted, rel=1e-6)
+    assert power(large, large.fit(truth)) > 10 * wanted, "what the largest ball makes of such a map by itself"
+    assert torch.equal(fitted(inner, truth), inner.fit(truth))

@@ -98,8 +98,9 @@ class LowSNR:
             if volume is None:
                 left_out.append(f"{level.name} left out: no file {CHAIN}")
                 continue
-            for seed in settings.runs(level.seeds):
-                rows.append(settings.done(self.row(level, volume, seed, settings.device), COLUMNS))
+            for number, seed in enumerate(settings.runs(level.seeds)):
+                row = self.row(level, volume, seed, settings.device, first=number == 0)
+                rows.append(settings.done(row, COLUMNS))
         return Table(
             name="low-snr",
             title="relative error against the number of particles, random starts",
@@ -110,8 +111,7 @@ class LowSNR:
             notes=(
                 "ball error: relative error of the best map without features; above it nothing of the structure is "
                 "determined",
-                "bound: relative error at best (van Trees), from the data's information at the truth and the prior; "
-                "too high where particles are not many times the coefficients, as little information is then summed",
+                "bound: relative error at best (van Trees), from such data's information at the truth and the prior",
                 "gap: log-likelihood less that of a run that starts at the truth; FSC: with the truth, shells from 1",
                 *left_out,
             ),
@@ -130,11 +130,11 @@ class LowSNR:
             return None
         return Volume(level.volume, specimen_from_structure(read_structure(chain), level.box))
 
-    def row(self, level: Level, volume: Volume, seed: int, device: str) -> Row:
+    def row(self, level: Level, volume: Volume, seed: int, device: str, *, first: bool) -> Row:
         """One run."""
         job = MicrographJob(box=level.box, starts=self.starts, refined=self.refined)
         fields = Fields.of(level.particles, level.box, self.density)
-        row = recover(volume, fields, energy(level.energy), job, seed, device, beside=level.beside)
+        row = recover(volume, fields, energy(level.energy), job, seed, device, beside=level.beside, bound=first)
         return {"E": level.energy, "level": level.name, "FSC at 0.7 Nyquist": _high(row["FSC"], level.box), **row}
 
     def checks(self, rows: Sequence[Row], level: Level) -> list[Check]:

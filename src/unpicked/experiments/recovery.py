@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import unpicked
-from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.snr import NoiseLevel
 from unpicked.estimators import maximisation
@@ -18,10 +17,14 @@ from unpicked.experiments.table import Row
 from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
 from unpicked.ops import seeding
+from unpicked.preprocess import prepare
 from unpicked.priors import expected_error, precision
 from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
+from unpicked.recipes.parts import fitted
 from unpicked.simulate.micrographs import Simulation, Specimen, simulate_micrographs
 from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
+
+PER_COEFFICIENT = 16  # particles of which the information is summed, for each coefficient
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,10 @@ class Fields:
         count = max(1, -(-round(pixels) // largest**2))
         return Fields(count, round((pixels / count) ** 0.5), density)
 
+    def particles(self, box: int) -> int:
+        """About so many are in them."""
+        return max(1, round(self.count * self.size**2 * self.density / box**2))
+
     def simulate(self, specimen: Specimen, noise: NoiseLevel, seed: int) -> tuple[Micrographs, Simulation]:
         """Micrographs of a specimen, and what is in them."""
         size = (self.size, self.size)
@@ -69,6 +76,7 @@ def recover(
     device: str,
     *,
     beside: bool = False,
+    bound: bool = False,
 ) -> Row:
     """Simulate, reconstruct from random starts, and compare with the band-limited truth.
 
@@ -80,10 +88,11 @@ def recover(
         seed: of the data; the reconstruction has a stream of its own.
         device: torch device.
         beside: make the run that starts at the truth, too.
+        bound: take the information of such data at the truth, too.
 
     Returns:
-        A row: volume, seed, particles, correlation, relative error, ball error, bound (None where the likelihood
-        takes no scores), FSC (shells from 1), resolution at
+        A row: volume, seed, particles, correlation, relative error, ball error, bound (None where it was
+        not asked for, or the likelihood takes no scores), FSC (shells from 1), resolution at
         0.5 in angstrom (None below shell 1), at Nyquist, gap (log-likelihood less that of the run from the truth, None
         without it), seconds.
     """
@@ -93,7 +102,7 @@ def recover(
     seconds = time.perf_counter() - began
     wanted = volume.specimen.truth()
     found = compare(answer.map, wanted)
-    bound = _bound(answer, wanted, seed)
+    least = _bound(answer, volume, fields, noise, seed) if bound else None
     gap = None
     if beside:
         ideal = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), start=wanted, device=device)
@@ -105,7 +114,7 @@ def recover(
         "correlation": found.correlation,
         "relative error": found.relative_error,
         "ball error": ball_error(wanted),
-        "bound": bound,
+        "bound": least,
         "FSC": found.fsc[1:],
         "resolution": found.resolution_05,
         "at Nyquist": found.at_nyquist,
@@ -114,20 +123,29 @@ def recover(
     }
 
 
-def _bound(answer: MicrographAnswer, truth: Map, seed: int) -> float | None:
-    """Relative error to be expected at best: information of these data at the truth, and the prior of the run."""
+def _bound(answer: MicrographAnswer, volume: Volume, fields: Fields, noise: NoiseLevel, seed: int) -> float | None:
+    """Relative error to be expected at best: information at the truth per particle, and the prior of the run.
+
+    The information is a sum over particles of outer products, of full rank only where they are many: it is taken from
+    more micrographs than the run had, and brought to the run's number of particles.
+    """
     run, prepared = answer.last, answer.prepared
     model = run.model
     if not model.placement.scored or model.object.size > maximisation.DENSE:
         return None
-    x = model.object.fit(truth.values.double() / (prepared.scale / prepared.source.grid.ratio**2)).to(run.x)
+    wanted = fields.particles(model.side)
+    more = replace(fields, count=fields.count * max(1, -(-PER_COEFFICIENT * model.object.size // wanted)))
+    data, _ = more.simulate(volume.specimen, noise, seeding.derive(seed, "bound"))
+    grey = prepared.scale / prepared.source.grid.ratio**2
+    x = fitted(model.object, volume.specimen.truth().values.double() / grey).to(run.x)
     step = model.placement.step(
         model.templates(x).float(), model.log_weights, model.noise, score=maximisation.score(model, x.float())
     )
-    for index, image in enumerate(prepared.micrographs):
+    for index, image in enumerate(prepare(data).micrographs):
         step.add(image, seeding.derive(seed, "bound", index))
-    information = step.finish()["information"]
-    return expected_error(model.object, x, information, precision(run.prior, model.object, x))
+    information = step.finish()["information"] / (more.count / fields.count)
+    told = precision(run.prior, model.object, x)
+    return expected_error(model.object, x, information, told, within=model.side / 2)
 
 
 def bpti(box: int, voxel: float) -> Volume:

@@ -19,6 +19,7 @@ COLUMNS = (
     Column("correlation", ".4f"),
     Column("relative error", ".3f"),
     Column("ball error", ".3f"),
+    Column("bound", ".3f"),
     Column("FSC", ".3f"),
     Column("resolution", ".2f"),
     Column("seconds", ".0f"),
@@ -58,7 +59,8 @@ class TalkEM:
         rows: list[Row] = []
         for seed in seeds:
             for volume in volumes:
-                row = recover(volume, self.fields, snr_box(self.level), self.job, seed, settings.device)
+                first = seed == seeds[0]
+                row = recover(volume, self.fields, snr_box(self.level), self.job, seed, settings.device, bound=first)
                 rows.append(settings.done(row, COLUMNS))
         return Table(
             name="talk-em",
@@ -70,6 +72,7 @@ class TalkEM:
             notes=(
                 "resolution: angstrom where the FSC with the truth falls below 0.5; FSC: shells from 1",
                 "ball error: relative error of the best map without features",
+                "bound: relative error at best (van Trees), from such data's information at the truth and the prior",
                 *(volume.note for volume in volumes if volume.note),
                 *left_out,
             ),

@@ -78,6 +78,8 @@ def expected_error(
     x: Float[torch.Tensor, " n"],
     information: Float[torch.Tensor, "n n"],
     prior_precision: Float[torch.Tensor, "n n"],
+    *,
+    within: float | None = None,
 ) -> float:
     """Relative error that the posterior (I + P)^-1 leaves about the map x: the bound of van Trees (1968).
 
@@ -88,6 +90,7 @@ def expected_error(
         x: ``(size,)`` the truth, or an estimate.
         information: I ``(size, size)`` at x.
         prior_precision: P ``(size, size)``, see :func:`precision`.
+        within: only values up to this distance of the centre count, in voxels; None means all.
 
     Raises:
         ValueError: for matrices of another shape or not finite, or where neither data nor prior determine the map.
@@ -96,6 +99,8 @@ def expected_error(
     x = x.detach().double()
     eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
     values = object.values(eye).flatten(1)
+    if within is not None:
+        values = values[:, (fourier.distances(object.shape) <= within).flatten().to(values.device)]
     covariance, flaw = torch.linalg.inv_ex(information.double() + prior_precision.double())
     if bool(flaw):
         raise ValueError("information and prior_precision must determine the map together; their sum is singular")
@@ -109,7 +114,7 @@ def expected_error(
         basis = torch.linalg.qr(torch.stack(turns, 1)).Q
         keep = eye - basis @ basis.mT
         covariance = keep @ covariance @ keep
-    error = ((covariance @ values) * values).sum() / object.values(x).square().sum()
+    error = ((covariance @ values) * values).sum() / (x @ values).square().sum()
     return float(error.clamp(min=0).sqrt())
 
 

@@ -16,7 +16,7 @@ from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
-from unpicked.objects.base import Volume
+from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
 from unpicked.priors import (
     Both,
@@ -142,6 +142,18 @@ def volume(job: MicrographJob) -> tuple[Volume, list[str]]:
         note = f"lmax lowered from {job.lmax} to {best}: a box of {job.box} voxels cannot hold more"
         return Ball(job.box, best, reach), [note]
     return Ball(job.box, job.lmax, reach), []
+
+
+def fitted(object: Object, values: torch.Tensor) -> torch.Tensor:
+    """Coefficients of a map ``(box, box, box)`` that no coefficients made.
+
+    The functions of the largest ball lie partly outside the box, which hardly determines what of them such a map holds:
+    it is fitted in the ball of the first stages.
+    """
+    if isinstance(object, Ball) and (object.reach or 0) > ball_reach(object.box):
+        inner = replace(object, reach=ball_reach(object.box))
+        values = inner.values(inner.fit(values))
+    return object.fit(values)
 
 
 def marched(job: MicrographJob, object: Volume, stage: int, known: Known) -> Volume:

@@ -166,7 +166,7 @@ def mean(ended: Sequence[Reconstruction]) -> tuple[Reconstruction, list[str]]:
         return best, [f"{said}; the likeliest was kept"]
     maps = [best.map] + [aligned(run.map, best.map) for run in near if run.map is not None]
     values = torch.stack([map.values.to(best.x.device) for map in maps]).mean(0)
-    x = best.model.object.fit(values).to(best.x)
+    x = parts.fitted(best.model.object, values).to(best.x)
     averaged = replace(best, x=x, map=Map(best.model.object.values(x), best.map.voxel_size))
     return averaged, [f"{said}; the mean of {len(maps)} is given, laid one on another"]
 
