@@ -588,8 +588,26 @@ def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):
     job = MicrographJob(box=11, views=(100, 1000), iterations=(2, 2), solver="anderson")
     object = parts.volume(job)[0]
     assert parts.affordable(job, object) == ((100, 500), [
-        "views lowered from (100, 1000) to (100, 500): 0.0 GB of memory are free"
+        "views lowered to (100, 500): 0.0 GB of memory are free"
     ])  # fmt: skip
     assert parts.affordable(replace(job, views=(100, 500)), object) == ((100, 500), [])
     # scores need room of their own
     assert parts.affordable(replace(job, solver="fisher"), object)[0] == (16, 16)
+    # what was not given might become 1600 in the second stage
+    job = replace(job, views=())
+    assert parts.affordable(job, object)[0] == (100, 400)
+    monkeypatch.setattr(parts, "free_memory", lambda: 2 * 64 * 121 * 1600.0)
+    assert parts.affordable(job, object) == ((), [])
+
+
+def test_views_grow_with_the_stage_and_where_particles_stand_out():
+    from unpicked.recipes import parts
+    from unpicked.recipes.known import Known
+
+    faint, clear = Known(1.0, 0.5 * parts.FAINT), Known(1.0, 2 * parts.FAINT)
+    job = MicrographJob(box=11)
+    assert [parts.views(job, stage, faint) for stage in range(3)] == [100, 400, 1600]
+    assert [parts.views(job, stage, clear) for stage in range(3)] == [100, 400, 6400]
+    given = replace(job, views=(7, 8, 9))
+    assert [parts.views(given, stage, clear) for stage in range(3)] == [7, 8, 9]
+    assert parts.views(replace(job, iterations=(4,)), 0, clear) == 100, "the only stage is for the random starts"

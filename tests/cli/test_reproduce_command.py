@@ -115,6 +115,7 @@ def test_passes_of_em_at_toy_size(reproduce, tmp_path, monkeypatch):
 def toy_jobs(monkeypatch):
     """Reconstructions of a few passes on few views."""
     toy = MicrographJob(box=7, lmax=3, moves=0, **QUICK)
+    monkeypatch.setattr(recovery, "PER_COEFFICIENT", 1)
     monkeypatch.setattr(low_snr, "MicrographJob", lambda box, starts, refined: replace(toy, box=box))
 
 

@@ -41,8 +41,9 @@ class MicrographJob:
     """Random starts."""
     refined: int = 1
     """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged."""
-    views: tuple[int, ...] = (100, 400, 1600)
-    """Number of views in each stage."""
+    views: tuple[int, ...] = ()
+    """Number of views in each stage. If not given, 100 in the first and four times as many in each that follows; in
+    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly."""
     iterations: tuple[int, ...] = (12, 8, 12)
     """Passes over the data in each stage, at most."""
     batch: float = 1.0
@@ -79,12 +80,11 @@ class MicrographJob:
             raise ValueError(f"--box must be at least 4 voxels; got {self.box}")
         if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
             raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
-        if len(self.views) != len(self.iterations) or not self.views:
+        if not self.iterations or (self.views and len(self.views) != self.stages):
             raise ValueError(
-                "--views and --iterations must have one number per stage; "
-                f"got {len(self.views)} and {len(self.iterations)}"
+                f"--views and --iterations must have one number per stage; got {len(self.views)} and {self.stages}"
             )
-        if min(self.views) < 1 or min(self.iterations) < 1:
+        if min((*self.views, *self.iterations)) < 1:
             raise ValueError(f"--views and --iterations must be positive; got {self.views} and {self.iterations}")
         if not 0 < self.batch <= 1:
             raise ValueError(f"--batch must be a part of the micrographs, above 0 and at most 1; got {self.batch}")
@@ -98,8 +98,8 @@ class MicrographJob:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
             raise ValueError(f"--sigma must be positive; got {self.sigma}")
-        if self.march and (len(self.march) != len(self.views) or min(self.march) < 0):
-            raise ValueError(f"--march must have one degree per stage, {len(self.views)}; got {self.march}")
+        if self.march and (len(self.march) != self.stages or min(self.march) < 0):
+            raise ValueError(f"--march must have one degree per stage, {self.stages}; got {self.march}")
         if self.held_out < 0:
             raise ValueError(f"--held-out must not be negative; got {self.held_out}")
         if self.support is not None and not self.support > 0:
@@ -116,3 +116,8 @@ class MicrographJob:
                 f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
                 f"(likelihood {self.likelihood}); got {self.density}"
             )
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.iterations)

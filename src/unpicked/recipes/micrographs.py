@@ -160,6 +160,7 @@ def from_micrographs(
             *_optics_note(whole),
             *notes,
             *note,
+            "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
             *found.notes,
             *(f"{name}: {note}" for name, run in runs.items() for note in run.notes),

@@ -51,6 +51,7 @@ SOLVERS: dict[str, Acceleration] = {
 }
 
 
+FIRST_VIEWS = 100  # of the first stage, if not given
 FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
 
 
@@ -165,8 +166,20 @@ def marched(job: MicrographJob, object: Volume, stage: int, known: Known) -> Vol
         return object
     if job.march:
         object = replace(object, lmax=min(object.lmax, job.march[stage]))
-    last = len(job.views) - 1
+    last = job.stages - 1
     return replace(object, reach=largest_reach(job.box)) if 0 < stage == last and known.energy >= FAINT else object
+
+
+def views(job: MicrographJob, stage: int, known: Known) -> int:
+    """Number of views of a stage.
+
+    Where single particles tell their views exactly, a coarse set blurs the map as if each were seen from the nearest
+    one.
+    """
+    if job.views:
+        return job.views[stage]
+    fine = 0 < stage == job.stages - 1 and known.energy >= FAINT
+    return FIRST_VIEWS * 4 ** (stage + fine)
 
 
 def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Prior:
@@ -198,14 +211,15 @@ def affordable(job: MicrographJob, object: Volume) -> tuple[tuple[int, ...], lis
 
     Where the solver may take scores, their work space is set aside first.
     """
-    views, free = job.views, free_memory()
+    views, free = job.views or tuple(FIRST_VIEWS * 4**stage for stage in range(job.stages)), free_memory()
     scored = job.solver in ("auto", "fisher") and _scores(job, object)
     room = max(0.0, free / 2 - (SCORING_MEMORY if scored else 0))
-    most = max(16, int(room / (64 * job.box**2 * job.subpixel**2))) if free else max(views)
-    if max(views) <= most:
-        return views, []
+    wanted = max(views) * (1 if job.views else 4)
+    most = max(16, int(room / (64 * job.box**2 * job.subpixel**2))) if free else wanted
+    if wanted <= most:
+        return job.views, []
     cut = tuple(min(count, most) for count in views)
-    return cut, [f"views lowered from {views} to {cut}: {free / 1e9:.1f} GB of memory are free"]
+    return cut, [f"views lowered to {cut}: {free / 1e9:.1f} GB of memory are free"]
 
 
 def free_memory() -> float:

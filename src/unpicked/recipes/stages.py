@@ -73,7 +73,7 @@ class Stages:
             if index:
                 place, name = None if place is None else place / f"rival-{index}", f"{name}rival-{index} "
             line = [begun]
-            while len(line) < len(self.job.views):
+            while len(line) < self.job.stages:
                 line.append(self._stage(line, place, name))
             ended.append(line[-1])
             runs |= {f"{name}stage-{stage}": run for stage, run in enumerate(line) if not (index and stage == 0)}
@@ -86,12 +86,11 @@ class Stages:
         if job.held_out:
             fitted = len(data) - job.held_out
             data, held = data.part(range(fitted)), data.part(range(fitted, len(data)))
-        final = stage == len(job.views) - 1
-        views, passes = job.views[stage], job.iterations[stage]
+        final, passes = stage == job.stages - 1, job.iterations[stage]
         model, start = (line[-1].model, line[-1].x) if line else (self._model(), self.start)
         place = None if place is None else place / f"stage-{stage}"
         known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
-        volume = parts.marched(job, self.object, stage, known)
+        volume, views = parts.marched(job, self.object, stage, known), parts.views(job, stage, known)
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
         model = replace(model, object=volume, view=Projection(rotation.super_fibonacci(views).to(self.device)))
@@ -121,7 +120,7 @@ class Stages:
             moves=job.moves if stage == 0 else 0,
             checkpoint=place,
             resume=self.resume,
-            report=self._named(f"{name.replace('-', ' ')}stage {stage + 1} of {len(job.views)}", turning + frozen),
+            report=self._named(f"{name.replace('-', ' ')}stage {stage + 1} of {job.stages}", turning + frozen),
             held=held,
             check=5 if held is not None else 0,
         )
@@ -130,7 +129,7 @@ class Stages:
         job = self.job
         return Model(
             self.object,
-            Projection(rotation.super_fibonacci(job.views[0]).to(self.device)),
+            Projection(rotation.super_fibonacci((*job.views, parts.FIRST_VIEWS)[0]).to(self.device)),
             Anywhere(job.density or 0.1, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
             noise=White(job.sigma or 1.0),
         )
