@@ -74,6 +74,8 @@ def build() -> App:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; exit 0 done, 2 bad input, 3 out of a resource or told to stop, 1 anything else."""
+    # threads that wait for each other by spinning come to a crawl where another program holds a core
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     if debug:
