@@ -18,6 +18,7 @@ _PLACES = {
     "Micrographs": "data.micrographs",
     "Occurrences": "data.poses",
     "Optics": "data.optics",
+    "Particles": "data.particles",
     "Poses": "data.poses",
     "Signal": "data.signal",
     "Structure": "data.structure",

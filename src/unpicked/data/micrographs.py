@@ -72,7 +72,7 @@ class Micrographs:
     def part(self, indices: Sequence[int]) -> Micrographs:
         """Some of the micrographs, in this order; still read one by one."""
         names = tuple(self.names[index] for index in indices)
-        return replace(self, source=_Part(self.source, tuple(indices)), names=names, optics=None)
+        return replace(self, source=Part(self.source, tuple(indices)), names=names, optics=None)
 
     def split(self) -> tuple[Micrographs, Micrographs]:
         """Two halves that share no pixel: every other micrograph, or the two sides of a single one."""
@@ -85,7 +85,7 @@ class Micrographs:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A :class:`Source` of some images of another."""
 
     source: Source
@@ -96,9 +96,11 @@ class _Part:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
+        """Image ``index`` of the part."""
         return self.source.read(self.indices[index])
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from unpicked._lazy import torch
+from unpicked.ops.ctf import ctf
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,33 @@ class Optics:
             raise ValueError(f"group must number the optics groups 0 .. {groups - 1}; got {sorted(set(self.group))}")
         if any(not voltage > 0 for voltage in self.voltage_kv):
             raise ValueError(f"voltage_kv must be positive, in kV; got {self.voltage_kv}")
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def part(self, items: Sequence[int]) -> Optics:
+        """The parameters of some items, in this order; groups that none of them uses are left out."""
+        used = sorted({self.group[item] for item in items})
+        place = {group: number for number, group in enumerate(used)}
+        kept = {
+            entry.name: tuple(getattr(self, entry.name)[group] for group in used)
+            for entry in fields(self)
+            if entry.name != "group"
+        }
+        return replace(self, **kept, group=tuple(place[self.group[item]] for item in items))
+
+    def values(self, sx: torch.Tensor, sy: torch.Tensor, items: Sequence[int] | None = None) -> torch.Tensor:
+        """Contrast transfer ``(n, *s)`` of some items (None: all) at spatial frequencies ``(*s)`` in 1/angstrom."""
+        picks = [self.group[item] for item in (range(len(self)) if items is None else items)]
+        groups, inverse = sorted(set(picks)), {}
+        for number, group in enumerate(groups):
+            inverse[group] = number
+
+        def of(name: str) -> torch.Tensor:
+            column = getattr(self, name)
+            return torch.tensor([column[group] for group in groups], dtype=torch.float64)
+
+        table = ctf(sx, sy, **{entry.name: of(entry.name) for entry in fields(self) if entry.name != "group"})
+        if len(groups) == len(picks) and [inverse[group] for group in picks] == list(range(len(picks))):
+            return table
+        return table[torch.tensor([inverse[group] for group in picks], device=table.device)]
