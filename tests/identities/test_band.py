@@ -40,6 +40,14 @@ def test_ramp_moves_images(box: int) -> None:
     torch.testing.assert_close(moved, band.coefficients(x) * band.ramp(t))
 
 
+def test_a_smaller_band_is_the_first_part_of_a_larger_one() -> None:
+    wide = Band(32, 15)
+    for radius in (1, 4, 9, 15):
+        narrow = Band(32, radius)
+        assert wide.first(radius) == len(narrow)
+        torch.testing.assert_close(wide.points[: len(narrow)], narrow.points)
+
+
 def test_shell_means() -> None:
     band = Band(32, 12)
     means = band.shell_mean(band.shells.double().expand(2, -1))

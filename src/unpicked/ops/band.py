@@ -45,7 +45,10 @@ class Band:
 
     @cached_property
     def points(self) -> Int[torch.Tensor, "p 2"]:
-        """``(p, 2)`` integer frequencies q_x, q_y, by rising shell."""
+        """``(p, 2)`` integer frequencies q_x, q_y, ring by ring, along every ring by angle.
+
+        The band of a smaller whole radius is the first part of that of a larger one, and neighbours lie close.
+        """
         reach = int(self.radius)
         axis = torch.arange(-reach, reach + 1)
         qy, qx = torch.meshgrid(axis, axis, indexing="ij")
@@ -53,12 +56,18 @@ class Band:
         inside = (square <= self.radius**2 + 1e-9) & (square >= self.least**2 - 1e-9)
         inside &= (qy > 0) | ((qy == 0) & (qx > 0))
         points = torch.stack([qx[inside], qy[inside]], -1)
-        return points[torch.argsort(points.square().sum(1), stable=True)]
+        ring = points.double().norm(dim=1).sub(1e-9).ceil()
+        angle = torch.atan2(points[:, 1].double(), points[:, 0].double())
+        return points[torch.argsort(ring * 8 + angle)]
 
     @cached_property
     def shells(self) -> Int[torch.Tensor, " p"]:
         """Shell round(|q|) of every frequency."""
         return self.points.double().norm(dim=1).round().long()
+
+    def first(self, radius: int) -> int:
+        """How many of the points, the first ones, are those of the band of a smaller whole radius."""
+        return int((self.points.square().sum(1) <= radius**2).sum())
 
     def frequencies(self, pixel_size: float) -> tuple[torch.Tensor, torch.Tensor]:
         """s_x and s_y in 1/angstrom, each ``(p,)`` float64."""
