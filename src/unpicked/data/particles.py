@@ -70,8 +70,9 @@ class Particles:
 
     @property
     def digest(self) -> tuple[Any, ...]:
-        """What tells these data from others: names, shape, pixel size, optics."""
-        return self.names, self.shape, self.pixel_size, self.optics
+        """What tells these data from others: names, shape, pixel size, optics, poses."""
+        poses = None if self.poses is None else (self.poses.rotations.tolist(), self.poses.shifts.tolist())
+        return self.names, self.shape, self.pixel_size, self.optics, poses
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Image ``index`` as ``(box, box)``, matter bright."""

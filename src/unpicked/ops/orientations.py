@@ -1,0 +1,172 @@
+"""Which view and shift fits an image: scores of all of them as matrix products, and what posteriors sum up to.
+
+log p(Y | R, t) = sum over the half disc of [2 Re(conj(C Y e^{2 pi i q.t/N}) S(R)) - C^2 |S(R)|^2] / s2 + const, with
+Y the image's coefficients, S the slices, C the contrast transfer and s2 the noise's power per coefficient. The scores
+of n images and T shifts against K views are one product of (n T, 2 P) with (2 P, K), and one of (n, P) with (P, K).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Complex, Float, Int
+
+from unpicked._lazy import torch
+
+_ROOM = 1 << 24  # scores that are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Coefficients of some images, as the likelihood takes them.
+
+    Attributes:
+        coefficients: ``(n, p)`` complex.
+        transfer: ``(n, p)`` contrast transfer, or None for 1.
+    """
+
+    coefficients: Complex[torch.Tensor, "n p"]
+    transfer: Float[torch.Tensor, "n p"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+    @property
+    def filtered(self) -> Complex[torch.Tensor, "n p"]:
+        """C Y."""
+        return self.coefficients if self.transfer is None else self.coefficients * self.transfer
+
+    @property
+    def weight(self) -> Float[torch.Tensor, "n p"]:
+        """C^2; of one row where there is no transfer."""
+        if self.transfer is None:
+            return torch.ones_like(self.coefficients[:1].real)
+        return self.transfer.square()
+
+    def __getitem__(self, part: slice | torch.Tensor) -> Images:
+        return Images(self.coefficients[part], None if self.transfer is None else self.transfer[part])
+
+    def first(self, points: int) -> Images:
+        """The same with the first points of the band only."""
+        cut = None if self.transfer is None else self.transfer[:, :points]
+        return Images(self.coefficients[:, :points], cut)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What an E-step sums over the images.
+
+    Attributes:
+        numerator: ``(k, p)`` complex: sum of posterior x C Y, shifted back.
+        weight: ``(k, p)``: sum of posterior x C^2.
+        views: ``(k,)``: sum of the posterior.
+        log_likelihood: of the images, without the terms that depend on the noise alone; float64.
+        effective: sum over the images of the effective number of views and shifts; float64.
+    """
+
+    numerator: torch.Tensor
+    weight: torch.Tensor
+    views: torch.Tensor
+    log_likelihood: torch.Tensor
+    effective: torch.Tensor
+
+
+def scores(
+    images: Images,
+    slices: Complex[torch.Tensor, "k p"],
+    noise: Float[torch.Tensor, " p"],
+    ramps: Complex[torch.Tensor, "t p"],
+) -> Iterator[tuple[slice, Float[torch.Tensor, "m t k"]]]:
+    """Log-likelihood ratios against an empty image, for some images at a time.
+
+    Args:
+        images: coefficients.
+        slices: of the views.
+        noise: power per coefficient.
+        ramps: exp(-2 pi i q.t / N) of the shifts.
+    """
+    columns = _pairs(slices).mT.contiguous()
+    power = (slices.real.square() + slices.imag.square()).mT.contiguous()
+    step = max(1, _ROOM // (len(ramps) * len(slices)))
+    for first in range(0, len(images), step):
+        part = slice(first, first + step)
+        some = images[part]
+        rows = 2 / noise * some.filtered[:, None] * ramps.conj()
+        found = _pairs(rows).flatten(0, 1) @ columns
+        found = found.unflatten(0, (len(some), len(ramps)))
+        yield part, found.sub_((some.weight / noise @ power)[:, None])
+
+
+def posterior_sums(
+    images: Images,
+    slices: Complex[torch.Tensor, "k p"],
+    noise: Float[torch.Tensor, " p"],
+    ramps: Complex[torch.Tensor, "t p"],
+    *,
+    temperature: float = 1.0,
+) -> Sums:
+    """One E-step with equal prior weights of views and shifts; above 1 a temperature flattens the posterior."""
+    views, points = slices.shape
+    real = noise.dtype
+    numerator = torch.zeros(views, 2 * points, dtype=real, device=noise.device)
+    weight = torch.zeros(views, points if images.transfer is not None else 1, dtype=real, device=noise.device)
+    total = torch.zeros(views, dtype=torch.float64, device=noise.device)
+    likelihood, effective = (torch.zeros((), dtype=torch.float64, device=noise.device) for _ in range(2))
+    prior = -torch.log(torch.tensor(float(views * len(ramps)), dtype=torch.float64))
+    for part, found in scores(images, slices, noise, ramps):
+        flat = found.flatten(1)
+        top = flat.amax(1, keepdim=True)
+        evidence = top[:, 0].double() + (flat - top).exp_().sum(1, dtype=torch.float64).log()
+        likelihood += (evidence + prior.to(evidence)).sum()
+        share = flat.sub_(top).div_(temperature).exp_()
+        share /= share.sum(1, keepdim=True)
+        effective += (1 / share.square().sum(1)).double().sum()
+        some = images[part]
+        rows = _pairs(some.filtered[:, None] * ramps.conj()).flatten(0, 1)
+        by_row = share.unflatten(1, (len(ramps), views))
+        numerator += by_row.flatten(0, 1).mT @ rows
+        seen = by_row.sum(1)
+        total += seen.sum(0, dtype=torch.float64)
+        if images.transfer is not None:
+            weight += seen.mT @ some.weight
+    if images.transfer is None:
+        weight = total.to(real)[:, None]
+    sums = torch.view_as_complex(numerator.unflatten(1, (2, points)).movedim(1, -1).contiguous())
+    return Sums(sums, weight.expand(views, points), total, likelihood, effective)
+
+
+def best(
+    images: Images,
+    slices: Complex[torch.Tensor, "k p"],
+    noise: Float[torch.Tensor, " p"],
+    ramps: Complex[torch.Tensor, "t p"],
+    count: int = 1,
+) -> tuple[Float[torch.Tensor, "n c"], Int[torch.Tensor, "n c"], Int[torch.Tensor, "n c"]]:
+    """The most likely pairs of view and shift of every image.
+
+    Returns:
+        log-likelihood ratios, indices of views, and of shifts, the best first; a view is given once, at its best shift.
+    """
+    values, views, shifts = [], [], []
+    for _, found in scores(images, slices, noise, ramps):
+        over, shift = found.max(1)
+        top = over.topk(min(count, over.shape[1]), dim=1)
+        values.append(top.values)
+        views.append(top.indices)
+        shifts.append(shift.gather(1, top.indices))
+    return torch.cat(values), torch.cat(views), torch.cat(shifts)
+
+
+def shift_grid(reach: float, step: float = 1.0) -> Float[torch.Tensor, "t 2"]:
+    """Shifts ``(t, 2)`` in pixels, no farther than ``reach`` from zero, ``step`` apart; zero alone for reach 0."""
+    count = int(reach / step + 1e-9)
+    axis = torch.arange(-count, count + 1, dtype=torch.float32) * step
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    grid = torch.stack([x, y], -1).reshape(-1, 2)
+    return grid[grid.norm(dim=1) <= reach + 1e-6]
+
+
+def _pairs(values: torch.Tensor) -> torch.Tensor:
+    """Real and imaginary parts side by side, (..., 2 p)."""
+    return torch.cat([values.real, values.imag], -1)

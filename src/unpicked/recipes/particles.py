@@ -1,0 +1,361 @@
+"""From a stack of particle images to a volume and poses: a short readable function.
+
+Images are cropped to a coarse pixel first, where a search over all views from random starts costs seconds; poses are
+then fitted image by image, and carried to finer pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.particles import Particles
+from unpicked.data.poses import Poses
+from unpicked.estimators import search as searching
+from unpicked.estimators.refine import Refine, poses_of, spreads
+from unpicked.estimators.search import Search
+from unpicked.evaluate.halves import Halves, halves
+from unpicked.model.centred import Centred
+from unpicked.model.model import Model
+from unpicked.model.views import Projection
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import fourier, gridding, orientations, rotation, seeding
+from unpicked.ops.band import Band
+from unpicked.ops.gridding import Cube
+from unpicked.reconstruct import Reconstruction, Report, reconstruct
+
+COARSE = 32  # pixels of the first stage
+BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
+FAINT = 250.0  # below which they need not be
+
+
+@dataclass(frozen=True)
+class ParticleJob:
+    """How to reconstruct a volume from a stack of particles; the flags of ``unpicked reconstruct particles``."""
+
+    method: Literal["auto", "search", "known"] = "auto"
+    """auto and search: views are searched from random starts, then poses are fitted image by image, from coarse to fine
+    pixels; known: the poses of the data (or of --poses) are taken as they are."""
+    max_shift: float = 0.0
+    """Farthest that a particle's centre may lie from that of its image, in angstrom; 0 takes images as centred."""
+    voxel: float | None = None
+    """Working voxel size in angstrom: images are cropped to the nearest even size. The pixel size if not given."""
+    diameter: float | None = None
+    """Of the particle, in angstrom: the map is zero outside this ball. Nearly the box if not given."""
+    starts: int = 3
+    """Random starts of the search; the one most likely on images kept apart goes on."""
+    rounds: int = 6
+    """Rounds of fitting poses and solving the map at every pixel size."""
+    halves: bool = False
+    """Solve two halves of the images as well, from starts of their own, and compare them."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_shift) and self.max_shift >= 0):
+            raise ValueError(f"--max-shift must not be negative, in angstrom; got {self.max_shift}")
+        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
+            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
+        if self.diameter is not None and not self.diameter > 0:
+            raise ValueError(f"--diameter must be positive, in angstrom; got {self.diameter}")
+        if self.starts < 1:
+            raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleAnswer:
+    """What came of a :class:`ParticleJob`.
+
+    Attributes:
+        map: the volume in the grey values of the data, matter bright.
+        poses: of every image, shifts in angstrom.
+        spread: ``(n,)`` predicted standard deviation of every rotation in degrees.
+        last: the last stage's run.
+        stages: all stages' runs, with those of the halves, by name.
+        data: the images at the working pixel.
+        notes: sentences: read, converted, assumed, tried, found.
+        halves: the two half maps, the second aligned to the first, and what comparing them gave.
+    """
+
+    map: Map
+    poses: Poses
+    spread: torch.Tensor
+    last: Reconstruction
+    stages: dict[str, Reconstruction]
+    data: Particles
+    notes: tuple[str, ...]
+    halves: tuple[Map, Map, Halves] | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of ``result.json``."""
+        row = self.last.history[-1]
+        out: dict[str, Any] = {
+            "sigma": row["sigma"],
+            "log_likelihood": row["log_likelihood"],
+            "energy": row["energy"],
+            "particles": row["images"],
+            "pose_spread_deg": float(self.spread.median()),
+        }
+        if self.halves is not None:
+            out["halves"] = self.halves[2].to_json()
+        return out
+
+
+def working(data: Particles, voxel: float | None) -> int:
+    """Edge in working pixels: the even size nearest to the wanted voxel.
+
+    Raises:
+        ValueError: for a voxel finer than the pixel, or so coarse that fewer than 8 pixels remain.
+    """
+    if voxel is None:
+        return data.box
+    size = 2 * round(data.box * data.pixel_size / voxel / 2)
+    if voxel < data.pixel_size * (1 - 1e-6):
+        raise ValueError(f"--voxel must be at least the pixel size, {data.pixel_size:g} A; got {voxel:g}")
+    if size < 8:
+        raise ValueError(f"--voxel {voxel:g} leaves {size} of {data.box} pixels; give a finer one")
+    return min(size, data.box)
+
+
+def sizes(box: int) -> tuple[int, ...]:
+    """Edges of the images in the stages: 32, 64, 128 ... and the working one."""
+    found = [min(COARSE, box)]
+    while 2 * found[-1] < box:
+        found.append(2 * found[-1])
+    if found[-1] < box:
+        if box < 1.5 * found[-1] and len(found) > 1:
+            found.pop()
+        found.append(box)
+    return tuple(found)
+
+
+def from_particles(
+    data: Particles,
+    job: ParticleJob,
+    *,
+    seed: int = 0,
+    start: Map | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+    device: str = "cpu",
+) -> ParticleAnswer:
+    """Reconstruct a volume and the poses of all images.
+
+    Args:
+        data: images, matter bright.
+        job: settings.
+        seed: of everything random.
+        start: map in place of random starts, on any grid of the images' field of view.
+        checkpoint: folder for the state of every sub-run.
+        resume: go on from that folder.
+        report: called after every pass with the stage and its figures.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ValueError: for settings that do not fit the data.
+    """
+    if job.method == "known" and data.poses is None:
+        raise ValueError("--method known needs poses in the data; give them by --poses FILE.star")
+    if len(data) < 2:
+        raise ValueError(f"a map needs at least 2 images; got {len(data)}")
+    if job.halves:
+        data.split(seed)
+    folder = Path(checkpoint) if checkpoint is not None else None
+    box = working(data, job.voxel)
+    whole = _Pipeline(job, box, seed, start, folder, resume, report, device)
+    last, stages, notes = whole.run(data, "")
+    map, poses = _result(last, data, box)
+    pair = None
+    if job.halves:
+        found = []
+        for number, indices in enumerate(data.split(seed), 1):
+            own = replace(whole, seed=seeding.derive(seed, "half", number))
+            ended, more, said = own.run(data.part(indices), f"half-{number}")
+            stages |= more
+            notes += [f"half {number}: {sentence}" for sentence in said]
+            found.append(_result(ended, data.part(indices), box)[0])
+        judged, moved = halves(found[0], found[1], shared_start=start is not None or job.method == "known")
+        pair = (found[0], moved, judged)
+    return ParticleAnswer(
+        map=map,
+        poses=poses,
+        spread=spreads(last.state).cpu(),
+        last=last,
+        stages=stages,
+        data=replace(data, poses=None),
+        notes=(*data.notes, *notes),
+        halves=pair,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pipeline:
+    """The stages, run on all images or on some of them."""
+
+    job: ParticleJob
+    box: int
+    seed: int
+    start: Map | None
+    folder: Path | None
+    resume: bool
+    report: Report | None
+    device: str
+
+    def run(self, data: Particles, name: str) -> tuple[Reconstruction, dict[str, Reconstruction], list[str]]:
+        """The last run, all of them by name, and sentences on what was found."""
+        prefix = f"{name}-" if name else ""
+        if self.job.method == "known":
+            fine = data if self.box == data.box else data.cropped(self.box)
+            limit = (self.box - 1) // 2
+            known = Refine(3, (limit, limit), rescues=0, steps=0, mask=self._mask(fine), solver_steps=30)
+            run = self._solve(fine, known, f"{prefix}known", None)
+            return run, {f"{prefix}known": run}, []
+        runs: dict[str, Reconstruction] = {}
+        notes: list[str] = []
+        edges, x, poses = sizes(self.box), torch.empty(0), data.poses
+        for stage, edge in enumerate(edges):
+            coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
+            limit = (edge - 1) // 2
+            if stage == 0:
+                x, poses, said = self._searched(coarse, prefix, runs)
+                notes += said
+                first, rescues = round(0.6 * limit), 3
+            else:
+                values = fourier.resize_volume(x.view((edges[stage - 1],) * 3), edge)
+                x, first, rescues = values.flatten(), (edges[stage - 1] - 1) // 2, 0
+            refine = Refine(
+                self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
+                (first, limit),
+                rescues=rescues,
+                rescue_radius=first,
+                candidates=2,
+                turn=8.0 if stage == 0 else 3.0,
+                mask=self._mask(coarse),
+            )
+            run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
+            runs[f"{prefix}refine-{edge}"] = run
+            x, poses = run.x, poses_of(run.state)
+        return run, runs, notes
+
+    def _searched(
+        self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
+    ) -> tuple[torch.Tensor, Poses, list[str]]:
+        """A map and poses from random starts, or from the start map."""
+        level = apparent_energy(data, self.device)
+        search = schedule(level, data.box, self._mask(data))
+        keep = list(range(len(data)))
+        apart = keep[::20] if len(data) >= 1000 and self.job.starts > 1 else []
+        fitted = data.part(sorted(set(keep) - set(apart))) if apart else data
+        found: list[tuple[float, Reconstruction]] = []
+        starts = 1 if self.start is not None else self.job.starts
+        for number in range(starts):
+            first = None
+            if self.start is not None:
+                first = self.start.rescale(data.box).values * (self.start.box / data.box) ** 2
+                first = first.float().flatten()
+            name = f"{prefix}search-{number}"
+            run = self._solve(fitted, search, name, first, seeding.derive(self.seed, "search", number))
+            runs[name] = run
+            held = data.part(apart) if apart else data
+            found.append((held_out(held, run), run))
+        best = max(range(starts), key=lambda number: found[number][0])
+        run = found[best][1]
+        notes = [
+            f"search at {data.box} pixels of {data.pixel_size:.3g} A: apparent energy {level:.0f} per particle, "
+            f"{search.iterations} updates of {min(search.batch, len(fitted))} images, temperature from "
+            f"{search.temperature:.2g}"
+        ]
+        if starts > 1:
+            told = ", ".join(f"{value:.2f}" for value, _ in found)
+            which = "images kept apart" if apart else "all images"
+            notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
+        return run.x, searching.likeliest(data, run.model, run.state, search)[0], notes
+
+    def _solve(
+        self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
+    ) -> Reconstruction:
+        model = Model(
+            Voxels(data.box),
+            Projection(rotation.super_fibonacci(8).to(self.device)),
+            Centred(self.job.max_shift),
+        )
+        report = self.report
+        named = None
+        if report is not None:
+            named = partial(_named, report, name, method.iterations)
+        return reconstruct(
+            data,
+            model,
+            method,
+            seed=self.seed if seed is None else seed,
+            start=x,
+            moves=0,
+            checkpoint=None if self.folder is None else self.folder / name,
+            resume=self.resume,
+            batch_size=max(64, (1 << 25) // data.box**2 // 8),
+            report=named,
+        )
+
+    def _mask(self, data: Particles) -> float | None:
+        return None if self.job.diameter is None else min(self.job.diameter / 2 / data.pixel_size, data.box / 2 - 1)
+
+
+def _named(report: Report, stage: str, iterations: int, name: str, row: dict[str, float]) -> None:
+    left = max(0.0, iterations - 1 - row["step"]) * row["seconds"]
+    report(stage, row | {"passes": float(iterations), "seconds_left": left})
+
+
+def schedule(energy: float, box: int, mask: float | None) -> Search:
+    """Updates that suit particles of this energy: faint ones take more, of more images, and no temperature."""
+    limit = (box - 1) // 2
+    radius = (max(2, round(limit * 4 / 15)), max(3, round(limit * 0.6)))
+    if energy >= BRIGHT:
+        return Search(25, 1000, radius=radius, mask=mask)
+    temperature = 1.0 + 3.0 * max(0.0, (energy - FAINT) / (BRIGHT - FAINT))
+    return Search(40, 2000, radius=radius, temperature=temperature, regularisation=0.3, mask=mask)
+
+
+def apparent_energy(data: Particles, device: str = "cpu") -> float:
+    """Mean power of the images above that of the outermost shells, over the latter: E where noise is white."""
+    band = Band(data.box, (data.box - 1) // 2)
+    sample = range(0, len(data), max(1, len(data) // 1000))
+    found = searching.coefficients(data, sample, band, torch.device(device))
+    power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
+    floor = float(power[-max(1, len(power) // 8) :].mean())
+    counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
+    return float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+
+
+def held_out(data: Particles, run: Reconstruction) -> float:
+    """Log-likelihood per image, views marginalised, of the map and the noise that a search ended with."""
+    state, box = run.state, data.box
+    radius = len(state["noise"]) - 1
+    band = Band(box, radius)
+    cube = Cube(box, radius)
+    grid = rotation.super_fibonacci(9216).to(state["x"])
+    spectrum = gridding.spectrum(state["x"].view((box,) * 3), cube)
+    slices = gridding.read(cube, spectrum, grid, band.points)
+    noise = state["noise"][band.shells.to(state["noise"].device)].float()
+    images = searching.coefficients(data, range(len(data)), band, state["x"].device)
+    ramps = band.ramp(orientations.shift_grid(float(state["reach"])).to(grid))
+    sums = orientations.posterior_sums(images, slices, noise, ramps)
+    square = images.coefficients.real.square() + images.coefficients.imag.square()
+    empty = -(square / noise).sum(dtype=torch.float64) - len(data) * (math.pi * noise.double()).log().sum()
+    return float(sums.log_likelihood + empty) / len(data)
+
+
+def _result(run: Reconstruction, data: Particles, box: int) -> tuple[Map, Poses]:
+    """The map in the data's grey values, and the poses."""
+    pixel = data.pixel_size * data.box / box
+    values = run.x.view((box,) * 3).cpu() * (box / data.box)
+    return Map(values, pixel), Poses(*(value.cpu() for value in _columns(poses_of(run.state))))
+
+
+def _columns(poses: Poses) -> tuple[torch.Tensor, torch.Tensor]:
+    return poses.rotations, poses.shifts
