@@ -55,7 +55,8 @@ class PoseComparison:
         mean_deg_pseudo: mean error modulo both; None without one.
         pseudo_axis: x, y, z of the first pseudo-symmetry's axis in the truth's frame; None without one.
         pseudo_angle_deg: its angle; None without one.
-        copies: fraction of the images nearest to the truth itself, then to each pseudo-symmetric copy.
+        copies: fraction of the images at one copy and at each of its pseudo-symmetric ones, a rotation and its inverse
+            counted together; which is named first is free, as the frame is.
         rotation: 3 x 3 rows of A, the turn of the truth's frame.
         offset_A: o, where the estimate's origin is missed: x, y, z in the estimate's frame.
         symmetry: the group that was named.
@@ -129,7 +130,10 @@ def compare_poses(
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; got {kind!r}")
     group = point_group(symmetry)
     _check(estimate, truth)
-    first, second = estimate.rotations.detach().double(), truth.rotations.detach().double().to(estimate.rotations.device)
+    first, second = (
+        estimate.rotations.detach().double(),
+        truth.rotations.detach().double().to(estimate.rotations.device),
+    )
     group = group.to(first.device)
     turns = None if pseudo is None else _turns(pseudo).to(first.device)
     hands = [second, second * second.new_tensor([-1.0, -1.0, 1.0])[:, None]]
@@ -197,7 +201,8 @@ def _register(seen: Float[torch.Tensor, "n 3 3"], copies: Float[torch.Tensor, "g
             chosen.append(index)
         if len(chosen) == 5:
             break
-    return max((_polished(seen, proposals[index], copies) for index in chosen), key=lambda found: found.votes)
+    polished = [_polished(voters, proposals[index], copies) for index in chosen]
+    return _polished(seen, max(polished, key=lambda found: found.votes).turn, copies)
 
 
 def _votes(seen: torch.Tensor, turns: torch.Tensor, copies: torch.Tensor) -> Float[torch.Tensor, " c"]:
@@ -295,9 +300,10 @@ def _modulo(
     errors = _errors(first, moved @ copies[index] @ turn, kind)
     # which of the turns a copy stands for: the one that the group brings nearest
     apart = rotation.geodesic_distance(copies[:, None, None], group[:, None] @ turns).amin(1)
-    member = apart.argmin(-1)[index]
-    shares = torch.bincount(member, minlength=len(turns)).double() / len(seen)
-    return errors, shares.tolist()
+    inverse = rotation.geodesic_distance(turns[:, None], turns.mT).argmin(-1)
+    pair = torch.minimum(inverse, torch.arange(len(turns), device=turns.device))
+    shares = torch.bincount(pair[apart.argmin(-1)[index]], minlength=len(turns)).double() / len(seen)
+    return errors, shares[pair.unique()].tolist()
 
 
 def _shift_errors(estimate: Poses, truth: Poses, turns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.structure import Structure
 from unpicked.evaluate.align import Candidates, Stage, masked_cosine, scan, spread
-from unpicked.evaluate.resample import centred, sphere, voxel_grid
+from unpicked.evaluate.resample import centred, match_grid, sphere, voxel_grid
 from unpicked.ops import fourier, rotation
 from unpicked.ops.point_group import axis_angle
 
@@ -32,8 +32,8 @@ class PseudoSymmetry:
 
     Attributes:
         axis: unit vector x, y, z, in the object's frame; its largest component is positive.
-        angle_deg: degrees about it, 15 to 180. For atoms: axis and angle of one chain laid on another, as tables of
-            non-crystallographic symmetry give them.
+        angle_deg: degrees about it, 15 to 180. For atoms: axis and angle of one chain laid on another
+            (C-alpha or phosphorus atoms), as tables of non-crystallographic symmetry give them.
         score: cosine of the object and the turned object, both without their spherical average; 1 is a true symmetry.
         rotation: ``(3, 3)`` Q with V(Q p) nearly V(p), float64: that of the whole object on itself, which is what
             images see. A swap of two chains is its own inverse, so its Q turns by 180 degrees exactly, even where one
@@ -99,8 +99,6 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _of_map(source: Map, threshold: float) -> list[PseudoSymmetry]:
-    from unpicked.evaluate.resample import match_grid
-
     values = centred(match_grid(source, source).values)
     values = _without_spherical(_on_centre(values))
     if float(values.norm()) == 0:
@@ -174,15 +172,11 @@ def _without_spherical(values: torch.Tensor) -> torch.Tensor:
     low = radius.floor().long()
     part = radius - low
     flat = values.flatten()
-    count = torch.bincount(low, 1 - part) + _padded(torch.bincount(low + 1, part), int(low.max()) + 1)
-    total = torch.bincount(low, flat * (1 - part)) + _padded(torch.bincount(low + 1, flat * part), int(low.max()) + 1)
+    last = int(low.max()) + 2
+    count = torch.bincount(low, 1 - part, last) + torch.bincount(low + 1, part, last)
+    total = torch.bincount(low, flat * (1 - part), last) + torch.bincount(low + 1, flat * part, last)
     mean = total / count.clamp_min(1e-12)
-    above = mean[(low + 1).clamp(max=len(mean) - 1)]
-    return mask * (flat - mean[low] * (1 - part) - above * part).reshape(values.shape)
-
-
-def _padded(values: torch.Tensor, length: int) -> torch.Tensor:
-    return values[:length]
+    return mask * (flat - mean[low] * (1 - part) - mean[low + 1] * part).reshape(values.shape)
 
 
 def _band(values: torch.Tensor) -> int:
@@ -208,8 +202,7 @@ def _of_structure(source: Structure) -> list[PseudoSymmetry]:
     for other in equal[reference]:
         if other == reference:
             continue
-        start, end = _pairs(atoms[reference], atoms[other])
-        turn, shift = _superposed(x[start], x[end])
+        turn, shift = _superposed(*(x[side] for side in _backbone(atoms[reference], atoms[other])))
         start, end = _swapped(x, atoms, equal, turn, shift)
         if len(start) < 0.8 * len(x):
             continue
@@ -234,8 +227,19 @@ def _pairs(one: dict[str, int], other: dict[str, int]) -> tuple[list[int], list[
     return [one[site] for site in common], [other[site] for site in common]
 
 
+def _backbone(one: dict[str, int], other: dict[str, int]) -> tuple[list[int], list[int]]:
+    """Pairs of C-alpha and phosphorus atoms, by which chains are superposed; of all atoms where these are few."""
+    traced = [{site: i for site, i in chain.items() if site.endswith(("/CA", "/P"))} for chain in (one, other)]
+    start, end = _pairs(traced[0], traced[1])
+    return (start, end) if len(start) >= 10 else _pairs(one, other)
+
+
 def _swapped(
-    x: torch.Tensor, atoms: dict[str, dict[str, int]], equal: dict[str, list[str]], turn: torch.Tensor, shift: torch.Tensor
+    x: torch.Tensor,
+    atoms: dict[str, dict[str, int]],
+    equal: dict[str, list[str]],
+    turn: torch.Tensor,
+    shift: torch.Tensor,
 ) -> tuple[list[int], list[int]]:
     """Pairs of atoms that a move lays on each other: every chain goes to the nearest equal one that is still free."""
     start: list[int] = []
