@@ -1,4 +1,4 @@
-"""Poses compared after one registration: planted frames, hands, swaps and outliers; pseudo-symmetries of known objects."""
+"""Poses compared after one registration (planted frames, hands, swaps, outliers); pseudo-symmetries of known objects."""
 
 import json
 import math
@@ -200,7 +200,7 @@ def test_relion_settings_of_the_icosahedron():
 
 
 def blobs(turns, seed, box=32, noise=0.0):
-    """A map of Gaussians at random places and all their turned copies, off the centre; the frame is turned at random."""
+    """A map of Gaussians at random places and their turned copies, off the centre, in a random frame."""
     g = torch.Generator().manual_seed(seed)
     frame = random_rotations(1, g)[0]
     places = 5 * torch.randn(12, 3, generator=g, dtype=torch.float64).clamp(-1.6, 1.6)
