@@ -62,6 +62,11 @@ def build() -> App:
         help="Two independently solved halves: aligned by low shells, FSC, resolution.",
     )
     app.command(f"{PLACE}.signals:compare", name="compare-signal", help="An estimated target against the truth.")
+    app.command(
+        f"{PLACE}.poses:compare",
+        name="compare-poses",
+        help="Poses against the truth: errors plain and modulo (pseudo-)symmetry, hand, shifts.",
+    )
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
     app.command(
         f"{PLACE}.reproduce:reproduce",

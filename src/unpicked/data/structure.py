@@ -18,6 +18,8 @@ class Structure:
         occupancies: ``(n,)`` in [0, 1], float64.
         name: what it is called, e.g. the entry's code.
         notes: sentences that tell what was left out and assumed.
+        chains: name of every atom's chain; empty where unknown.
+        sites: every atom's place in its chain, e.g. "MET1/CA"; empty where unknown.
     """
 
     elements: tuple[str, ...]
@@ -26,6 +28,8 @@ class Structure:
     occupancies: torch.Tensor
     name: str = ""
     notes: tuple[str, ...] = ()
+    chains: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.elements)
@@ -37,6 +41,9 @@ class Structure:
                 raise ValueError(f"{name} must have shape {shape}; got {tuple(value.shape)}")
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name} must be finite; got NaN or infinite values")
+        for name in ("chains", "sites"):
+            if len(getattr(self, name)) not in (0, count):
+                raise ValueError(f"{name} must be one per atom, {count}, or none; got {len(getattr(self, name))}")
 
     def __len__(self) -> int:
         return len(self.elements)

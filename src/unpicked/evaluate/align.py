@@ -92,9 +92,9 @@ def align(estimate: Map, truth: Map) -> Alignment:
     poses = []
     for target in (fixed, fourier.mirror(fixed, (0,))):
         pose = _search(moving, target)
-        pose = _Stage.at(moving, target, box if box <= 17 else 16, unwrap=True).refine(pose, iterations=6)
-        pose = _Stage.at(moving, target, min(box, EXACT_BOX)).refine(pose.best(4), iterations=12)
-        poses.append(_Stage.at(moving, target, min(box, LARGEST_BOX)).refine(pose.best(1), iterations=25))
+        pose = Stage.at(moving, target, box if box <= 17 else 16, unwrap=True).refine(pose, iterations=6)
+        pose = Stage.at(moving, target, min(box, EXACT_BOX)).refine(pose.best(4), iterations=12)
+        poses.append(Stage.at(moving, target, min(box, LARGEST_BOX)).refine(pose.best(1), iterations=25))
     scores = [float(pose.scores[0]) for pose in poses]
     best = 0 if scores[0] >= scores[1] else 1
     turn, move = poses[best].rotations[0].T, poses[best].shifts[0] * box * truth.voxel_size
@@ -136,22 +136,27 @@ def masked_cosine(
 
 
 @dataclass(frozen=True)
-class _Poses:
+class Candidates:
     """Candidates: rotations (c, 3, 3), shifts (c, 3) xyz as fractions of the box, scores (c,)."""
 
     rotations: torch.Tensor
     shifts: torch.Tensor
     scores: torch.Tensor
 
-    def best(self, count: int) -> _Poses:
+    def best(self, count: int) -> Candidates:
         """The ``count`` best; a candidate within 3 degrees of a better one is its duplicate and left out."""
         order = [int(i) for i in self.scores.argsort(descending=True, stable=True)]
-        index = torch.tensor(_spread(self.rotations, order, count, 3.0))
-        return _Poses(self.rotations[index], self.shifts[index], self.scores[index])
+        index = torch.tensor(spread(self.rotations, order, count, 3.0))
+        return Candidates(self.rotations[index], self.shifts[index], self.scores[index])
 
 
-def _search(moving: torch.Tensor, fixed: torch.Tensor) -> _Poses:
-    """The best distinct rotations of a low-band search, each with its best shift (circular)."""
+def scan(moving: torch.Tensor, fixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Low-band cosine of ``fixed`` and the turned ``moving``, at the best (circular) shift, over all rotations.
+
+    Returns:
+        Rotations ``(4608, 3, 3)``; scores ``(2, 4608)`` plain and whitened by shell; shifts ``(2, 4608, 3)`` x, y, z
+        as fractions of the box.
+    """
     size = min(len(fixed), 2 * COARSE_BAND + 2)
     side = 16  # the grid of shifts
     q, weight, index = _half_ball(min(COARSE_BAND, (size - 1) // 2), side)
@@ -167,15 +172,20 @@ def _search(moving: torch.Tensor, fixed: torch.Tensor) -> _Poses:
             score, peak = _best_shift(sampled * gain, target * gain, weight, index, side)
             scores[which].append(score)
             peaks[which].append(peak)
+    return rotations, torch.stack([torch.cat(s) for s in scores]), torch.stack([torch.cat(p) for p in peaks]) / side
+
+
+def _search(moving: torch.Tensor, fixed: torch.Tensor) -> Candidates:
+    """The best distinct rotations of a low-band search, each with its best shift (circular)."""
+    rotations, scores, peaks = scan(moving, fixed)
     kept, shifts = [], []
-    for score_list, peak_list in zip(scores, peaks, strict=True):
-        score, peak = torch.cat(score_list), torch.cat(peak_list)
+    for score, peak in zip(scores, peaks, strict=True):
         order = [int(i) for i in score.argsort(descending=True, stable=True)[:1000]]
-        chosen = torch.tensor(_spread(rotations, order, STARTS, 10.0))
+        chosen = torch.tensor(spread(rotations, order, STARTS, 10.0))
         kept.append(chosen)
-        shifts.append(peak[chosen] / side)
+        shifts.append(peak[chosen])
     chosen = torch.cat(kept)
-    return _Poses(rotations[chosen], torch.cat(shifts).double(), torch.zeros(len(chosen), dtype=torch.float64))
+    return Candidates(rotations[chosen], torch.cat(shifts).double(), torch.zeros(len(chosen), dtype=torch.float64))
 
 
 def _best_shift(
@@ -237,7 +247,7 @@ def _sample(spectrum: torch.Tensor, points: Float[torch.Tensor, "c n 3"]) -> Com
     return torch.complex(out[0, 0, 0], out[0, 1, 0])
 
 
-def _spread(rotations: torch.Tensor, order: list[int], count: int, angle: float) -> list[int]:
+def spread(rotations: torch.Tensor, order: list[int], count: int, angle: float) -> list[int]:
     """The first ``count`` of ``order`` that lie further than ``angle`` degrees from those before."""
     kept: list[int] = []
     for i in order:
@@ -252,7 +262,7 @@ def _spread(rotations: torch.Tensor, order: list[int], count: int, angle: float)
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """A refinement: sampler of the moving map; points (p, 3) in the mask; values and weights there."""
 
     sampler: Sampler
@@ -263,7 +273,7 @@ class _Stage:
     unwrap: bool
 
     @staticmethod
-    def at(moving: torch.Tensor, fixed: torch.Tensor, size: int, *, unwrap: bool = False) -> _Stage:
+    def at(moving: torch.Tensor, fixed: torch.Tensor, size: int, *, unwrap: bool = False) -> Stage:
         """Both maps Fourier-cropped to ``size`` voxels an edge."""
         if size != len(fixed):
             moving, fixed = _low_pass(moving, size), _low_pass(fixed, size)
@@ -271,9 +281,9 @@ class _Stage:
         inside = weights > 0
         sampler: Sampler = Sinc(moving) if size <= EXACT_BOX else Spline.of(moving, order=3, gradient=True)
         points = voxel_grid(size).reshape(-1, 3)[inside]
-        return _Stage(sampler, points, fixed.flatten()[inside], weights[inside], size, unwrap)
+        return Stage(sampler, points, fixed.flatten()[inside], weights[inside], size, unwrap)
 
-    def refine(self, poses: _Poses, *, iterations: int) -> _Poses:
+    def refine(self, poses: Candidates, *, iterations: int) -> Candidates:
         """Damped Gauss-Newton on |x/|x| - y/|y||^2 over (w, t), all candidates side by side."""
         turns, moves = poses.rotations.clone(), poses.shifts * self.size
         if self.unwrap:
@@ -303,7 +313,7 @@ class _Stage:
             turns[good], moves[good], score[good] = new_turns[better], new_moves[better], new_score[better]
             slope[good], curvature[good] = new_slope[better], new_curvature[better]
             active[index[better & (gain < 1e-9)]] = False
-        return _Poses(turns, moves / self.size, score)
+        return Candidates(turns, moves / self.size, score)
 
     def values(self, turns: torch.Tensor, moves: torch.Tensor) -> Float[torch.Tensor, "c p"]:
         """Values of the moved map at the points."""
@@ -350,7 +360,7 @@ class _Stage:
 # ------------------------------------------------------------------------------------------------- the rest
 
 
-def _hand_z(moving: torch.Tensor, fixed: torch.Tensor, poses: list[_Poses], best: int) -> float:
+def _hand_z(moving: torch.Tensor, fixed: torch.Tensor, poses: list[Candidates], best: int) -> float:
     """Difference of the hands' cosines in standard deviations, seen in the estimate's frame.
 
     There both hands are templates y1, y2 (unit length) for one estimate x with error e = x - (x.y1) y1, so
