@@ -83,7 +83,7 @@ def micrographs(
         Temperature factor of all atoms in square angstrom.
     """
     common.begin()
-    level = _level(energy=energy, snr_box=snr_box, snr_disc=snr_disc, snr_db=snr_db, sigma=sigma)
+    level = noise_level(energy=energy, snr_box=snr_box, snr_disc=snr_disc, snr_db=snr_db, sigma=sigma)
     shape = height_and_width(size)
     if box < 4:
         raise ValueError(f"--box must be at least 4 pixels; got {box}")
@@ -99,9 +99,9 @@ def micrographs(
     if structure is not None:
         specimen, notes = _of_structure(structure, box, voxel, b_factor)
     elif map is not None:
-        specimen = _of_map(map, map_voxel, box, voxel)
+        specimen = specimen_of_map(map, map_voxel, box, voxel)
     else:
-        specimen = _of_phantom(phantom, box, voxel, common.seed)
+        specimen = phantom_specimen(phantom, box, voxel, common.seed)
     data, simulation = simulate_micrographs(
         specimen,
         count=count,
@@ -135,14 +135,16 @@ def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) ->
     return specimen_from_structure(atoms, box, voxel, b_factor=b_factor), atoms.notes
 
 
-def _of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
+def specimen_of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
+    """The specimen of a map file."""
     from unpicked.io import mrc
     from unpicked.simulate.specimens import specimen_from_map
 
     return specimen_from_map(mrc.read_map(path, voxel_size=map_voxel), box, voxel)
 
 
-def _of_phantom(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
+def phantom_specimen(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
+    """The specimen of a built-in object."""
     from unpicked.simulate.phantom import bead_chain, shepp_logan
     from unpicked.simulate.specimens import specimen_from_map
 
@@ -186,7 +188,8 @@ def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:
     )
 
 
-def _level(**kinds: float | None) -> snr.NoiseLevel:
+def noise_level(**kinds: float | None) -> snr.NoiseLevel:
+    """The one noise level that is given, by its option's name."""
     given = {kind: value for kind, value in kinds.items() if value is not None}
     if len(given) != 1:
         options = ", ".join("--" + kind.replace("_", "-") for kind in kinds)

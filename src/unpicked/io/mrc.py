@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -120,6 +120,46 @@ def write_stack(
     if images.dim() != 3:
         raise ValueError(f"images must be (n, height, width); got shape {tuple(images.shape)}")
     _write(_signed(images, contrast), path, pixel_size, "stack", (0.0, 0.0, 0.0), overwrite)
+
+
+def write_images(
+    blocks: Iterable[torch.Tensor], count: int, path: Path | str, pixel_size: float, *, overwrite: bool = False
+) -> None:
+    """Write a float32 MRC stack block by block, ``(n, height, width)`` at a time, whole or not at all.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for blocks of another number or size of images, or values that are not finite.
+    """
+    import mrcfile
+
+    path, done = Path(path), 0
+    if not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"the pixel size of {path} must be positive, in angstrom; got {pixel_size}")
+    with output(path, overwrite) as temporary:
+        file = None
+        try:
+            for block in blocks:
+                array = np.ascontiguousarray(block.detach().cpu().numpy(), dtype=np.float32)
+                if not np.isfinite(array).all():
+                    raise ValueError(f"not written, {path}: an image from {done + 1} on is not finite in float32")
+                if file is None:
+                    file = mrcfile.new_mmap(temporary, (count, *array.shape[1:]), mrc_mode=2, overwrite=True)
+                if array.shape[1:] != file.data.shape[1:] or done + len(array) > count:
+                    raise ValueError(f"{path} takes {count} images of {by(file.data.shape[1:])}; got more, or others")
+                file.data[done : done + len(array)] = array
+                done += len(array)
+            if file is None or done != count:
+                raise ValueError(f"{path} takes {count} images; got {done}")
+            file.set_image_stack()
+            file.update_header_stats()
+            file.voxel_size = pixel_size
+            file.header.nxstart = file.header.nystart = file.header.nzstart = 0
+            file.header.label[0] = b"written by unpicked"
+            file.header.nlabl = 1
+        finally:
+            if file is not None:
+                file.close()
 
 
 @dataclass(frozen=True)

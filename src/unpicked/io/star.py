@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unpicked._lazy import torch
 from unpicked.data.optics import Optics
+from unpicked.data.poses import Poses
 from unpicked.io._files import existing, one_line, output, read_text
 from unpicked.ops.rotation import euler_to_matrix, matrix_to_euler
 
@@ -164,33 +165,91 @@ def write_micrographs_star(
     if optics is not None and len(optics.group) != len(names):
         raise ValueError(f"optics must have one group per micrograph, {len(names)}; got {len(optics.group)}")
     size = _positive("pixel_size", pixel_size)
-    columns: dict[str, Column] = {"rlnMicrographName": list(names)}
-    head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
-    if optics is None:
-        columns["rlnOpticsGroup"] = [1] * len(names)
-    else:
-        kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
-        kinds = [kinds[group] for group in optics.group]
-        found = list(dict.fromkeys(kinds))
-        head = {
-            "rlnOpticsGroup": list(range(1, len(found) + 1)),
-            "rlnOpticsGroupName": [f"opticsGroup{k + 1}" for k in range(len(found))],
-            "rlnVoltage": [kind[0] for kind in found],
-            "rlnSphericalAberration": [kind[1] for kind in found],
-            "rlnAmplitudeContrast": [kind[2] for kind in found],
-        }
-        columns["rlnOpticsGroup"] = [found.index(kind) + 1 for kind in kinds]
-        for name, values in (
-            ("rlnDefocusU", optics.defocus_u),
-            ("rlnDefocusV", optics.defocus_v),
-            ("rlnDefocusAngle", optics.astigmatism_angle),
-            ("rlnPhaseShift", optics.phase_shift),
-            ("rlnCtfBfactor", optics.b_factor),
-            ("rlnCtfScalefactor", optics.scale),
-        ):
-            columns[name] = [float(values[group]) for group in optics.group]
+    head, columns = _optics_columns(optics, len(names))
     head["rlnMicrographPixelSize"] = [size] * len(head["rlnOpticsGroup"])
-    write_star(path, {"optics": head, "micrographs": columns}, overwrite=overwrite)
+    write_star(
+        path, {"optics": head, "micrographs": {"rlnMicrographName": list(names), **columns}}, overwrite=overwrite
+    )
+
+
+def write_stack_star(
+    path: Path | str,
+    names: Sequence[str],
+    pixel_size: float,
+    box: int,
+    *,
+    optics: Optics | None = None,
+    poses: Poses | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a stack of particle images with optics and poses, where known (RELION 3.1).
+
+    Args:
+        path: file name.
+        names: ``000001@stack.mrcs`` of every image.
+        pixel_size: angstrom.
+        box: edge of an image in pixels.
+        optics: parameters whose ``group`` has one entry per image.
+        poses: rotations and shifts; origins are written with the opposite sign, as RELION has them.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for no names, a bad pixel size, or optics or poses of another number of images.
+    """
+    for what, length in (("optics", optics and len(optics.group)), ("poses", poses and len(poses))):
+        if length is not None and length != len(names):
+            raise ValueError(f"{what} must have one entry per image, {len(names)}; got {length}")
+    size = _positive("pixel_size", pixel_size)
+    head, columns = _optics_columns(optics, len(names))
+    groups = len(head["rlnOpticsGroup"])
+    head |= {"rlnImagePixelSize": [size] * groups, "rlnImageSize": [int(box)] * groups}
+    head["rlnImageDimensionality"] = [2] * groups
+    rows: dict[str, Column] = {"rlnImageName": list(names), **columns}
+    if poses is not None:
+        rows |= pose_columns(poses)
+    write_star(path, {"optics": head, "particles": rows}, overwrite=overwrite)
+
+
+def pose_columns(poses: Poses) -> dict[str, list[float]]:
+    """Poses in RELION's columns: degrees, and origins in angstrom, which are minus the shifts."""
+    angles = matrix_to_euler(poses.rotations.detach().double().cpu())
+    origins = 0.0 - poses.shifts.detach().double().cpu()
+    return {
+        "rlnAngleRot": angles[:, 0].tolist(),
+        "rlnAngleTilt": angles[:, 1].tolist(),
+        "rlnAnglePsi": angles[:, 2].tolist(),
+        "rlnOriginXAngst": origins[:, 0].tolist(),
+        "rlnOriginYAngst": origins[:, 1].tolist(),
+    }
+
+
+def _optics_columns(optics: Optics | None, count: int) -> tuple[dict[str, list[Any]], dict[str, Column]]:
+    """The optics block, and the columns of the items that belong to it."""
+    if optics is None:
+        head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
+        return head, {"rlnOpticsGroup": [1] * count}
+    kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
+    kinds = [kinds[group] for group in optics.group]
+    place = {kind: number for number, kind in enumerate(dict.fromkeys(kinds), 1)}
+    head = {
+        "rlnOpticsGroup": list(place.values()),
+        "rlnOpticsGroupName": [f"opticsGroup{number}" for number in place.values()],
+        "rlnVoltage": [kind[0] for kind in place],
+        "rlnSphericalAberration": [kind[1] for kind in place],
+        "rlnAmplitudeContrast": [kind[2] for kind in place],
+    }
+    columns: dict[str, Column] = {"rlnOpticsGroup": [place[kind] for kind in kinds]}
+    for name, values in (
+        ("rlnDefocusU", optics.defocus_u),
+        ("rlnDefocusV", optics.defocus_v),
+        ("rlnDefocusAngle", optics.astigmatism_angle),
+        ("rlnPhaseShift", optics.phase_shift),
+        ("rlnCtfBfactor", optics.b_factor),
+        ("rlnCtfScalefactor", optics.scale),
+    ):
+        columns[name] = [float(values[group]) for group in optics.group]
+    return head, columns
 
 
 def write_particles_star(

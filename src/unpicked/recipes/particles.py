@@ -122,6 +122,32 @@ def working(data: Particles, voxel: float | None) -> int:
     return min(size, data.box)
 
 
+def ready(data: Particles, job: ParticleJob, start: Map | None = None) -> None:
+    """Refuse what cannot work before anything is written.
+
+    Raises:
+        ValueError: for known poses that are not there, too few images, a bad voxel or a start map of another field.
+    """
+    if job.method == "known" and data.poses is None:
+        raise ValueError("--method known needs poses in the data; give them by --poses FILE.star")
+    least = 4 if job.halves else 2
+    if len(data) < least:
+        raise ValueError(
+            f"{'two half maps need' if job.halves else 'a map needs'} at least {least} images; got {len(data)}"
+        )
+    box = working(data, job.voxel)
+    field = data.box * data.pixel_size
+    if 2 * job.max_shift >= field:
+        raise ValueError(f"--max-shift must be below half the box, {field / 2:g} A; got {job.max_shift:g}")
+    if start is not None and abs(start.box * start.voxel_size - field) > 0.01 * field:
+        raise ValueError(
+            f"the start map's field of view must be that of the images, {field:.1f} A; got "
+            f"{start.box * start.voxel_size:.1f} A; crop or pad it"
+        )
+    if box < 16:
+        raise ValueError(f"images of {box} working pixels are too coarse for a search; give a finer --voxel")
+
+
 def sizes(box: int) -> tuple[int, ...]:
     """Edges of the images in the stages: 32, 64, 128 ... and the working one."""
     found = [min(COARSE, box)]
@@ -160,12 +186,7 @@ def from_particles(
     Raises:
         ValueError: for settings that do not fit the data.
     """
-    if job.method == "known" and data.poses is None:
-        raise ValueError("--method known needs poses in the data; give them by --poses FILE.star")
-    if len(data) < 2:
-        raise ValueError(f"a map needs at least 2 images; got {len(data)}")
-    if job.halves:
-        data.split(seed)
+    ready(data, job, start)
     folder = Path(checkpoint) if checkpoint is not None else None
     box = working(data, job.voxel)
     whole = _Pipeline(job, box, seed, start, folder, resume, report, device)

@@ -36,7 +36,7 @@ def atoms(
         raise ValueError(f"voxel_size must be positive, in angstrom; got {voxel_size}")
     if not b_factor > 0:
         raise ValueError(f"b_factor must be positive, in square angstrom; got {b_factor}")
-    table = {element: _factors(element) for element in sorted(set(structure.elements))}
+    table = scattering(structure)
     strength = torch.tensor([table[e][0] for e in structure.elements], dtype=torch.float64)
     breadth = torch.tensor([table[e][1] for e in structure.elements], dtype=torch.float64) + b_factor
     strength = strength * torch.as_tensor(structure.occupancies, dtype=torch.float64)[:, None]
@@ -52,6 +52,15 @@ def potential(structure: Structure, voxel_size: float, box: int, *, b_factor: fl
     """Potential map in volts, sampled at the voxel centres (arguments as in :func:`atoms`)."""
     object, x = atoms(structure, voxel_size, box, b_factor=b_factor)
     return Map(object.values(x), voxel_size)
+
+
+def scattering(structure: Structure) -> dict[str, tuple[list[float], list[float]]]:
+    """Amplitudes in angstrom and widths in square angstrom of the five Gaussians of every element in the structure.
+
+    Raises:
+        ValueError: for an element without electron scattering factors.
+    """
+    return {element: _factors(element) for element in sorted(set(structure.elements))}
 
 
 def _factors(element: str) -> tuple[list[float], list[float]]:
