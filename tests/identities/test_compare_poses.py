@@ -1,4 +1,4 @@
-"""Poses compared after one registration (planted frames, hands, swaps, outliers); pseudo-symmetries of known objects."""
+"""Poses compared after one registration: planted frames, hands, swaps, outliers; pseudo-symmetries of objects."""
 
 import json
 import math

@@ -1,0 +1,41 @@
+"""Small stacks of particle images that several tests share."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+
+from unpicked.data.particles import Particles
+from unpicked.data.snr import energy
+from unpicked.data.structure import Structure
+from unpicked.ops import seeding
+from unpicked.simulate.particles import Lens, Molecule, ParticleSimulation, in_memory, simulate_particles
+
+
+def beads(seed: int = 0, count: int = 60) -> Structure:
+    """Carbon atoms at random in a flattened ball of 20 angstrom: a compact object of no symmetry."""
+    generator = seeding.generator(seed, "beads")
+    ways = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    reach = torch.rand(count, 1, generator=generator, dtype=torch.float64) ** (1 / 3)
+    places = 20 * reach * ways / ways.norm(dim=1, keepdim=True) * torch.tensor([1.0, 0.85, 0.7], dtype=torch.float64)
+    ones = torch.ones(count, dtype=torch.float64)
+    return Structure(("C",) * count, places, 20 * ones, ones, "beads")
+
+
+@lru_cache
+def stack(
+    count: int = 300, box: int = 24, level: float = 2000.0, seed: int = 0, shift: float = 0.0, lens: bool = False
+) -> tuple[Particles, ParticleSimulation]:
+    """Images of beads at energy ``level`` (infinite: clean), read into memory, and what is true of them."""
+    optics = Lens((6000.0, 14000.0)) if lens else None
+    data, truth = simulate_particles(
+        Molecule(beads(), box, 52.8 / box, 60.0),
+        count=count,
+        noise=None if math.isinf(level) else energy(level),
+        seed=seed,
+        lens=optics,
+        max_shift=shift,
+    )
+    return in_memory(data), truth
