@@ -13,6 +13,7 @@ from unpicked.io.star import Table
 
 NEEDED = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration",
           "rlnAmplitudeContrast")  # fmt: skip
+GIVEN = {"rlnVoltage": "voltage_kv=", "rlnSphericalAberration": "cs_mm=", "rlnAmplitudeContrast": "amplitude_contrast="}
 OPTIONAL = (("rlnPhaseShift", 0.0), ("rlnCtfBfactor", 0.0), ("rlnCtfScalefactor", 1.0))
 
 
@@ -72,7 +73,10 @@ def star_optics(
         for name, found in zip(NEEDED, columns, strict=True)
     ]
     if missing := [name for name, found in zip(NEEDED, columns, strict=True) if found is None]:
-        return None, f"no contrast transfer is known: the STAR file has no {', '.join(missing)}"
+        hint = (
+            f"; give {', '.join(GIVEN[n] for n in missing)}" if what == "images" and set(missing) <= set(GIVEN) else ""
+        )
+        return None, f"no contrast transfer is known: the STAR file has no {', '.join(missing)}{hint}"
     for name, default in OPTIONAL:
         found = column(name, table, groups, rows)
         columns.append(np.full(len(table), default) if found is None else found)

@@ -39,7 +39,9 @@ def read_cs(path: Path | str) -> NDArray[Any]:
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"\x93NUMPY":
-        more = ", in cryoSPARC's newer compressed format; save it again in numpy format" if start == b"\x94CSDAT" else ""
+        more = (
+            ", in cryoSPARC's newer compressed format; save it again in numpy format" if start == b"\x94CSDAT" else ""
+        )
         raise ValueError(f"{path} is not a numpy structured array{more}; expected a .cs file")
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -127,7 +129,9 @@ def with_poses(rows: NDArray[Any], poses: Poses, pixel_size: float) -> NDArray[A
 def with_fields(rows: NDArray[Any], fields: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Rows with some fields put in or replaced, in their own types."""
     names = list(dict.fromkeys((*(rows.dtype.names or ()), *fields)))
-    kinds = {name: (fields[name].dtype, fields[name].shape[1:]) if name in fields else rows.dtype[name] for name in names}
+    kinds = {
+        name: (fields[name].dtype, fields[name].shape[1:]) if name in fields else rows.dtype[name] for name in names
+    }
     out = np.zeros(len(rows), [(name, kinds[name]) for name in names])
     for name in names:
         out[name] = fields[name] if name in fields else rows[name]
@@ -193,7 +197,9 @@ def _joined(
         order = [place[uid] for uid in wanted]
         rows = with_fields(rows, {name: more[name][order] for name in new})
         left = len(uids) - len(wanted)
-        notes.append(f"{len(new)} fields joined from {other} by uid" + (f"; {left} of its rows not used" if left else ""))
+        notes.append(
+            f"{len(new)} fields joined from {other} by uid" + (f"; {left} of its rows not used" if left else "")
+        )
     return rows, notes
 
 
@@ -274,9 +280,7 @@ def _poses(path: Path, rows: NDArray[Any]) -> tuple[torch.Tensor | None, torch.T
     return rotations, torch.from_numpy(shifts * sizes[:, None]), False, notes
 
 
-def _optics(
-    path: Path, rows: NDArray[Any], ctf: bool | None, given: Mapping[str, float]
-) -> tuple[Optics | None, str]:
+def _optics(path: Path, rows: NDArray[Any], ctf: bool | None, given: Mapping[str, float]) -> tuple[Optics | None, str]:
     if ctf is False:
         return None, "contrast transfer is left out, as asked"
     fields, count = rows.dtype.names or (), len(rows)

@@ -56,7 +56,9 @@ def contrast_notes(
         return [f"matter is bright: {told}"]
     if mean < -4 * error:
         other = "dark" if contrast == "bright" else "bright"
-        return [f"the contrast looks inverted: {told}, expected positive; read with contrast={other!r} (--contrast {other})"]
+        return [
+            f"the contrast looks inverted: {told}, expected positive; read with contrast={other!r} (--contrast {other})"
+        ]
     return [f"the sign of the contrast cannot be told: {told}"]
 
 

@@ -323,7 +323,9 @@ def _aberrations(table: Table, groups: Table | None) -> list[str]:
              ("rlnCtfDataArePhaseFlipped", "phase flipped"))  # fmt: skip
     for name, what in flags:
         if _is_set(name, table, groups):
-            notes.append(f"{name} says the images are {what}; they are taken as they came from the microscope: check it")
+            notes.append(
+                f"{name} says the images are {what}; they are taken as they came from the microscope: check it"
+            )
     return notes
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from unpicked._lazy import torch
+from unpicked.data.micrographs import Part
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
-from unpicked.io._files import existing
 from unpicked.io.cryosparc import cs_table
 from unpicked.io.mrc import Contrast, check_contrast
 from unpicked.io.particle_checks import background_notes, contrast_notes
@@ -133,25 +131,30 @@ def checked(particles: Particles, count: int = 100, contrast: Contrast = "bright
     Raises:
         ValueError: if one of these images is constant or not finite.
     """
-    from dataclasses import replace
-
     picks = np.unique(np.linspace(0, len(particles) - 1, min(count, len(particles))).round().astype(int)).tolist()
     images = particles.images(picks)
     more = (*contrast_notes(images, particles.pixel_size, contrast), *background_notes(images))
     return replace(particles, notes=(*particles.notes, *more))
 
 
-def table_of(particles: Particles) -> ParticleTable | None:
-    """The table that a set, or the part of a set, was read with; None for one that was not read from files."""
-    from unpicked.data.micrographs import Part
+def source_of(particles: Particles) -> StackSource | None:
+    """The stacks that a set, or the part of a set, is read from; None for one that does not come from files."""
+    source = particles.source
+    while isinstance(source, Part):
+        source = source.source
+    return source if isinstance(source, StackSource) else None
 
+
+def table_of(particles: Particles) -> ParticleTable | None:
+    """The rows that a set, or the part of a set, was read with, in its order; None where there are none."""
+    origin = source_of(particles)
+    if origin is None or origin.table is None:
+        return None
     source, picks = particles.source, list(range(len(particles)))
     while isinstance(source, Part):
         picks = [source.indices[row] for row in picks]
         source = source.source
-    if not isinstance(source, StackSource) or source.table is None:
-        return None
-    return source.table if picks == list(range(len(source.table))) else source.table.part(picks)
+    return origin.table if picks == list(range(len(origin.table))) else origin.table.part(picks)
 
 
 def _bare(files: PathLike | Sequence[PathLike], pixel_size: float | None, ctf: bool | None) -> ParticleTable:
@@ -168,13 +171,13 @@ def _bare(files: PathLike | Sequence[PathLike], pixel_size: float | None, ctf: b
     indices = tuple(index for count in counts for index in range(count))
     names = tuple(f"{index + 1:06d}@{paths[file]}" for file, index in zip(which, indices, strict=True))
     if ctf:
-        raise ValueError(f"{paths[0]}: contrast transfer is asked for, but a bare stack has none; give a STAR or .cs file")
+        raise ValueError(
+            f"{paths[0]}: contrast transfer is asked for, but a bare stack has none; give a STAR or .cs file"
+        )
     notes = (f"{len(names)} particle images of {len(paths)} bare stacks", "no poses and no contrast transfer are known")
     origin = "" if pixel_size is None else "as given"
     files = tuple(str(path) for path in paths)
-    return ParticleTable(
-        paths[0], "stack", files, which, indices, names, None, pixel_size, origin, notes=notes
-    )
+    return ParticleTable(paths[0], "stack", files, which, indices, names, None, pixel_size, origin, notes=notes)
 
 
 def _locate(table: ParticleTable, name: str, root: PathLike | None) -> Path:
@@ -250,7 +253,9 @@ def _stack_notes(table: ParticleTable, source: StackSource, contrast: Contrast) 
     notes = [f"images of {box} x {box} pixels, {types}, in {count} stack{'s' if count > 1 else ''}"]
     if table.box is not None and table.box != box:
         notes.append(f"{table.path} says a box of {table.box} pixels; the stacks have {box}, which is used")
-    unused = sum(header.shape[0] for header in source.headers) - len(set(zip(source.which, source.indices, strict=True)))
+    unused = sum(header.shape[0] for header in source.headers) - len(
+        set(zip(source.which, source.indices, strict=True))
+    )
     if unused:
         notes.append(f"{unused} images of the stacks are named by no row and not used")
     notes.append(
@@ -259,8 +264,3 @@ def _stack_notes(table: ParticleTable, source: StackSource, contrast: Contrast) 
         else "contrast bright: values are taken as they are"
     )
     return notes + [note for header in source.headers for note in stack_notes(header)]
-
-
-def relative_name(file: Path, out: Path) -> str:
-    """The path of a stack as seen from the folder of ``out``."""
-    return os.path.relpath(file.resolve(), out.resolve().parent)

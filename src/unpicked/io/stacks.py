@@ -138,7 +138,9 @@ def stack_notes(header: Header) -> list[str]:
     """Sentences on what was assumed to read a stack."""
     notes = list(header.notes)
     if header.space_group != 0 and header.shape[0] > 1:
-        why = "its name ends in .mrcs" if header.path.name.lower().endswith(".mrcs") else "single images of it are named"
+        why = (
+            "its name ends in .mrcs" if header.path.name.lower().endswith(".mrcs") else "single images of it are named"
+        )
         notes.append(f"{header.path}: the header says volume (space group {header.space_group}); a stack, as {why}")
     elif header.path.suffix.lower() != ".mrcs" and len(set(header.shape)) == 1:
         notes.append(f"{header.path}: a cube with space group 0, read as a stack of {header.shape[0]} images")
@@ -190,7 +192,9 @@ def write_stack_of(
             values = np.ascontiguousarray(-values if contrast == "dark" else values, dtype="<f4")
             bad = values.size - int(np.isfinite(values).sum())
             if bad or values.size == 0:
-                raise ValueError(f"not written, {path}: {bad} of {values.size} values of image {written + 1} not finite")
+                raise ValueError(
+                    f"not written, {path}: {bad} of {values.size} values of image {written + 1} not finite"
+                )
             file.write(values.data)
             low, high = min(low, float(values.min())), max(high, float(values.max()))
             total += float(values.sum(dtype=np.float64))
