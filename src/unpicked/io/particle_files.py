@@ -64,6 +64,8 @@ def write_particles(
             raise ValueError(f"{what} must have one entry per image, {count}; got {len(values)}")
     if halves is not None and not set(halves) <= {1, 2}:
         raise ValueError(f"halves must number the half sets 1 and 2; got {sorted(set(halves))}")
+    if poses is not None and not all(bool(v.isfinite().all()) for v in (poses.rotations, poses.shifts)):
+        raise ValueError(f"not written, {path}: poses must be finite numbers; got NaN or infinity")
     if path.suffix.lower() not in (".star", ".cs"):
         raise ValueError(f"{path} must end in .star (RELION) or .cs (cryoSPARC)")
     table = table_of(particles)
