@@ -78,7 +78,7 @@ def read_particles(
     voltage_kv: float | None = None,
     cs_mm: float | None = None,
     amplitude_contrast: float | None = None,
-    check: int = 100,
+    check: int = 200,
 ) -> Particles:
     """Particle images with their optics, poses and half sets; images are read one by one when asked for.
 
@@ -125,7 +125,7 @@ def read_particles(
     return checked(particles, check, contrast) if check else particles
 
 
-def checked(particles: Particles, count: int = 100, contrast: Contrast = "bright") -> Particles:
+def checked(particles: Particles, count: int = 200, contrast: Contrast = "bright") -> Particles:
     """The particles with notes on contrast and background of ``count`` images, evenly spread.
 
     Raises:
