@@ -18,6 +18,7 @@ from unpicked.io.mrc import write_stack
 from unpicked.io.particle_checks import contrast_notes
 from unpicked.io.particle_files import write_particles
 from unpicked.io.particles import read_particle_table, read_particles, table_of
+from unpicked.io.poses import read_poses
 from unpicked.io.stacks import write_stack_of
 from unpicked.io.star import read_star, write_star
 from unpicked.objects.gaussians import Gaussians
@@ -244,6 +245,8 @@ def test_star_and_cs_tell_the_same(written):
     assert rows["blob/idx"].tolist() == [*range(7), *range(5)] and rows["blob/path"][7] == b"b.mrcs"
     assert set(rows["alignments3D/split"].tolist()) == {0, 1} and len(set(rows["uid"].tolist())) == 12
     agrees(read_particles(star.with_suffix(".cs")), truth, 2e-5, 1e-5, 1e-5)
+    names, poses = read_poses(star.with_suffix(".cs"))
+    assert names == truth.names and same_poses(poses, truth.poses, 2e-5, 1e-5)
     write_particles(star.with_name("back.star"), read_particles(star.with_suffix(".cs")))
     agrees(read_particles(star.with_name("back.star")), truth, 2e-5, 1e-5, 1e-5)
 

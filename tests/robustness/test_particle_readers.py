@@ -19,6 +19,7 @@ from unpicked.io.cryosparc import read_cs, with_fields, write_cs
 from unpicked.io.mrc import write_image, write_map, write_stack
 from unpicked.io.particle_files import write_particles
 from unpicked.io.particles import read_particle_table, read_particles
+from unpicked.io.poses import read_poses
 from unpicked.io.stacks import write_stack_of
 from unpicked.io.star import read_star, write_star
 from unpicked.ops.rotation import random_rotations
@@ -78,7 +79,12 @@ def test_missing_stack_lists_all_places(data, monkeypatch):
     monkeypatch.chdir(data / "cwd")
     path = star(data, rlnImageName=["1@s.mrcs"] * 5 + ["1@Extract/no.mrcs"])
     (data / "root").mkdir()
-    places = [data / "Extract/no.mrcs", data / "cwd/Extract/no.mrcs", data / "root/Extract/no.mrcs", data / "root/no.mrcs"]
+    places = [
+        data / "Extract/no.mrcs",
+        data / "cwd/Extract/no.mrcs",
+        data / "root/Extract/no.mrcs",
+        data / "root/no.mrcs",
+    ]
     fails(lambda: read_particles(path, root=data / "root"), path, "row 6", "--root", *places, error=FileNotFoundError)
     fails(lambda: read_particles(path, root=data / "nowhere"), "root", "nowhere", error=FileNotFoundError)
     write_stack(noise(1, 8, 8), data / "root" / "no.mrcs", 1.5)
@@ -135,6 +141,12 @@ def test_mixed_pixel_sizes(data):
            "rlnImagePixelSize": [1.5, 1.6]}  # fmt: skip
     path = star(data, two, rlnOpticsGroup=[1, 1, 1, 2, 2, 2])
     fails(lambda: read_particles(path), path, "1.5", "1.6", "split the file", "--voxel")
+    assert len(read_poses(path)[1]) == 6  # a table of poses may hold both
+    pixels = {"rlnOriginXAngst": None, "rlnOriginX": [1.0] * 6, "rlnOriginY": [-2.0] * 6}
+    shifts = read_poses(star(data, two, rlnOpticsGroup=[1, 1, 1, 2, 2, 2], **pixels))[1].shifts
+    expected = torch.tensor([[-1.5, 3.0]] * 3 + [[-1.6, 3.2]] * 3, dtype=torch.float64)
+    torch.testing.assert_close(shifts, expected)
+    path = star(data, two, rlnOpticsGroup=[1, 1, 1, 2, 2, 2])
     assert read_particles(path, pixel_size=1.55).pixel_size == 1.55
     fails(lambda: read_particles(cs(data, blob_psize_A=[1.5, 1.5, 1.5, 1.5, 1.5, 1.6])), "1.5", "1.6")
     write_stack(noise(2, 8, 8), data / "t.mrcs", 1.7)
@@ -261,16 +273,24 @@ def test_poses_and_halves_that_are_not_there(data):
 
 def test_junk_cs(data):
     path = data / "x.cs"
-    for content, word in ((b"", "structured array"), (b"junk" * 50, "structured array"), (b"\x94CSDAT\x00", "compressed"),
-                          ((data / "p.cs").read_bytes()[:-5], "damaged"), (b"\x93NUMPY\x01\x00", "damaged")):  # fmt: skip
+    for content, word in (
+        (b"", "structured array"),
+        (b"junk" * 50, "structured array"),
+        (b"\x94CSDAT\x00", "compressed"),
+        ((data / "p.cs").read_bytes()[:-5], "damaged"),
+        (b"\x93NUMPY\x01\x00", "damaged"),
+    ):
         path.write_bytes(content)
         fails(lambda: read_particles(path), path, word)
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     path.write_bytes(buffer.getvalue())
     fails(lambda: read_particles(path), path, "damaged")
-    for array, word in ((np.zeros(3), "named fields"), (np.zeros(0, [("uid", "u8")]), "no rows"),
-                        (np.zeros(2, [("uid", "u8")]), "blob/path")):  # fmt: skip
+    for array, word in (
+        (np.zeros(3), "named fields"),
+        (np.zeros(0, [("uid", "u8")]), "no rows"),
+        (np.zeros(2, [("uid", "u8")]), "blob/path"),
+    ):
         buffer = io.BytesIO()
         np.save(buffer, array)
         path.write_bytes(buffer.getvalue())
@@ -355,13 +375,18 @@ def test_fuzzed_star(tmp_path, text):
     only_plain_errors(lambda: read_particle_table(path, pixel_size=1.5))
 
 
-CELLS = st.one_of(st.sampled_from(["1", "2", "0", "-1", "3.5", "nan", "?", "x", "1e300", "[1,2]", "1@s.mrcs", "7@s.mrcs"]))
+CELLS = st.one_of(
+    st.sampled_from(["1", "2", "0", "-1", "3.5", "nan", "?", "x", "1e300", "[1,2]", "1@s.mrcs", "7@s.mrcs"])
+)
 COLUMNS = st.sampled_from([word[1:] for word in WORDS if word.startswith("_") and word != "_rlnImageName"])
 
 
 @FUZZ
-@given(st.dictionaries(COLUMNS, st.tuples(CELLS, CELLS), max_size=8), st.dictionaries(COLUMNS, st.tuples(CELLS), max_size=6),
-       st.tuples(CELLS, CELLS))  # fmt: skip
+@given(
+    st.dictionaries(COLUMNS, st.tuples(CELLS, CELLS), max_size=8),
+    st.dictionaries(COLUMNS, st.tuples(CELLS), max_size=6),
+    st.tuples(CELLS, CELLS),
+)
 def test_fuzzed_columns(tmp_path, rows, optics, names):
     if not (tmp_path / "s.mrcs").exists():
         write_stack(noise(3, 6, 6), tmp_path / "s.mrcs", 1.5)

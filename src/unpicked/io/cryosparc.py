@@ -89,16 +89,17 @@ def cs_table(
     which = tuple(places[name] for name in texts)
     indices = tuple(int(value) for value in _numbers(path, rows, "blob/idx"))
     names = tuple(f"{index + 1:06d}@{name}" for index, name in zip(indices, texts, strict=True))
-    size, origin, size_notes = choose_pixel_size(path, pixel_size, _pixel_sizes(path, rows), "blob/psize_A")
+    sizes = choose_pixel_size(path, pixel_size, _pixel_sizes(path, rows), "blob/psize_A")
+    box, mixed = _box(path, rows)
     signs, sign_notes = _signs(path, rows)
     rotations, shifts, in_pixels, pose_notes = _poses(path, rows)
     optics, remark = _optics(path, rows, ctf, given or {})
     halves, half_notes = _halves(path, rows)
-    notes = [f"{len(rows)} particle images listed in {path}", *joined, *doubles(names), *size_notes, *sign_notes,
+    notes = [f"{len(rows)} particle images listed in {path}", *joined, *doubles(names), *sizes.notes, *sign_notes,
              *pose_notes, remark, *_aberrations(rows), *half_notes]  # fmt: skip
     return ParticleTable(
-        path, "cs", files, which, indices, names, signs, size, origin, _box(path, rows), rotations, shifts, in_pixels,
-        optics, halves, tuple(notes), rows=rows,
+        path, "cs", files, which, indices, names, signs, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed, box,
+        rotations, shifts, in_pixels, optics, halves, tuple(notes), rows=rows,
     )  # fmt: skip
 
 
@@ -235,13 +236,14 @@ def _pixel_sizes(path: Path, rows: NDArray[Any]) -> NDArray[np.float64] | None:
     return np.array([float(f"{size:.7g}") for size in sizes])  # float32 in the file
 
 
-def _box(path: Path, rows: NDArray[Any]) -> int | None:
+def _box(path: Path, rows: NDArray[Any]) -> tuple[int | None, str]:
+    """The stated box, and why there is not one, as an error would say it."""
     if "blob/shape" not in (rows.dtype.names or ()):
-        return None
+        return None, ""
     shapes = _numbers(path, rows, "blob/shape", (2,))
     if shapes.max() != shapes.min():
-        raise ValueError(f"{path}: blob/shape goes from {shapes.min():g} to {shapes.max():g}; expected one square box")
-    return int(shapes[0, 0])
+        return None, f"{path}: blob/shape goes from {shapes.min():g} to {shapes.max():g}; expected one square box"
+    return int(shapes[0, 0]), ""
 
 
 def _signs(path: Path, rows: NDArray[Any]) -> tuple[tuple[int, ...] | None, list[str]]:

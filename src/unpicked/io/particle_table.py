@@ -42,8 +42,10 @@ class ParticleTable:
         indices: for every row the place in that stack, counted from 0.
         names: for every row ``000001@stack``, counted from 1.
         signs: for every row the factor, 1 or -1, that makes matter bright, where the file says so.
-        pixel_size: angstrom, where it is given or stated.
+        pixel_size: angstrom, where one is given or stated for all rows.
         pixel_origin: where that comes from, in words.
+        pixel_sizes: what every row states.
+        mixed: why the rows cannot be read as one set of images, where they have several pixel or box sizes.
         box: edge of the images in pixels, where it is stated.
         rotations: ``(n, 3, 3)``, active, object to image, float64; None without poses.
         shifts: ``(n, 2)`` t_x, t_y; None without poses.
@@ -65,6 +67,8 @@ class ParticleTable:
     signs: tuple[int, ...] | None = None
     pixel_size: float | None = None
     pixel_origin: str = ""
+    pixel_sizes: NDArray[np.float64] | None = None
+    mixed: str = ""
     box: int | None = None
     rotations: torch.Tensor | None = None
     shifts: torch.Tensor | None = None
@@ -93,14 +97,16 @@ class ParticleTable:
         if not self.shifts_in_pixels:
             return Poses(self.rotations, self.shifts)
         size = self.pixel_size if pixel_size is None else pixel_size
-        if size is None:
-            if not bool(self.shifts.any()):
-                return Poses(self.rotations, self.shifts)
+        if size is not None:
+            return Poses(self.rotations, self.shifts * size)
+        if self.pixel_sizes is not None:
+            return Poses(self.rotations, self.shifts * torch.from_numpy(self.pixel_sizes)[:, None])
+        if bool(self.shifts.any()):
             raise ValueError(
-                f"{self.path}: shifts are in pixels and the file states no pixel size; "
-                "give pixel_size= (command line: --voxel), in angstrom"
+                f"{self.path}: origins are in pixels but there is no pixel size; expected rlnImagePixelSize in "
+                "data_optics, rlnPixelSize, rlnDetectorPixelSize with rlnMagnification; or give pixel_size= (--voxel)"
             )
-        return Poses(self.rotations, self.shifts * size)
+        return Poses(self.rotations, self.shifts)
 
     def part(self, rows: Sequence[int]) -> ParticleTable:
         """Some of the rows, in this order; the list of stacks stays."""
@@ -116,6 +122,7 @@ class ParticleTable:
             indices=tuple(self.indices[row] for row in picks),
             names=tuple(self.names[row] for row in picks),
             signs=None if self.signs is None else tuple(self.signs[row] for row in picks),
+            pixel_sizes=None if self.pixel_sizes is None else self.pixel_sizes[picks],
             rotations=None if self.rotations is None else self.rotations[picks],
             shifts=None if self.shifts is None else self.shifts[picks],
             optics=None if self.optics is None else self.optics.part(picks),
@@ -156,17 +163,17 @@ def star_table(
     rows = group_rows(path, table, groups)
     files, which, indices = _image_names(path, table.strings("rlnImageName"))
     names = tuple(f"{index + 1:06d}@{files[file]}" for file, index in zip(which, indices, strict=True))
-    box = _box(path, table, groups, rows)
-    size, origin, notes = _pixel_size(path, table, groups, rows, pixel_size)
+    box, mixed = _box(path, table, groups, rows)
+    sizes = _pixel_size(path, table, groups, rows, pixel_size)
     rotations, shifts, in_pixels, remarks = _star_poses(table)
     optics, remark = _star_ctf(path, table, groups, rows, ctf, given)
     halves, half_notes = _halves(table)
     layout = f"{len(groups)} optics groups" if groups is not None and len(groups) > 1 else "one optics group"
     head = f"{len(table)} particle images listed in {path}, {layout if groups is not None else 'no optics block'}"
-    notes = [head, *doubles(names), *notes, *remarks, remark, *_aberrations(table, groups), *half_notes]
+    notes = [head, *doubles(names), *sizes.notes, *remarks, remark, *_aberrations(table, groups), *half_notes]
     return ParticleTable(
-        path, "star", files, which, indices, names, None, size, origin, box, rotations, shifts, in_pixels, optics,
-        halves, tuple(notes), blocks, block,
+        path, "star", files, which, indices, names, None, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed,
+        box, rotations, shifts, in_pixels, optics, halves, tuple(notes), blocks, block,
     )  # fmt: skip
 
 
@@ -181,32 +188,50 @@ def checked_pixel_size(value: float) -> float:
     return float(value)
 
 
-def choose_pixel_size(
-    path: Path, given: float | None, stated: NDArray[np.float64] | None, name: str
-) -> tuple[float | None, str, list[str]]:
-    """Pixel size, its origin and notes: what was given by hand, else what the rows state.
+@dataclass(frozen=True)
+class Sizes:
+    """Pixel sizes of the rows: one, several, or none stated.
+
+    Attributes:
+        one: angstrom, where all rows have it.
+        each: what every row states.
+        origin: where it comes from, in words.
+        notes: sentences on disagreement and fillers.
+        mixed: why there is not one size, as an error would say it.
+    """
+
+    one: float | None = None
+    each: NDArray[np.float64] | None = None
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    mixed: str = ""
+
+
+def choose_pixel_size(path: Path, given: float | None, stated: NDArray[np.float64] | None, name: str) -> Sizes:
+    """Pixel size: what was given by hand, else what the rows state; sizes within 0.1 % are one.
 
     Raises:
-        ValueError: for sizes that are not positive, or that differ between rows by more than 0.1 %.
+        ValueError: for sizes that are not positive.
     """
     if stated is not None and not (stated > 0).all():
         raise ValueError(f"{path}: {name} must be positive, in angstrom; got {stated.min():g}")
     if given is not None:
-        notes = []
+        notes: tuple[str, ...] = ()
         if stated is not None and np.abs(stated / given - 1).max() > 5e-3:
             sizes = ", ".join(f"{size:g}" for size in np.unique(stated)[:5])
-            notes.append(f"{name} says {sizes} A per pixel; {given:g} A is used, as given")
-        return checked_pixel_size(given), "as given", notes
+            notes = (f"{name} says {sizes} A per pixel; {given:g} A is used, as given",)
+        return Sizes(checked_pixel_size(given), None, "as given", notes)
     if stated is None:
-        return None, "", []
+        return Sizes()
     if stated.max() > 1.001 * stated.min():
-        raise ValueError(
+        mixed = (
             f"{path}: {name} goes from {stated.min():g} to {stated.max():g} A; expected one pixel size; "
             "split the file by optics group, or give pixel_size= (--voxel) if one is wrong"
         )
+        return Sizes(None, stated, f"from {name}", (), mixed)
     size = float(stated[0])
-    notes = [f"the pixel size is exactly 1 A ({name}), a common filler; check it"] if size == 1.0 else []
-    return size, f"from {name}", notes
+    filler = (f"the pixel size is exactly 1 A ({name}), a common filler; check it",) if size == 1.0 else ()
+    return Sizes(size, stated, f"from {name}", filler)
 
 
 def half_sets(numbers: Sequence[float], name: str) -> tuple[tuple[int, ...] | None, list[str]]:
@@ -240,7 +265,8 @@ def _image_names(path: Path, values: Sequence[str]) -> tuple[tuple[str, ...], tu
     return tuple(places), tuple(which), tuple(indices)
 
 
-def _box(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) -> int | None:
+def _box(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[int | None, str]:
+    """The stated box, and why there is not one, as an error would say it."""
     dimensions = column("rlnImageDimensionality", table, groups, rows)
     if dimensions is not None and (dimensions != 2).any():
         raise ValueError(
@@ -249,18 +275,16 @@ def _box(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) ->
         )
     sizes = column("rlnImageSize", table, groups, rows)
     if sizes is None:
-        return None
+        return None, ""
     if sizes.max() != sizes.min():
-        raise ValueError(
+        return None, (
             f"{path}: rlnImageSize goes from {sizes.min():g} to {sizes.max():g} pixels; expected one box size; "
             "split the file by optics group, or extract the images again in one box"
         )
-    return int(sizes[0])
+    return int(sizes[0]), ""
 
 
-def _pixel_size(
-    path: Path, table: Table, groups: Table | None, rows: Sequence[int], given: float | None
-) -> tuple[float | None, str, list[str]]:
+def _pixel_size(path: Path, table: Table, groups: Table | None, rows: Sequence[int], given: float | None) -> Sizes:
     for name in ("rlnImagePixelSize", "rlnPixelSize"):
         if (sizes := column(name, table, groups, rows)) is not None:
             return choose_pixel_size(path, given, sizes, name)

@@ -113,6 +113,8 @@ def read_particles(
         path, pixel_size=pixel_size, passthrough=passthrough, ctf=ctf,
         voltage_kv=voltage_kv, cs_mm=cs_mm, amplitude_contrast=amplitude_contrast,
     )  # fmt: skip
+    if table.mixed:
+        raise ValueError(table.mixed)
     files = tuple(_locate(table, name, root) for name in table.files)
     flip = -1 if contrast == "dark" else 1
     signs = table.signs if table.signs is not None else (1,) * len(table)
