@@ -104,6 +104,7 @@ _PLACES = {
     "read_particle_table": "io.particles",
     "write_particles": "io.particle_files",
     "read_signal": "io.npy",
+    "read_star": "io.particles",
     "read_structure": "io.structure",
     "write_map": "io.mrc",
     "report": "report",

@@ -200,6 +200,14 @@ def test_images_that_are_not_finite_or_constant(data, value, word):
     fails(lambda: particles[3], "000004@s.mrcs", word)
 
 
+def test_public_names(data):
+    import unpicked as up
+
+    assert up.read_star is up.read_particles
+    assert up.read_star(data / "p.star").names == up.read_particle_table(data / "p.star").names
+    assert up.write_particles is write_particles
+
+
 def test_one_image(data):
     write_stack(noise(1, 8, 8), data / "t.mrcs", 1.5)
     write_image(noise(8, 8), data / "one.mrc", 1.5)

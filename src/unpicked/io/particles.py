@@ -127,6 +127,9 @@ def read_particles(
     return checked(particles, check, contrast) if check else particles
 
 
+read_star = read_particles  # the name that scripts may know it by
+
+
 def checked(particles: Particles, count: int = 200, contrast: Contrast = "bright") -> Particles:
     """The particles with notes on contrast and background of ``count`` images, evenly spread.
 
