@@ -135,7 +135,7 @@ def write_star(
         raise ValueError("blocks must hold at least one table; got none")
     parts = []
     for name, block in blocks.items():
-        table = block if isinstance(block, Table) else _as_table(name, block)
+        table = block if isinstance(block, Table) else as_table(name, block)
         parts.append(_format(name, table))
     with output(path, overwrite) as temporary:
         temporary.write_text("".join(parts), encoding="utf-8")
@@ -381,7 +381,12 @@ def _ragged_row(text: str, loop_line: int) -> tuple[int, str]:
     return loop_line, "the number of values is not a multiple of the number of columns"
 
 
-def _as_table(name: str, columns: Mapping[str, Column]) -> Table:
+def as_table(name: str, columns: Mapping[str, Column]) -> Table:
+    """Columns of text, integers or finite floats as a :class:`Table`, for the block of this name.
+
+    Raises:
+        ValueError: for other values, or columns of different lengths.
+    """
     values = tuple(tuple(_written(name, column, value) for value in columns[column]) for column in columns)
     return Table(tuple(columns), values, f"data_{name}")
 
@@ -424,7 +429,8 @@ def _format(name: str, table: Table) -> str:
 def _bare(text: str) -> bool:
     """Whether a value needs no quotes; fewer quotes are written than CIF's rules suggest, as RELION does."""
     reserved = re.fullmatch(r"(data|save)_.*|loop_|stop_|global_", text, flags=re.IGNORECASE)
-    return not reserved and re.fullmatch(r"[^\s'\"#_$;\[\]][^\s]*", text) is not None
+    vector = re.fullmatch(r"\[[-+0-9.eE,]*\]", text)  # as RELION writes aberrations
+    return not reserved and (vector or re.fullmatch(r"[^\s'\"#_$;\[\]][^\s]*", text)) is not None
 
 
 def _positive(name: str, value: float) -> float:

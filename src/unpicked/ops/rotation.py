@@ -100,6 +100,18 @@ def exp_map(vectors: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b 3 3
     return eye + first * cross + second * (cross @ cross)
 
 
+def log_map(rotations: Float[torch.Tensor, "*b 3 3"]) -> Float[torch.Tensor, "*b 3"]:
+    """R to the rotation vector w (radians) with exp([w]x) = R and |w| <= pi, accurate at 0 and at pi.
+
+    At |w| = pi both w and -w are right; one of them is given.
+    """
+    w, vector = matrix_to_quaternion(rotations).split((1, 3), dim=-1)
+    sine = vector.norm(dim=-1, keepdim=True)
+    small = sine < 1e-12
+    safe = torch.where(small, torch.ones_like(sine), sine)
+    return vector * torch.where(small, torch.full_like(sine, 2.0), 2 * torch.atan2(sine, w) / safe)
+
+
 def geodesic_distance(
     first: Float[torch.Tensor, "*b 3 3"], second: Float[torch.Tensor, "*c 3 3"]
 ) -> Float[torch.Tensor, "*d"]:
