@@ -72,6 +72,7 @@ _PLACES = {
     # verbs
     "simulate_micrographs": "simulate.micrographs",
     "simulate_particles": "simulate.particles",
+    "dataset": "simulate.datasets",
     "simulate_signal": "simulate.signals",
     "simulate_images": "simulate.images",
     "random_targets": "simulate.images",

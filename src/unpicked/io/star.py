@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unpicked._lazy import torch
 from unpicked.data.optics import Optics
+from unpicked.data.poses import Poses
 from unpicked.io._files import existing, one_line, output, read_text
 from unpicked.ops.rotation import euler_to_matrix, matrix_to_euler
 
@@ -161,36 +162,60 @@ def write_micrographs_star(
         FileExistsError: if the file exists and ``overwrite`` is False.
         ValueError: for no names, a bad pixel size, or optics of another number of micrographs.
     """
-    if optics is not None and len(optics.group) != len(names):
-        raise ValueError(f"optics must have one group per micrograph, {len(names)}; got {len(optics.group)}")
     size = _positive("pixel_size", pixel_size)
-    columns: dict[str, Column] = {"rlnMicrographName": list(names)}
-    head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
-    if optics is None:
-        columns["rlnOpticsGroup"] = [1] * len(names)
-    else:
-        kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
-        kinds = [kinds[group] for group in optics.group]
-        found = list(dict.fromkeys(kinds))
-        head = {
-            "rlnOpticsGroup": list(range(1, len(found) + 1)),
-            "rlnOpticsGroupName": [f"opticsGroup{k + 1}" for k in range(len(found))],
-            "rlnVoltage": [kind[0] for kind in found],
-            "rlnSphericalAberration": [kind[1] for kind in found],
-            "rlnAmplitudeContrast": [kind[2] for kind in found],
-        }
-        columns["rlnOpticsGroup"] = [found.index(kind) + 1 for kind in kinds]
-        for name, values in (
-            ("rlnDefocusU", optics.defocus_u),
-            ("rlnDefocusV", optics.defocus_v),
-            ("rlnDefocusAngle", optics.astigmatism_angle),
-            ("rlnPhaseShift", optics.phase_shift),
-            ("rlnCtfBfactor", optics.b_factor),
-            ("rlnCtfScalefactor", optics.scale),
-        ):
-            columns[name] = [float(values[group]) for group in optics.group]
+    head, columns = _transfer(optics, len(names), "micrograph")
     head["rlnMicrographPixelSize"] = [size] * len(head["rlnOpticsGroup"])
-    write_star(path, {"optics": head, "micrographs": columns}, overwrite=overwrite)
+    write_star(
+        path, {"optics": head, "micrographs": {"rlnMicrographName": list(names), **columns}}, overwrite=overwrite
+    )
+
+
+def write_stack_star(
+    path: Path | str,
+    names: Sequence[str],
+    pixel_size: float,
+    box: int,
+    *,
+    optics: Optics | None = None,
+    poses: Poses | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a list of particle images with what is known of them: optics, rotations and shifts (RELION 3.1).
+
+    Args:
+        path: file name.
+        names: one per image, ``000001@stack.mrcs``, as it shall stand in the file.
+        pixel_size: angstrom.
+        box: edge of an image in pixels.
+        optics: parameters whose ``group`` has one entry per image.
+        poses: written as rot, tilt, psi in degrees, and origins in angstrom: minus the shifts.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        ValueError: for no names, a bad pixel size or box, optics or poses of another number of images.
+    """
+    if poses is not None and len(poses) != len(names):
+        raise ValueError(f"poses must be one per image, {len(names)}; got {len(poses)}")
+    if box < 1:
+        raise ValueError(f"box must be at least 1 pixel; got {box}")
+    size = _positive("pixel_size", pixel_size)
+    head, columns = _transfer(optics, len(names), "image")
+    groups = len(head["rlnOpticsGroup"])
+    head |= {
+        "rlnImagePixelSize": [size] * groups,
+        "rlnImageSize": [int(box)] * groups,
+        "rlnImageDimensionality": [2] * groups,
+    }
+    posed: dict[str, Column] = {}
+    if poses is not None:
+        angles = matrix_to_euler(poses.rotations.detach().double().cpu())
+        origins = -poses.shifts.detach().double().cpu()
+        for k, name in enumerate(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")):
+            posed[name] = angles[:, k].tolist()
+        posed["rlnOriginXAngst"], posed["rlnOriginYAngst"] = origins[:, 0].tolist(), origins[:, 1].tolist()
+    columns = {"rlnImageName": list(names), **columns, **posed}
+    write_star(path, {"optics": head, "particles": columns}, overwrite=overwrite)
 
 
 def write_particles_star(
@@ -270,6 +295,36 @@ def read_particles_positions(path: Path | str) -> tuple[tuple[str, ...], torch.T
     coordinates = torch.tensor(np.stack([table.floats(name) for name in wanted[1:3]], -1))
     angles = torch.tensor(np.stack([table.floats(name) for name in angle_names], -1))
     return names, coordinates, euler_to_matrix(angles)
+
+
+def _transfer(optics: Optics | None, count: int, item: str) -> tuple[dict[str, list[Any]], dict[str, Column]]:
+    """Columns of the optics block, and of the items' table, that tell of contrast transfer and its groups."""
+    if optics is None:
+        head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
+        return head, {"rlnOpticsGroup": [1] * count}
+    if len(optics.group) != count:
+        raise ValueError(f"optics must have one group per {item}, {count}; got {len(optics.group)}")
+    every = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
+    kinds = [every[group] for group in optics.group]
+    found = {kind: k + 1 for k, kind in enumerate(dict.fromkeys(kinds))}
+    head = {
+        "rlnOpticsGroup": list(found.values()),
+        "rlnOpticsGroupName": [f"opticsGroup{k}" for k in found.values()],
+        "rlnVoltage": [kind[0] for kind in found],
+        "rlnSphericalAberration": [kind[1] for kind in found],
+        "rlnAmplitudeContrast": [kind[2] for kind in found],
+    }
+    columns: dict[str, Column] = {"rlnOpticsGroup": [found[kind] for kind in kinds]}
+    for name, values in (
+        ("rlnDefocusU", optics.defocus_u),
+        ("rlnDefocusV", optics.defocus_v),
+        ("rlnDefocusAngle", optics.astigmatism_angle),
+        ("rlnPhaseShift", optics.phase_shift),
+        ("rlnCtfBfactor", optics.b_factor),
+        ("rlnCtfScalefactor", optics.scale),
+    ):
+        columns[name] = [float(values[group]) for group in optics.group]
+    return head, columns
 
 
 def _table(path: Path, name: str, items: Sequence[Any]) -> Table:

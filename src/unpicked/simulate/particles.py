@@ -2,15 +2,17 @@
 
 Image i depends on (seed, i) only. Clean images are limited to |q| < box / 2, as the truth map is. The contrast transfer
 acts on an image padded until what it carries away can leave and does not come back (conventions, section 7): length
-P with P a >= the larger of 2 box a, box a + max_shift + d, 2 d, where d is the largest displacement of a frequency
-below Nyquist. Then the box is cut out, and noise is added last.
+P with P a >= the largest of 2 box a, box a + max_shift + d and 2 d, where d = lambda z s at the Nyquist frequency s.
+Then the box is cut out, and noise is added last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from unpicked._lazy import torch
@@ -25,7 +27,7 @@ from unpicked.ops.correlate import fast_size
 from unpicked.ops.ctf import electron_wavelength
 from unpicked.ops.window import crop_or_pad
 from unpicked.simulate.micrographs import NoisyImages, Specimen
-from unpicked.simulate.scatterers import Scatterers, Views, frequencies_kept, scatterers, volume
+from unpicked.simulate.scatterers import Scatterers, Views, scatterers, volume
 
 PROBE = 256  # views over which the power of the images is averaged
 
@@ -46,6 +48,7 @@ class ParticleSimulation(NoisyImages):
         variance: mean over views of its variance in the box.
         atoms: the specimen as point scatterers, or None where it is a map.
         precise: whether projections of atoms are summed in float64 instead of float32.
+        held: form factors on the frequency grids in use, by padded length.
     """
 
     specimen: Specimen
@@ -55,6 +58,7 @@ class ParticleSimulation(NoisyImages):
     variance: float
     atoms: Scatterers | None
     precise: bool
+    held: dict[int, Views] = field(default_factory=dict, init=False, repr=False)
 
     def pose(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotation ``(3, 3)`` and shift ``(2,)`` t_x, t_y in angstrom of image ``index``, float64."""
@@ -77,7 +81,7 @@ class ParticleSimulation(NoisyImages):
         if self.atoms is None:
             coefficients = _of_map(self.specimen, turn, shift / pixel, length)
         else:
-            coefficients = self._views(length).coefficients(turn, shift / pixel)
+            coefficients = self._views(self.atoms, length).coefficients(turn, shift / pixel)
         if self.optics is not None:
             sx, sy = _axes(length, pixel, coefficients.real.dtype)
             coefficients = coefficients * self.optics.values(sx, sy, [index])[0]
@@ -90,9 +94,7 @@ class ParticleSimulation(NoisyImages):
         if self.optics is None:
             return box if self.max_shift == 0 else fast_size(math.ceil(box + self.max_shift / pixel))
         moved = displacement(self.optics.part([index]), pixel)
-        return fast_size(
-            max(2 * box, math.ceil(box + (self.max_shift + moved) / pixel), math.ceil(2 * moved / pixel))
-        )
+        return fast_size(max(2 * box, math.ceil(box + (self.max_shift + moved) / pixel), math.ceil(2 * moved / pixel)))
 
     def truth(self) -> Map:
         """The object at the working voxel, limited to |q| < box / 2 and to the ball of the box's diameter."""
@@ -133,15 +135,12 @@ class ParticleSimulation(NoisyImages):
             }
         return facts
 
-    def _views(self, length: int) -> Views:
+    def _views(self, atoms: Scatterers, length: int) -> Views:
         """Filters for one padded length, made once."""
-        assert self.atoms is not None
-        held = self.__dict__.setdefault("_held", {})
-        if length not in held:
+        if length not in self.held:
             fine = self.specimen.object.shape[-1] / self.specimen.box
-            held[length] = Views.of(self.atoms, fine, length, torch.float64 if self.precise else torch.float32)
-        views: Views = held[length]
-        return views
+            self.held[length] = Views.of(atoms, fine, length, torch.float64 if self.precise else torch.float32)
+        return self.held[length]
 
 
 def simulate_particles(
@@ -212,18 +211,35 @@ def simulate_particles(
     return Particles(simulation, specimen.voxel_size, names, optics), simulation
 
 
-def displacement(optics: Optics, pixel: float) -> float:
-    """Largest distance in angstrom over which contrast transfer carries a frequency below Nyquist.
+def in_order(data: Particles, threads: int) -> Iterator[torch.Tensor]:
+    """All images in order, made by some threads at a time, each image by one thread: the bits do not depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    waiting: deque[Future[torch.Tensor]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in range(len(data)):
+                waiting.append(pool.submit(data.__getitem__, index))
+                if len(waiting) > 4 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
-    It is the gradient of chi / (2 pi): lambda z s - Cs lambda^3 s^3.
+
+def displacement(optics: Optics, pixel: float) -> float:
+    """Distance in angstrom over which contrast transfer carries frequencies below Nyquist, at most.
+
+    It is |lambda z s - Cs lambda^3 s^3|, the gradient of chi / (2 pi), bounded by the larger of the two terms: Cs
+    usually acts against the defocus.
     """
-    s = torch.linspace(0, 0.5 / pixel, 65, dtype=torch.float64)
-    wavelength = electron_wavelength(optics.voltage_kv)[:, None]
-    spherical = 1e7 * torch.tensor(optics.cs_mm, dtype=torch.float64)[:, None] * wavelength**3 * s**3
-    return max(
-        float((wavelength * torch.tensor(z, dtype=torch.float64)[:, None] * s - spherical).abs().max())
-        for z in (optics.defocus_u, optics.defocus_v)
-    )
+    s = 0.5 / pixel
+    wavelength = electron_wavelength(optics.voltage_kv)
+    spherical = 1e7 * torch.tensor(optics.cs_mm, dtype=torch.float64) * wavelength**3 * s**3
+    each = [wavelength * torch.tensor(z, dtype=torch.float64).abs() * s for z in (optics.defocus_u, optics.defocus_v)]
+    return float(torch.maximum(torch.maximum(*each), spherical).max())
 
 
 def _simulation(
@@ -324,7 +340,7 @@ def _axes(length: int, pixel: float, dtype: torch.dtype) -> tuple[torch.Tensor, 
 
 
 def _of_map(specimen: Specimen, turn: torch.Tensor, shift: torch.Tensor, length: int) -> torch.Tensor:
-    """Half spectrum of the padded image of a specimen that is no sum of Gaussians, shift in pixels, |q| < length / 2."""
+    """Half spectrum of the padded image of a specimen that is a map, shift in pixels, |q| < length / 2."""
     image = crop_or_pad(specimen.images(turn[None])[0], (length, length))
     half = torch.fft.rfft2(torch.fft.ifftshift(image), norm="ortho")
     qx, qy = (axis * length for axis in _axes(length, 1.0, torch.float64))
