@@ -52,7 +52,7 @@ def simulate(
     b_factor: float | None = None,
     common: Common = Common(),
 ) -> int:
-    """Simulate a stack of particle images; views are uniform and continuous, contrast transfer is padded, noise is last.
+    """Simulate a stack of particle images; uniform continuous views, padded contrast transfer, noise last.
 
     Writes particles.mrcs, particles.star (contrast transfer, no poses), truth.star (with poses), truth.mrc, truth.json.
     Images that are held out of the fit are the last of the stack: particles.star lists the others, held.star lists
@@ -68,7 +68,7 @@ def simulate(
         defocus 0.4 to 1.2 um); or H (-20 dB, the same defocus, shifts up to 8 A), M (chain A alone, clean unless a
         noise level is given). A smaller --box sees the same field with coarser pixels, as Fourier-cropped images.
     structure
-        PDB or mmCIF file that is seen; for a dataset 4AKE, looked for in the shared data (UNPICKED_SHARED) if not given.
+        PDB or mmCIF file that is seen; for a dataset 4AKE, sought in the shared data (UNPICKED_SHARED) if not given.
     map
         MRC map that is seen.
     phantom

@@ -1,4 +1,4 @@
-"""The particle sets of Nashed et al. (2021), and two harder ones: E. coli adenylate kinase, 128 pixels of 0.8 angstrom."""
+"""The particle sets of Nashed et al. (2021) and two more: E. coli adenylate kinase at 128 pixels of 0.8 angstrom."""
 
 from __future__ import annotations
 
