@@ -71,6 +71,8 @@ _PLACES = {
     "data_share": "priors",
     # verbs
     "simulate_micrographs": "simulate.micrographs",
+    "simulate_particles": "simulate.particles",
+    "dataset": "simulate.datasets",
     "simulate_signal": "simulate.signals",
     "simulate_images": "simulate.images",
     "random_targets": "simulate.images",

@@ -55,6 +55,11 @@ def build() -> App:
     reconstruct.command(
         f"{PLACE}.images:reconstruct", name="image", help="The small target that large images hold many times."
     )
+    simulate.command(
+        f"{PLACE}.particles:simulate",
+        name="particles",
+        help="A stack of particle images of a structure, map or phantom.",
+    )
     app.command(simulate)
     app.command(reconstruct)
     app.command(

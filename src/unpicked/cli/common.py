@@ -206,7 +206,7 @@ def _clear(folder: Path, *, run: bool) -> None:
         ours += ("target.npy", "errors.npy", "patches.npz", "checkpoint/**/*.pt*", "checkpoint/**/known.json")
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
-        ours += ("target.npy", "images/image_[0-9]*.mrc")
+        ours += ("target.npy", "images/image_[0-9]*.mrc", "particles.mrcs", "particles.star", "held.star")
     for pattern in ours:
         for path in folder.glob(pattern):
             path.unlink()

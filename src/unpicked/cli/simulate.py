@@ -87,21 +87,9 @@ def micrographs(
     shape = height_and_width(size)
     if box < 4:
         raise ValueError(f"--box must be at least 4 pixels; got {box}")
-    for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a positive number; got {value}")
-    given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
     from unpicked.simulate.micrographs import simulate_micrographs
 
-    notes: tuple[str, ...] = ()
-    if structure is not None:
-        specimen, notes = _of_structure(structure, box, voxel, b_factor)
-    elif map is not None:
-        specimen = specimen_of_map(map, map_voxel, box, voxel)
-    else:
-        specimen = phantom_specimen(phantom, box, voxel, common.seed)
+    specimen, notes = shown(structure, map, map_voxel, phantom, box, voxel, b_factor, common.seed)
     data, simulation = simulate_micrographs(
         specimen,
         count=count,
@@ -124,6 +112,30 @@ def micrographs(
         f"{facts['occurrences']} particles at density {simulation.density:.4f}, E = {facts['energy']:.1f} per particle"
     )
     return common.end(facts)
+
+
+def shown(
+    structure: Path | None,
+    map: Path | None,
+    map_voxel: float | None,
+    phantom: str | None,
+    box: int,
+    voxel: float | None,
+    b_factor: float,
+    seed: int,
+) -> tuple[Specimen, tuple[str, ...]]:
+    """The specimen that the options name, and what was noted in reading it."""
+    for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number; got {value}")
+    given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
+    if structure is not None:
+        return _of_structure(structure, box, voxel, b_factor)
+    if map is not None:
+        return _of_map(map, map_voxel, box, voxel), ()
+    return _of_phantom(phantom, box, voxel, seed), ()
 
 
 def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) -> tuple[Specimen, tuple[str, ...]]:
@@ -189,7 +201,7 @@ def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:
 
 
 def noise_level(**kinds: float | None) -> snr.NoiseLevel:
-    """The one noise level that is given, by its option's name."""
+    """The one noise level that the options give."""
     given = {kind: value for kind, value in kinds.items() if value is not None}
     if len(given) != 1:
         options = ", ".join("--" + kind.replace("_", "-") for kind in kinds)

@@ -18,8 +18,7 @@ class Structure:
         occupancies: ``(n,)`` in [0, 1], float64.
         name: what it is called, e.g. the entry's code.
         notes: sentences that tell what was left out and assumed.
-        chains: name of every atom's chain; empty where unknown.
-        sites: every atom's place in its chain, e.g. "MET1/CA"; empty where unknown.
+        chains: name of every atom's chain, or empty where none is known.
     """
 
     elements: tuple[str, ...]
@@ -29,12 +28,13 @@ class Structure:
     name: str = ""
     notes: tuple[str, ...] = ()
     chains: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.elements)
         if count == 0:
             raise ValueError("a structure must hold at least one atom; got none")
+        if self.chains and len(self.chains) != count:
+            raise ValueError(f"chains must name the chain of every atom, {count}; got {len(self.chains)}")
         for name, shape in (("positions", (count, 3)), ("b_factors", (count,)), ("occupancies", (count,))):
             value = getattr(self, name)
             if tuple(value.shape) != shape:
@@ -47,6 +47,26 @@ class Structure:
 
     def __len__(self) -> int:
         return len(self.elements)
+
+    def chain(self, name: str) -> Structure:
+        """The atoms of one chain.
+
+        Raises:
+            ValueError: if there is no such chain.
+        """
+        picks = [index for index, chain in enumerate(self.chains) if chain == name]
+        if not picks:
+            found = ", ".join(dict.fromkeys(self.chains)) or "none"
+            raise ValueError(f"{self.name or 'the structure'} has no chain {name}; found {found}")
+        return Structure(
+            tuple(self.elements[index] for index in picks),
+            self.positions[picks],
+            self.b_factors[picks],
+            self.occupancies[picks],
+            f"{self.name}:{name}" if self.name else name,
+            self.notes,
+            (name,) * len(picks),
+        )
 
     @property
     def mass_kda(self) -> float:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -122,40 +122,44 @@ def write_stack(
 
 
 def write_images(
-    blocks: Iterable[torch.Tensor], count: int, path: Path | str, pixel_size: float, *, overwrite: bool = False
+    images: Iterable[torch.Tensor],
+    count: int,
+    path: Path | str,
+    pixel_size: float,
+    *,
+    contrast: Contrast = "bright",
+    overwrite: bool = False,
 ) -> None:
-    """Write a float32 MRC stack block by block, ``(n, height, width)`` at a time, whole or not at all.
+    """Write ``count`` images ``(height, width)`` as a float32 MRC stack, one by one; as :func:`write_stack` else.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is False.
-        ValueError: for blocks of another number or size of images, or values that are not finite.
+        ValueError: for images of different shapes or another number of them, a bad pixel size, or values that are
+            not finite; nothing is written then.
     """
     import mrcfile
 
-    path, done = Path(path), 0
-    if not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"the pixel size of {path} must be positive, in angstrom; got {pixel_size}")
+    path = Path(path)
+    _check_pixel_size(path, pixel_size)
+    if count < 1:
+        raise ValueError(f"count must be at least 1 image; got {count}")
     with output(path, overwrite) as temporary:
-        file = None
+        file, done = None, 0
         try:
-            for block in blocks:
-                array = np.ascontiguousarray(block.detach().cpu().numpy(), dtype=np.float32)
-                if not np.isfinite(array).all():
-                    raise ValueError(f"not written, {path}: an image from {done + 1} on is not finite in float32")
+            for image in images:
+                array = _checked(_signed(image, contrast), path)
                 if file is None:
-                    file = mrcfile.new_mmap(temporary, (count, *array.shape[1:]), mrc_mode=2, overwrite=True)
-                if array.shape[1:] != file.data.shape[1:] or done + len(array) > count:
-                    raise ValueError(f"{path} takes {count} images of {by(file.data.shape[1:])}; got more, or others")
-                file.data[done : done + len(array)] = array
-                done += len(array)
-            if file is None or done != count:
-                raise ValueError(f"{path} takes {count} images; got {done}")
-            file.set_image_stack()
-            file.update_header_stats()
-            file.voxel_size = pixel_size
-            file.header.nxstart = file.header.nystart = file.header.nzstart = 0
-            file.header.label[0] = b"written by unpicked"
-            file.header.nlabl = 1
+                    file = mrcfile.new_mmap(temporary, shape=(count, *array.shape), mrc_mode=2)
+                if done == count or array.shape != file.data.shape[1:]:
+                    raise ValueError(
+                        f"not written, {path}: image {done + 1} of shape {array.shape} does not fit a stack of "
+                        f"{by(file.data.shape)}"
+                    )
+                file.data[done] = array
+                done += 1
+            if file is None or done < count:
+                raise ValueError(f"not written, {path}: expected {count} images; got {done}")
+            _label(file, "stack", pixel_size, (0.0, 0.0, 0.0))
         finally:
             if file is not None:
                 file.close()
@@ -290,26 +294,42 @@ def _write(
     import mrcfile
 
     path = Path(path)
-    if not (math.isfinite(voxel_size) and voxel_size > 0):
-        raise ValueError(f"the pixel or voxel size of {path} must be positive, in angstrom; got {voxel_size}")
+    _check_pixel_size(path, voxel_size)
     if values.numel() == 0:
         raise ValueError(f"nothing to write to {path}: shape {tuple(values.shape)}")
+    array = _checked(values, path)
+    packed = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
+    with output(path, overwrite) as temporary, mrcfile.new(temporary, compression=packed) as file:
+        file.set_data(array)
+        _label(file, kind, voxel_size, origin)
+
+
+def _check_pixel_size(path: Path, size: float) -> None:
+    if not (math.isfinite(size) and size > 0):
+        raise ValueError(f"the pixel or voxel size of {path} must be positive, in angstrom; got {size}")
+
+
+def _checked(values: torch.Tensor, path: Path) -> NDArray[np.float32]:
     array = np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
     if not np.isfinite(array).all():
         bad = array.size - int(np.isfinite(array).sum())
         raise ValueError(f"not written, {path}: {bad} of {array.size} values are not finite in float32")
-    packed = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
-    with output(path, overwrite) as temporary, mrcfile.new(temporary, compression=packed) as file:
-        file.set_data(array)
-        if kind == "volume":
-            file.set_volume()
-        elif kind == "stack":
-            file.set_image_stack()
-        file.voxel_size = voxel_size
-        file.header.nxstart = file.header.nystart = file.header.nzstart = 0
-        file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
-        file.header.label[0] = b"written by unpicked"  # without a time: the same data give the same bytes
-        file.header.nlabl = 1
+    return array
+
+
+def _label(
+    file: Any, kind: Literal["volume", "image", "stack"], voxel_size: float, origin: tuple[float, float, float]
+) -> None:
+    """What the header says beside the shape."""
+    if kind == "volume":
+        file.set_volume()
+    elif kind == "stack":
+        file.set_image_stack()
+    file.voxel_size = voxel_size
+    file.header.nxstart = file.header.nystart = file.header.nzstart = 0
+    file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
+    file.header.label[0] = b"written by unpicked"  # without a time: the same data give the same bytes
+    file.header.nlabl = 1
 
 
 def _signed(values: torch.Tensor, contrast: Contrast) -> torch.Tensor:
