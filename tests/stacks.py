@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 
+from unpicked.data.micrographs import InMemory
 from unpicked.data.particles import Particles
 from unpicked.data.snr import energy
 from unpicked.data.structure import Structure
 from unpicked.ops import seeding
-from unpicked.simulate.particles import Lens, Molecule, ParticleSimulation, in_memory, simulate_particles
+from unpicked.simulate.particles import ParticleSimulation, simulate_particles
+from unpicked.simulate.specimens import specimen_from_structure
 
 
 def beads(seed: int = 0, count: int = 60) -> Structure:
@@ -29,13 +32,12 @@ def stack(
     count: int = 300, box: int = 24, level: float = 2000.0, seed: int = 0, shift: float = 0.0, lens: bool = False
 ) -> tuple[Particles, ParticleSimulation]:
     """Images of beads at energy ``level`` (infinite: clean), read into memory, and what is true of them."""
-    optics = Lens((6000.0, 14000.0)) if lens else None
     data, truth = simulate_particles(
-        Molecule(beads(), box, 52.8 / box, 60.0),
+        specimen_from_structure(beads(), box, 52.8 / box, b_factor=60.0),
         count=count,
         noise=None if math.isinf(level) else energy(level),
         seed=seed,
-        lens=optics,
+        defocus=(6000.0, 14000.0) if lens else None,
         max_shift=shift,
     )
-    return in_memory(data), truth
+    return replace(data, source=InMemory(data.images())), truth

@@ -41,9 +41,9 @@ def model(box: int, shift: float = 0.0) -> Model:
 def posed(shift: float = 0.0, lens: bool = False, away: float = 0.05) -> Particles:
     """A stack with poses near the truth."""
     data, truth = stack(60, 16, 2000.0, 1, shift, lens)
-    turns = truth.poses.rotations
+    turns = truth.poses().rotations
     w = away * torch.randn(len(turns), 3, generator=seeding.generator(2, "away"), dtype=torch.float64)
-    return replace(data, poses=Poses(rotation.exp_map(w) @ turns, truth.poses.shifts))
+    return replace(data, poses=Poses(rotation.exp_map(w) @ turns, truth.poses().shifts))
 
 
 SEARCH = Search(4, 40, views=(300, 400), radius=(3, 5), solver_steps=4)
@@ -123,9 +123,9 @@ def test_an_image_that_is_not_finite_ends_in_a_typed_failure(name: str) -> None:
 def test_the_truth_stays_where_it_is() -> None:
     """Clean images, true poses: every pose stays to a tenth of a degree, and the map explains the images."""
     data, truth = stack(200, 16, float("inf"))
-    given = replace(data, poses=truth.poses)
+    given = replace(data, poses=truth.poses())
     run = reconstruct(given, model(16), Refine(4, (7, 7), rescues=0, steps=3), seed=0, moves=0)
-    error = rotation.geodesic_distance(poses_of(run.state).rotations, truth.poses.rotations)
+    error = rotation.geodesic_distance(poses_of(run.state).rotations, truth.poses().rotations)
     assert float(error.median()) < 0.1
     assert float(error.max()) < 1.0
 
@@ -135,8 +135,8 @@ def test_a_turned_truth_gives_a_turned_answer() -> None:
     data, truth = stack(80, 16)
     turn = rotation.random_rotations(1, seeding.generator(4, "turn"))[0]
     method = Refine(3, (6, 6), rescues=0, steps=2)
-    plain = reconstruct(replace(data, poses=truth.poses), model(16), method, moves=0)
-    poses = Poses(truth.poses.rotations @ turn, truth.poses.shifts)
+    plain = reconstruct(replace(data, poses=truth.poses()), model(16), method, moves=0)
+    poses = Poses(truth.poses().rotations @ turn, truth.poses().shifts)
     turned = reconstruct(replace(data, poses=poses), model(16), method, moves=0)
     assert abs(turned.objective - plain.objective) < 0.01 * abs(plain.objective)
     back = poses_of(turned.state).rotations @ turn.mT

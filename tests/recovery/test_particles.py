@@ -24,8 +24,8 @@ from unpicked.simulate.particles import ParticleSimulation
 def solved(data: Particles, truth: ParticleSimulation, seed: int, **job: object) -> tuple[ParticleAnswer, float, float]:
     """The answer, its median pose error in degrees, and the correlation of its map with the truth."""
     answer = from_particles(data, ParticleJob(starts=1, **job), seed=seed)  # type: ignore[arg-type]
-    poses = compare_poses(answer.poses, truth.poses)
-    return answer, poses.median_deg, compare(answer.map, truth.subject.truth()).correlation
+    poses = compare_poses(answer.poses, truth.poses())
+    return answer, poses.median_deg, compare(answer.map, truth.truth()).correlation
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -40,7 +40,7 @@ def test_clear_images_from_random_starts(seed: int) -> None:
 def test_shifted_images_with_contrast_transfer() -> None:
     data, truth = stack(500, 24, 3000.0, 5, 4.0, True)
     answer, error, _ = solved(data, truth, 1, max_shift=4.0)
-    found = compare_poses(answer.poses, truth.poses)
+    found = compare_poses(answer.poses, truth.poses())
     assert error < 3
     assert found.shift_rmse_A < 1.0
 
@@ -49,7 +49,7 @@ def test_known_poses_bound_what_a_search_reaches() -> None:
     data, truth = stack(400, 24, 3000.0, 0)
     from dataclasses import replace
 
-    answer, error, known = solved(replace(data, poses=truth.poses), truth, 0, method="known")
+    _, error, known = solved(replace(data, poses=truth.poses()), truth, 0, method="known")
     _, _, searched = solved(data, truth, 0)
     assert error < 1e-3
     assert known > 0.97

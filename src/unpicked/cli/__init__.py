@@ -41,11 +41,8 @@ def build() -> App:
         name="micrographs",
         help="A volume straight from micrographs, without picking.",
     )
-    simulate.command(
-        f"{PLACE}.particles:simulate", name="particles", help="A stack of particle images, published data sets too."
-    )
     reconstruct.command(
-        f"{PLACE}.particles:reconstruct", name="particles", help="A volume and poses from a stack of particle images."
+        f"{PLACE}.stacks:particles", name="particles", help="A volume and poses from a stack of particle images."
     )
     simulate.command(f"{PLACE}.signals:simulate", name="signal", help="A long signal that holds a target many times.")
     reconstruct.command(

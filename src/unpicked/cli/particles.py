@@ -176,7 +176,6 @@ def simulate(
 
 
 def _options(names: Any) -> list[str]:
-
     return [_option(name) for name in names]
 
 
@@ -219,11 +218,12 @@ def _write(
 ) -> None:
     """The stack, the list of images to fit and of those held out, true poses and map."""
     from unpicked.io import mrc, star
+    from unpicked.io.stacks import write_stack_of
     from unpicked.simulate.particles import in_order
 
     count = len(data)
     images = _watched(in_order(data, torch.get_num_threads()), count, common)
-    mrc.write_images(images, count, folder / "particles.mrcs", data.pixel_size, contrast=contrast)
+    write_stack_of(images, folder / "particles.mrcs", count, data.pixel_size, contrast=contrast)
     star.write_stack_star(
         folder / "truth.star", data.names, data.pixel_size, data.box, optics=data.optics, poses=simulation.poses()
     )

@@ -147,16 +147,14 @@ def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) ->
     return specimen_from_structure(atoms, box, voxel, b_factor=b_factor), atoms.notes
 
 
-def specimen_of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
-    """The specimen of a map file."""
+def _of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
     from unpicked.io import mrc
     from unpicked.simulate.specimens import specimen_from_map
 
     return specimen_from_map(mrc.read_map(path, voxel_size=map_voxel), box, voxel)
 
 
-def phantom_specimen(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
-    """The specimen of a built-in object."""
+def _of_phantom(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
     from unpicked.simulate.phantom import bead_chain, shepp_logan
     from unpicked.simulate.specimens import specimen_from_map
 

@@ -18,7 +18,8 @@ class Structure:
         occupancies: ``(n,)`` in [0, 1], float64.
         name: what it is called, e.g. the entry's code.
         notes: sentences that tell what was left out and assumed.
-        chains: name of every atom's chain, or empty where none is known.
+        chains: name of every atom's chain; empty where unknown.
+        sites: every atom's place in its chain, e.g. "MET1/CA"; empty where unknown.
     """
 
     elements: tuple[str, ...]
@@ -28,13 +29,12 @@ class Structure:
     name: str = ""
     notes: tuple[str, ...] = ()
     chains: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.elements)
         if count == 0:
             raise ValueError("a structure must hold at least one atom; got none")
-        if self.chains and len(self.chains) != count:
-            raise ValueError(f"chains must name the chain of every atom, {count}; got {len(self.chains)}")
         for name, shape in (("positions", (count, 3)), ("b_factors", (count,)), ("occupancies", (count,))):
             value = getattr(self, name)
             if tuple(value.shape) != shape:
@@ -66,6 +66,7 @@ class Structure:
             f"{self.name}:{name}" if self.name else name,
             self.notes,
             (name,) * len(picks),
+            tuple(self.sites[index] for index in picks) if self.sites else (),
         )
 
     @property

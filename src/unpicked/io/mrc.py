@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -119,50 +119,6 @@ def write_stack(
     if images.dim() != 3:
         raise ValueError(f"images must be (n, height, width); got shape {tuple(images.shape)}")
     _write(_signed(images, contrast), path, pixel_size, "stack", (0.0, 0.0, 0.0), overwrite)
-
-
-def write_images(
-    images: Iterable[torch.Tensor],
-    count: int,
-    path: Path | str,
-    pixel_size: float,
-    *,
-    contrast: Contrast = "bright",
-    overwrite: bool = False,
-) -> None:
-    """Write ``count`` images ``(height, width)`` as a float32 MRC stack, one by one; as :func:`write_stack` else.
-
-    Raises:
-        FileExistsError: if the file exists and ``overwrite`` is False.
-        ValueError: for images of different shapes or another number of them, a bad pixel size, or values that are
-            not finite; nothing is written then.
-    """
-    import mrcfile
-
-    path = Path(path)
-    _check_pixel_size(path, pixel_size)
-    if count < 1:
-        raise ValueError(f"count must be at least 1 image; got {count}")
-    with output(path, overwrite) as temporary:
-        file, done = None, 0
-        try:
-            for image in images:
-                array = _checked(_signed(image, contrast), path)
-                if file is None:
-                    file = mrcfile.new_mmap(temporary, shape=(count, *array.shape), mrc_mode=2)
-                if done == count or array.shape != file.data.shape[1:]:
-                    raise ValueError(
-                        f"not written, {path}: image {done + 1} of shape {array.shape} does not fit a stack of "
-                        f"{by(file.data.shape)}"
-                    )
-                file.data[done] = array
-                done += 1
-            if file is None or done < count:
-                raise ValueError(f"not written, {path}: expected {count} images; got {done}")
-            _label(file, "stack", pixel_size, (0.0, 0.0, 0.0))
-        finally:
-            if file is not None:
-                file.close()
 
 
 @dataclass(frozen=True)
@@ -294,42 +250,26 @@ def _write(
     import mrcfile
 
     path = Path(path)
-    _check_pixel_size(path, voxel_size)
+    if not (math.isfinite(voxel_size) and voxel_size > 0):
+        raise ValueError(f"the pixel or voxel size of {path} must be positive, in angstrom; got {voxel_size}")
     if values.numel() == 0:
         raise ValueError(f"nothing to write to {path}: shape {tuple(values.shape)}")
-    array = _checked(values, path)
-    packed = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
-    with output(path, overwrite) as temporary, mrcfile.new(temporary, compression=packed) as file:
-        file.set_data(array)
-        _label(file, kind, voxel_size, origin)
-
-
-def _check_pixel_size(path: Path, size: float) -> None:
-    if not (math.isfinite(size) and size > 0):
-        raise ValueError(f"the pixel or voxel size of {path} must be positive, in angstrom; got {size}")
-
-
-def _checked(values: torch.Tensor, path: Path) -> NDArray[np.float32]:
     array = np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
     if not np.isfinite(array).all():
         bad = array.size - int(np.isfinite(array).sum())
         raise ValueError(f"not written, {path}: {bad} of {array.size} values are not finite in float32")
-    return array
-
-
-def _label(
-    file: Any, kind: Literal["volume", "image", "stack"], voxel_size: float, origin: tuple[float, float, float]
-) -> None:
-    """What the header says beside the shape."""
-    if kind == "volume":
-        file.set_volume()
-    elif kind == "stack":
-        file.set_image_stack()
-    file.voxel_size = voxel_size
-    file.header.nxstart = file.header.nystart = file.header.nzstart = 0
-    file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
-    file.header.label[0] = b"written by unpicked"  # without a time: the same data give the same bytes
-    file.header.nlabl = 1
+    packed = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
+    with output(path, overwrite) as temporary, mrcfile.new(temporary, compression=packed) as file:
+        file.set_data(array)
+        if kind == "volume":
+            file.set_volume()
+        elif kind == "stack":
+            file.set_image_stack()
+        file.voxel_size = voxel_size
+        file.header.nxstart = file.header.nystart = file.header.nzstart = 0
+        file.header.origin.x, file.header.origin.y, file.header.origin.z = origin
+        file.header.label[0] = b"written by unpicked"  # without a time: the same data give the same bytes
+        file.header.nlabl = 1
 
 
 def _signed(values: torch.Tensor, contrast: Contrast) -> torch.Tensor:

@@ -55,28 +55,29 @@ def read_structure(path: Path | str) -> Structure:
     atoms = _heavy_atoms(entry[0], blank, notes)
     if not atoms:
         raise ValueError(f"{path} holds no heavy atom other than water; expected a molecule")
-    b_factors = torch.tensor([atom.b_iso for _, atom, _ in atoms], dtype=torch.float64)
+    b_factors = torch.tensor([atom.b_iso for _, atom, _, _ in atoms], dtype=torch.float64)
     if not bool(b_factors.any()):
         notes.append("all B factors are 0 in the file: the simulation's own B factor alone applies")
     name = str(entry.name).strip()
     try:
         return Structure(
-            tuple(element for element, _, _ in atoms),
-            torch.tensor([atom.pos.tolist() for _, atom, _ in atoms], dtype=torch.float64),
+            tuple(element for element, _, _, _ in atoms),
+            torch.tensor([atom.pos.tolist() for _, atom, _, _ in atoms], dtype=torch.float64),
             b_factors,
-            torch.tensor([atom.occ for _, atom, _ in atoms], dtype=torch.float64),
+            torch.tensor([atom.occ for _, atom, _, _ in atoms], dtype=torch.float64),
             name if name and name != "string" else path.name.split(".")[0],
             tuple(notes),
-            tuple(chain for _, _, chain in atoms),
+            tuple(chain for _, _, chain, _ in atoms),
+            tuple(site for _, _, _, site in atoms),
         )
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
 
 
-def _heavy_atoms(model: Any, blank: set[Key], notes: list[str]) -> list[tuple[str, Any, str]]:
-    """Element, atom and chain of every heavy atom that stays; ``notes`` grows by what was left out."""
+def _heavy_atoms(model: Any, blank: set[Key], notes: list[str]) -> list[tuple[str, Any, str, str]]:
+    """Element, atom, chain and site of every heavy atom that stays; ``notes`` grows by what was left out."""
     out: Counter[str] = Counter()
-    atoms: list[tuple[str, Any, str]] = []
+    atoms: list[tuple[str, Any, str, str]] = []
     for chain in model:
         for residues in _sites(chain):
             if _is_water(residues[0]):
@@ -95,7 +96,8 @@ def _heavy_atoms(model: Any, blank: set[Key], notes: list[str]) -> list[tuple[st
                 out["alternate"] += name in best
                 if name not in best or atom.occ > best[name][1].occ:
                     best[name] = (element, atom)
-            atoms += [(element, atom, str(chain.name)) for element, atom in best.values()]
+            place = f"{residue.name}{residue.seqid}"
+            atoms += [(element, atom, chain.name, f"{place}/{atom.name}") for element, atom in best.values()]
     for key, sentence in (
         ("water", "{} atoms of waters left out"),
         ("hydrogen", "{} hydrogen or deuterium atoms left out"),
