@@ -226,6 +226,21 @@ def test_a_c4_map_has_its_axis_and_its_two_angles():
         assert one.score > 0.98 and one.rmsd is None
 
 
+@pytest.mark.slow
+def test_a_shell_with_icosahedral_symmetry_has_all_its_rotations():
+    g = torch.Generator().manual_seed(3)
+    places = torch.randn(3, 3, generator=g, dtype=torch.float64)
+    places = 12 * places / places.norm(dim=-1, keepdim=True)
+    frame = random_rotations(1, g)[0]
+    axis = torch.arange(32, dtype=torch.float64) - 16
+    values = torch.zeros(32, 32, 32, dtype=torch.float64)
+    for point in (point_group("I")[:, None] @ places[..., None])[..., 0].flatten(0, 1) @ frame.T:
+        x, y, z = (torch.exp(-(axis - c).square() / 3) for c in point)
+        values += z[:, None, None] * y[:, None] * x
+    angles = [round(one.angle_deg) for one in pseudo_symmetries(Map(values, 2.0))]
+    assert sorted(angles) == [72] * 6 + [120] * 10 + [144] * 6 + [180] * 15
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 def test_an_approximate_two_fold_of_a_map_is_found_and_a_map_without_one_has_none(seed):
     source, frame = blobs(point_group("C2"), seed, noise=0.3)
