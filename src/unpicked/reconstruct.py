@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from unpicked._lazy import torch
 from unpicked.checkpoint import Checkpoint, History, Result
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.estimators.base import Batch, Estimator, State, add, judge
+from unpicked.estimators.base import Batch, Estimator, Sampling, State, add, judge
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.objects.classes import Classes
@@ -132,7 +132,7 @@ def reconstruct(
         moves: rounds of recentre moves tried on the answer (the placement supplies the candidates).
         checkpoint: folder for the state of every sub-run; None keeps nothing.
         resume: go on from that folder; without a checkpoint in it, start anew.
-        batch_size: micrographs per batch.
+        batch_size: micrographs per batch; an estimator that picks its images takes them all in one.
         report: called after every pass with the sub-run's name and its row of the history.
         held: micrographs kept apart, by whose likelihood starts are chosen and early stopping is decided; without
             them the data themselves judge.
@@ -220,13 +220,16 @@ def _loop(job: _Job, state: State) -> Reconstruction:
     state, history, result = held.state, held.history, held.result
     best = held.best
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
+    before = time.perf_counter()
     while result is None and int(state["step"]) < last:
-        before = time.perf_counter()
         model = estimator.current(job.model, state)
         try:
             with torch.no_grad():
                 stats = _sum(job, model, state)
                 new = estimator.update(model, state, stats, job.prior)
+                if not _told(estimator, int(new["step"]), last):
+                    state = new
+                    continue
                 row = estimator.record(model, state, stats, job.prior) | _progress(state, new)
         except FloatingPointError:
             result = Result.NOT_FINITE
@@ -243,6 +246,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         _save(job, Checkpoint(state, history, result, held.note, best))
         if job.report is not None:
             job.report(job.name, row)
+        before = time.perf_counter()
     result = result or Result.ITERATIONS
     if result is Result.OVERFITTED and best is not None:
         state = best
@@ -259,6 +263,11 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         judged=(max(judged) if result is Result.OVERFITTED else judged[-1]) if judged else math.nan,
         prior=job.prior,
     )
+
+
+def _told(estimator: Estimator, step: int, last: int) -> bool:
+    """Whether the history has a row after so many updates: after each one, but for small and many ones."""
+    return not isinstance(estimator, Sampling) or step % estimator.every == 0 or step >= last
 
 
 def _progress(old: State, new: State) -> dict[str, float]:
@@ -293,12 +302,17 @@ _NOISE = 3.0  # log units by which held-out likelihoods differ by chance
 
 
 def _sum(job: _Job, model: Model, state: State) -> Stats:
-    """The statistics of the whole data, summed over batches and processes."""
+    """The statistics of the data that this update reads, all of them as a rule, over batches and processes."""
     rank, world = _processes()
     total: Stats | None = None
-    for first in range(0, len(job.data), job.batch_size):
-        indices = range(first, min(first + job.batch_size, len(job.data)))
-        total = add(total, job.estimator.accumulate(model, Batch(job.data, indices).shard(rank, world), state))
+    chosen: Sequence[int] = range(len(job.data))
+    size = job.batch_size
+    if isinstance(job.estimator, Sampling):
+        chosen = job.estimator.picks(len(job.data), state)
+        size = max(1, len(chosen))
+    for first in range(0, len(chosen), size):
+        batch = Batch(job.data, chosen[first : first + size])
+        total = add(total, job.estimator.accumulate(model, batch.shard(rank, world), state))
     if total is None:
         raise ValueError("the data are empty; give at least one micrograph or signal")
     if world > 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
@@ -83,6 +83,18 @@ class Estimator(Protocol):
 
     def done(self, history: Sequence[dict[str, float]], state: State) -> bool:
         """Whether nothing is left to gain."""
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """An estimator whose update reads some pieces of the data, all in one batch, and which takes many updates."""
+
+    @property
+    def every(self) -> int:
+        """Updates between two rows of the history, and between two checkpoints."""
+
+    def picks(self, count: int, state: State) -> Sequence[int]:
+        """Which of ``count`` pieces the present update reads; the same on every process."""
 
 
 def add(first: Stats | None, second: Stats) -> Stats:
