@@ -72,11 +72,9 @@ def predicted(cube: torch.Tensor, poses: Proposal, images: Measured, pad: int) -
     found = trilinear.slices(cube, poses.rotations, images.points, pad)
     if poses.shifts is not None:
         found = found * images.band.ramp(poses.shifts / images.pixel_size).to(found)
-    if images.optics is None:
-        return found
-    if poses.defocus is None:
-        return found * images.transfer
-    return found * _transfer(images, poses.defocus)
+    if poses.defocus is not None:
+        return found * _transfer(images, poses.defocus)
+    return found if images.transfer is None else found * images.transfer
 
 
 def misfit(cube: torch.Tensor, poses: Proposal, images: Measured, pad: int) -> torch.Tensor:
@@ -106,12 +104,13 @@ def powers(data: Particles, radius: int, sigma: float, places: list[int]) -> tup
     """Mean power of the coefficients of some images, and the root mean square of the map that would explain them.
 
     A shell of the map has the mean power of that shell of its projections, so its voxels' mean square is the sum over
-    all frequencies of it, divided by N^4. Noise of variance sigma^2 is taken off; 2 % of the power is left at least.
+    all frequencies of it, divided by N^4. Noise is taken off, of variance sigma^2 or of the power of the outermost shell,
+    whichever is less; 2 % of the power is left at least.
     """
     half = band(data.box, radius)
     power = half.coefficients(data.images(places).double()).abs().square()
     mean = half.shell_mean(power.mean(0))
-    signal = (mean - sigma**2).clamp(min=0)
+    signal = (mean - min(sigma**2, float(mean[-1]))).clamp(min=0)
     if data.optics is not None:
         sx, sy = half.frequencies(data.pixel_size)
         signal = signal / half.shell_mean(data.optics.values(sx, sy, places).square().mean(0)).clamp(min=0.05)

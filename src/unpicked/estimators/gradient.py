@@ -22,7 +22,7 @@ from unpicked.estimators.seen import PoseSource, Proposal, Seen, look
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import fourier, rotation, seeding, trilinear
+from unpicked.ops import rotation, seeding, trilinear
 from unpicked.priors import Flat, Prior
 
 
@@ -47,8 +47,8 @@ class Gradient:
     poses: PoseSource
     iterations: int = 10_000
     batch: int = 32
-    map_rate: float = 0.02
-    least_map_rate: float = 0.002
+    map_rate: float = 0.1
+    least_map_rate: float = 0.01
     start_scale: float = 0.1
     radius: int = 0
     first_radius: int = 0
@@ -195,7 +195,7 @@ class Gradient:
             "loss": loss if keep == 0 else keep * state["loss"] + (1 - keep) * loss,
             "usage": state["usage"].lerp(share, 1 / min(step + 1, epoch)),
         }
-        if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "poses", "loss")):
+        if not all(bool(torch.isfinite(new[name].sum())) for name in ("x", "poses", "loss")):
             raise FloatingPointError("map or poses are not finite: the data, or the present estimate, hold NaN")
         if self.poses.outputs > 1 and fraction < 0.5 and (step + 1) % max(epoch, _PATIENCE) == 0:
             seed = seeding.derive(int(state["seed"]), "revived", step)
@@ -318,16 +318,15 @@ _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8  # Adam's constants
 
 def _adam(state: State, name: str, slope: torch.Tensor, seen: torch.Tensor, rate: torch.Tensor) -> State:
     """A step of the tensor ``name``, where something of it was seen; the rest stays as it is."""
-    on = seen > 0
-    steps = state[f"{name}.steps"] + on.to(state[f"{name}.steps"])
-    first = torch.where(on, _FIRST * state[f"{name}.first"] + (1 - _FIRST) * slope, state[f"{name}.first"])
-    second = torch.where(on, _SECOND * state[f"{name}.second"] + (1 - _SECOND) * slope**2, state[f"{name}.second"])
+    on = (seen > 0).to(slope)
+    steps = state[f"{name}.steps"] + (seen > 0).to(state[f"{name}.steps"])
     age = steps.clamp(min=1).to(slope)
-    ahead = first / (1 - _FIRST**age)
-    size = (second / (1 - _SECOND**age)).sqrt()
+    first = state[f"{name}.first"].lerp(slope, (1 - _FIRST) * on)
+    second = state[f"{name}.second"].lerp(slope.square(), (1 - _SECOND) * on)
     # gradients are those of a misfit of about 1
-    move = torch.where(on, rate * ahead / (size + _TINY), torch.zeros_like(slope))
-    return {name: state[name] - move, f"{name}.first": first, f"{name}.second": second, f"{name}.steps": steps}
+    size = second.sqrt() / (1 - _SECOND**age).sqrt() + _TINY
+    new = torch.addcdiv(state[name], first * (-rate * on / (1 - _FIRST**age)), size)
+    return {name: new, f"{name}.first": first, f"{name}.second": second, f"{name}.steps": steps}
 
 
 def _fit(data: Data, model: Model) -> tuple[Voxels, Particles]:

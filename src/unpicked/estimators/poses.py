@@ -167,7 +167,7 @@ class Encoder:
         if self.branches not in _ELEMENTS:
             raise ValueError(f"branches must be one of {', '.join(_ELEMENTS)}; got {self.branches!r}")
         if self.heads < 0 or (self.branches == "none" and self.heads > 1):
-            raise ValueError(f"heads must be at least 1, and 1 without branches; got {self.heads}; try branches='heads'")
+            raise ValueError(f"heads must be at least 1, and 1 without branches; got {self.heads}; try 'heads'")
         if self.crop < 0 or self.defocus < 0 or not 0 <= self.spread < 1:
             raise ValueError(
                 f"crop and defocus must not be negative, spread at least 0 and below 1; got {self.crop}, "

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
+
+from unpicked._lazy import torch
+from unpicked.objects.base import Object
 
 
 @dataclass(frozen=True)
@@ -16,3 +21,8 @@ class Centred:
 
     max_shift: float = 0.0
     subpixel: int = 1
+    exact: ClassVar[bool] = True
+
+    def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """None: images of particles say where their centres are."""
+        yield from ()

@@ -58,7 +58,10 @@ def half_cube(volume: Float[torch.Tensor, "n n n"], radius: float, pad: int = 2)
     size, top = pad * box, reach(radius, pad)
     both = torch.arange(-top, top + 1, device=volume.device)
     half = torch.arange(top + 1, device=volume.device)
-    spectrum = torch.fft.rfft(volume, n=size, dim=2)[..., : top + 1] * _centred(half, box, size, volume)
+    spectrum = torch.fft.rfft(volume, n=size, dim=2)[..., : top + 1]
+    if spectrum.shape[2] <= top:  # beyond the last frequency of an odd box: never given a weight
+        spectrum = torch.nn.functional.pad(spectrum, (0, top + 1 - spectrum.shape[2]))
+    spectrum = spectrum * _centred(half, box, size, volume)
     spectrum = torch.fft.fft(spectrum, n=size, dim=1).index_select(1, both % size)
     spectrum = spectrum * _centred(both, box, size, volume)[:, None]
     spectrum = torch.fft.fft(spectrum, n=size, dim=0).index_select(0, both % size)
@@ -107,15 +110,14 @@ def slices_by_gather(
     low = places.detach().floor()
     low = torch.minimum(low, low.new_tensor([top - 1, depth - 2, depth - 2]))
     far = places - low
-    flat, real, imaginary = cube.flatten(1), 0.0, 0.0
+    flat, total = cube.flatten(1), cube.new_zeros((2, *places.shape[:-1]))
     for corner in product((0, 1), repeat=3):
         step = torch.tensor(corner, dtype=places.dtype, device=places.device)
         weight = torch.where(step > 0, far, 1 - far).prod(-1)
         x, y, z = (low + step).long().unbind(-1)
         index = (z * depth + y) * (top + 1) + x
-        real = real + weight * flat[0][index]
-        imaginary = imaginary + weight * flat[1][index]
-    return torch.complex(torch.as_tensor(real), torch.as_tensor(imaginary) * back)
+        total = total + weight * flat[:, index]
+    return torch.complex(total[0], total[1] * back)
 
 
 def _centred(frequencies: torch.Tensor, box: int, size: int, like: torch.Tensor) -> torch.Tensor:
@@ -130,7 +132,8 @@ def _places(
     cube: torch.Tensor, rotations: torch.Tensor, points: torch.Tensor, pad: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Places (x, y, z) of the points in the half space, in padded units, and the sign of the imaginary part."""
-    if cube.dim() != 4 or cube.shape[0] != 2 or cube.shape[1:] != (2 * cube.shape[3] - 1, 2 * cube.shape[3] - 1, cube.shape[3]):
+    side = 2 * cube.shape[-1] - 1
+    if tuple(cube.shape) != (2, side, side, cube.shape[-1]):
         raise ValueError(f"cube must be (2, 2 m + 1, 2 m + 1, m + 1), from half_cube; got {tuple(cube.shape)}")
     if tuple(rotations.shape[-2:]) != (3, 3):
         raise ValueError(f"rotations must end in (3, 3); got {tuple(rotations.shape)}")
