@@ -56,7 +56,9 @@ def molecule(shared_data: Callable[[str], Path], chain: bool) -> tuple[Gaussians
     places = torch.as_tensor(structure.positions, dtype=torch.float64)
     places = places[: len(places) // 2] if chain else places
     places = (places - places.mean(0)) / 3.2
-    return Gaussians(32, places, torch.full((len(places),), 0.75, dtype=torch.float64)), torch.ones(len(places)).double()
+    return Gaussians(32, places, torch.full((len(places),), 0.75, dtype=torch.float64)), torch.ones(
+        len(places)
+    ).double()
 
 
 @pytest.mark.parametrize("chain", [False, True])
@@ -132,7 +134,10 @@ def test_flips_and_turns_of_an_image_are_views_of_the_same_volume(box: int) -> N
         (lambda: trilinear.half_cube(torch.zeros(8, 8, 9), 3), r"volume must be a cube.*got \(8, 8, 9\)"),
         (lambda: trilinear.half_cube(torch.zeros(8, 8, 8), 3, 0), "pad must be at least 1; got 0"),
         (lambda: trilinear.half_cube(torch.zeros(8, 8, 8), 4), "radius must be positive and at most 3 .*; got 4"),
-        (lambda: trilinear.slices(torch.zeros(2, 3, 3, 3), torch.eye(3), torch.zeros(1, 2)), "cube must be .*half_cube"),
+        (
+            lambda: trilinear.slices(torch.zeros(2, 3, 3, 3), torch.eye(3), torch.zeros(1, 2)),
+            "cube must be .*half_cube",
+        ),
         (lambda: trilinear.slices(torch.zeros(2, 3, 3, 2), torch.eye(4), torch.zeros(1, 2)), "rotations must end"),
         (lambda: trilinear.slices(torch.zeros(2, 3, 3, 2), torch.eye(3), torch.zeros(1, 3)), "points must be"),
         (lambda: dihedral.turn(torch.zeros(8, 9), 1), r"images must be square; got \(8, 9\)"),

@@ -236,22 +236,17 @@ class Encoder:
     def propose(self, parameters: torch.Tensor, seen: Seen, branches: torch.Tensor | None = None) -> Proposal:
         """Poses by the network, in the images' own frame whichever way they were turned for it."""
         shown, elements = self._shown(seen), _ELEMENTS[self.branches]
+        turned = torch.stack([dihedral.turn(shown, element) for element in elements], 1)
         if branches is None:
-            branches = torch.arange(self.count, device=shown.device).expand(len(shown), -1)
-            turned = torch.stack([dihedral.turn(shown, element) for element in elements], 1)
+            branches = picks = torch.arange(self.count, device=shown.device).expand(len(shown), -1)
         elif self.together:
-            turned = shown[:, None]
-        else:
-            every = torch.stack([dihedral.turn(shown, element) for element in elements], 1)
-            turned = every[torch.arange(len(shown), device=shown.device)[:, None], branches // self.outputs]
-        found = network.call(self.shape(seen.images.shape[-1]), parameters, turned.flatten(0, 1), half=self.half)
-        found = found.view(len(shown), turned.shape[1], self.outputs, -1)
-        if turned.shape[1] == len(elements):
             picks = branches
-            found = found.flatten(1, 2)
-        else:  # one look per pose that is wanted
+        else:  # one look for each pose that is wanted
+            turned = turned[torch.arange(len(shown), device=shown.device)[:, None], branches // self.outputs]
             looks = torch.arange(branches.shape[1], device=shown.device)
-            picks, found = looks * self.outputs + branches % self.outputs, found.flatten(1, 2)
+            picks = looks * self.outputs + branches % self.outputs
+        found = network.call(self.shape(seen.images.shape[-1]), parameters, turned.flatten(0, 1), half=self.half)
+        found = found.view(len(shown), turned.shape[1] * self.outputs, -1)
         numbers = torch.take_along_dim(found, picks[..., None], 1)
         return self._poses(numbers, branches // self.outputs, seen)
 
