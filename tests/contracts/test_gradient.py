@@ -40,6 +40,7 @@ ROWS = {
     "encoder, quaternion": replace(SMALL, poses=replace(SLIM, rotation="quaternion", branches="mirror")),
     "encoder, heads": replace(SMALL, poses=replace(SLIM, branches="heads", heads=4, rotation="euler")),
     "encoder, orbit": replace(SMALL, poses=replace(SLIM, branches="orbit", crop=12)),
+    "encoder, orbit, some": replace(SMALL, poses=replace(SLIM, branches="orbit", settled=0.3)),
     "encoder, orbit of heads": replace(
         SMALL,
         poses=replace(SLIM, branches="orbit", heads=2, flip_phases=True, shifts="estimated", defocus=500.0),
@@ -179,7 +180,7 @@ def test_nan_in_an_image_is_named() -> None:
     images[5, 3, 3] = math.nan
     broken = replace(made.data, source=InMemory(images))
     state = SMALL.init(made.data, made.model, None, 0)
-    with pytest.raises(FloatingPointError, match="image 000006@stack.mrcs holds NaN"):
+    with pytest.raises(FloatingPointError, match=r"image 000006@stack\.mrcs holds NaN"):
         SMALL.accumulate(made.model, Batch(broken, [4, 5]), state)
     assert reconstruct(broken, made.model, SMALL, moves=0).result is Result.NOT_FINITE
 
@@ -283,6 +284,7 @@ def test_a_prior_pulls() -> None:
         (lambda: replace(SLIM, rotation="axis"), "rotation must be one of s2s2, quaternion, euler; got 'axis'"),
         (lambda: replace(SLIM, branches="all"), "branches must be one of none, mirror, heads, orbit; got 'all'"),
         (lambda: replace(SLIM, spread=1.0), "crop and defocus must not be negative, spread at least 0 and below 1"),
+        (lambda: replace(SLIM, settled=1.5), "settled must lie between 0 and 1, few be at least 1; got 1.5 and 2"),
         (lambda: Table(learning_rate=-1.0), "least_rate must lie between 0 and learning_rate; got 0.001 and -1"),
         (lambda: run(replace(SMALL, poses=replace(SLIM, crop=32))), "crop must be at most the images' 16 pixels"),
         (lambda: run(replace(SMALL, poses=replace(SLIM, widths=(2,) * 5))), "an input of 16 pixels is too small"),

@@ -104,8 +104,8 @@ def powers(data: Particles, radius: int, sigma: float, places: list[int]) -> tup
     """Mean power of the coefficients of some images, and the root mean square of the map that would explain them.
 
     A shell of the map has the mean power of that shell of its projections, so its voxels' mean square is the sum over
-    all frequencies of it, divided by N^4. Noise is taken off, of variance sigma^2 or of the power of the outermost shell,
-    whichever is less; 2 % of the power is left at least.
+    all frequencies of it, divided by N^4. Noise is taken off: sigma^2 or the power of the outermost shell, whichever is
+    less; 2 % of the power is left at least.
     """
     half = band(data.box, radius)
     power = half.coefficients(data.images(places).double()).abs().square()

@@ -18,7 +18,7 @@ from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.estimators import decoder, minibatches
 from unpicked.estimators.base import Batch, State
-from unpicked.estimators.seen import PoseSource, Proposal, Seen, look
+from unpicked.estimators.seen import PoseSource, Seen, look
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.objects.voxels import Voxels
@@ -266,17 +266,26 @@ class Gradient:
         if count == 1:
             only = self.poses.propose(parameters, seen)
             return decoder.misfit(cube, only, images, pad)[:, 0], torch.zeros_like(seen.places)
-        every: Proposal | None = None
+        step, every = int(state["step"]), None
+        rows = torch.arange(len(seen.places), device=seen.places.device)
+        tried = torch.arange(count, device=seen.places.device).expand(len(seen.places), -1)
+        few = self.poses.tried(step / self.iterations)
+        if few < count:
+            order = self._drawn("tried", state, count).argsort(1)
+            tried = order.to(tried.device)[seen.places, :few]
         if self.poses.together:
             every = self.poses.propose(parameters, seen)
         with torch.no_grad():
-            judged = every or self.poses.propose(parameters, seen)
-            winners = decoder.misfit(cube, judged, images, pad).argmin(1)
+            if few > 1:
+                judged = every or self.poses.propose(parameters, seen, tried if few < count else None)
+                best = decoder.misfit(cube, judged, images, pad).argmin(1)
+                winners = tried[rows, best]
+            else:
+                winners = tried[:, 0]
         picks = winners[:, None]
-        spread = self.poses.spread if 2 * int(state["step"]) < self.iterations and self.poses.outputs > 1 else 0.0
-        if spread:  # another head, drawn for this image and step whatever the process
-            drawn = seeding.generator(int(state["seed"]), "losers", int(state["step"]))
-            others = torch.randint(1, self.poses.outputs, (int(state["count"]),), generator=drawn)
+        spread = self.poses.spread if 2 * step < self.iterations and self.poses.outputs > 1 else 0.0
+        if spread:  # another head
+            others = 1 + (self._drawn("losers", state, 1)[:, 0] * (self.poses.outputs - 1)).long()
             head = winners % self.poses.outputs
             loser = winners - head + (head + others.to(head)[seen.places]) % self.poses.outputs
             picks = torch.stack([winners, loser], 1)
@@ -285,6 +294,11 @@ class Gradient:
         if not spread:
             return errors[:, 0], winners
         return (1 - spread) * errors[:, 0] + spread * errors[:, 1], winners
+
+    def _drawn(self, name: str, state: State, count: int) -> torch.Tensor:
+        """Numbers between 0 and 1 ``(images, count)`` for this update, whatever process asks for them."""
+        generator = seeding.generator(int(state["seed"]), name, int(state["step"]))
+        return torch.rand(int(state["count"]), count, generator=generator)
 
     def _belief(self, model: Model, state: State, prior: Prior) -> torch.Tensor:
         """Gradient of the prior's energy, on the scale of the mean misfit."""

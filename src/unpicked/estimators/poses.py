@@ -33,6 +33,10 @@ class Known:
     together: ClassVar[bool] = True
     spread: ClassVar[float] = 0.0
 
+    def tried(self, fraction: float) -> int:
+        """The only one."""
+        return 1
+
     def check(self, data: Particles, max_shift: float) -> None:
         """Refuse data without poses."""
         if data.poses is None:
@@ -85,6 +89,10 @@ class Table:
 
     def __post_init__(self) -> None:
         _check_rates(self.learning_rate, self.least_rate)
+
+    def tried(self, fraction: float) -> int:
+        """The only one."""
+        return 1
 
     def check(self, data: Particles, max_shift: float) -> None:
         """Refuse data that do not fit."""
@@ -144,6 +152,9 @@ class Encoder:
         learning_rate: of the weights.
         least_rate: at the end of a run, along a cosine.
         spread: weight of one head drawn from those that lost, in the first half of a run.
+        settled: part of the updates after which only some of the poses of "mirror" and "orbit" are tried, drawn anew
+            each time: by then the network reads an image whichever way it is turned.
+        few: how many.
         half: multiply in bfloat16 on a GPU.
     """
 
@@ -159,6 +170,8 @@ class Encoder:
     learning_rate: float = 5e-4
     least_rate: float = 1e-5
     spread: float = 0.05
+    settled: float = 1.0
+    few: int = 2
     half: bool = False
 
     def __post_init__(self) -> None:
@@ -173,6 +186,8 @@ class Encoder:
                 f"crop and defocus must not be negative, spread at least 0 and below 1; got {self.crop}, "
                 f"{self.defocus} and {self.spread}"
             )
+        if not 0 <= self.settled <= 1 or self.few < 1:
+            raise ValueError(f"settled must lie between 0 and 1, few be at least 1; got {self.settled} and {self.few}")
         _check_rates(self.learning_rate, self.least_rate)
 
     @property
@@ -198,6 +213,10 @@ class Encoder:
     def _length(self) -> int:
         """Numbers per head."""
         return _NUMBERS[self.rotation] + (2 if self.shifts == "estimated" else 0) + (1 if self.defocus else 0)
+
+    def tried(self, fraction: float) -> int:
+        """All, and later on as many as are asked for."""
+        return self.count if fraction < self.settled or self.together else min(self.few, self.count)
 
     def check(self, data: Particles, max_shift: float) -> None:
         """Refuse data that do not fit."""

@@ -103,6 +103,9 @@ class PoseSource(Protocol):
     def spread(self) -> float:
         """Weight of a pose drawn from those that have not won, in the first half of a run."""
 
+    def tried(self, fraction: float) -> int:
+        """Poses, drawn from all, that are tried per image after this fraction of a run."""
+
     def check(self, data: Particles, max_shift: float) -> None:
         """Refuse data that do not fit."""
 
