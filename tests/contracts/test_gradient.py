@@ -334,3 +334,23 @@ def test_poses_by_gradient_return_to_the_truth_at_the_true_map() -> None:
     errors = rotation.geodesic_distance(found.rotations, true)
     assert float(errors.median()) < 1.0
     assert torch.allclose(found.shifts, made.data.poses.shifts, atol=1e-5)  # type: ignore[union-attr]
+
+
+SHARED = ("known", "table, shifts", "encoder, heads", "encoder, orbit of heads")
+
+
+def _worker(rank: int, world: int, place: str, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+    torch.save({name: run(ROWS[name]).state for name in SHARED}, f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_worker, args=(2, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    others = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name in SHARED:
+        whole = run(ROWS[name]).state
+        for other in others:
+            for part in ("x", "poses", "usage", "loss"):
+                assert torch.allclose(other[name][part], whole[part], rtol=1e-6, atol=1e-9), (name, part)
