@@ -48,7 +48,7 @@ def _build(shape: Shape) -> torch.nn.Module:
         for width in shape.widths:
             for channels in (before, width):
                 layers += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU()]
-            layers.append(torch.nn.MaxPool2d(2))
+            layers.insert(-1, torch.nn.MaxPool2d(2))  # the same after the rectifier as before it, and cheaper
             before, side = width, side // 2
         layers.append(torch.nn.Flatten())
         for inputs in (before * side**2, shape.hidden):
@@ -87,10 +87,10 @@ def call(shape: Shape, weights: torch.Tensor, images: torch.Tensor, *, half: boo
         images: to be looked at.
         half: on a GPU, multiply in bfloat16; the answer keeps the type of the images.
     """
-    network, named, first = _build(shape), {}, 0
-    for name, value in network.named_parameters():
-        named[name] = weights[first : first + value.numel()].view(value.shape)
-        first += value.numel()
+    network = _build(shape)
+    places = dict(network.named_parameters())
+    parts = weights.split([value.numel() for value in places.values()])  # one gradient of the whole, not one per part
+    named = {name: part.view(value.shape) for (name, value), part in zip(places.items(), parts, strict=True)}
     inputs = images[:, None].contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half and images.is_cuda):
         found = torch.func.functional_call(network, named, (inputs,))
