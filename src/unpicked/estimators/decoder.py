@@ -30,6 +30,12 @@ def _compensation(box: int, pad: int, device: torch.device, dtype: torch.dtype) 
     return trilinear.compensation(box, pad, device=device).to(dtype)
 
 
+@lru_cache(maxsize=8)
+def mask(box: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The soft ball within which a map moves, flat; kept, as every update needs it."""
+    return trilinear.soft_mask(box, device=device).to(dtype).flatten()
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Images as the decoder compares them.

@@ -103,7 +103,7 @@ class Gradient:
             x = start.detach().to(like).clone()
         parameters = self.poses.start(stack, seed).to(like)
         counts = self.poses.seen(parameters, torch.zeros(0, dtype=torch.long, device=like.device))
-        number = torch.tensor(0.0, dtype=torch.float64)
+        positive = torch.tensor([power, unit], dtype=torch.float64).clamp(min=1e-300)
         return {
             "step": torch.tensor(0),
             "seed": torch.tensor(seed),
@@ -116,8 +116,8 @@ class Gradient:
             "usage": torch.full((self.poses.outputs,), 1 / self.poses.outputs, dtype=torch.float64),
             "loss": torch.tensor(math.nan, dtype=torch.float64),
             "count": torch.tensor(len(stack)),
-            "power": number + max(power, 1e-300),
-            "unit": number + max(unit, 1e-300),
+            "power": positive[0].clone(),
+            "unit": positive[1].clone(),
             "scale": self.poses.scale(stack).to(like),
         }
 
@@ -177,7 +177,7 @@ class Gradient:
             slope = slope + self._belief(model, state, prior)
         step, device = int(state["step"]), state["x"].device
         fraction = step / self.iterations
-        mask = trilinear.soft_mask(object.shape[0], device=device).to(slope).flatten()
+        mask = decoder.mask(object.shape[0], device, slope.dtype)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
         rate = self.least_map_rate + (self.map_rate - self.least_map_rate) * cosine
         new = dict(state)
