@@ -144,7 +144,14 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     figures = answer.figures()
     return runs.Written(
-        data={"kind": "particles", "images": len(source), "box": source.box, "pixel_size": source.pixel_size},
+        data={
+            "kind": "particles",
+            "images": len(source),
+            "box": source.box,
+            "pixel_size": source.pixel_size,
+            "voxel_size": answer.map.voxel_size,
+            "contrast_transfer": source.optics is not None,
+        },
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,
@@ -157,7 +164,9 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
 
 def compared(found: Mapping[str, Any]) -> str:
     """The figures of a comparison with the truth in words."""
-    return f"correlation with the truth {found['correlation']:.4f}, FSC 0.5 at {found['resolution_05']:.2f} A"
+    resolution = found["resolution_05"]
+    reached = "FSC below 0.5 in every shell" if resolution is None else f"FSC 0.5 at {resolution:.2f} A"
+    return f"correlation with the truth {found['correlation']:.4f}, {reached}"
 
 
 def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path: Path) -> Poses:
