@@ -46,7 +46,7 @@ class Refine:
         candidates: views that it hands on to be fitted.
         steps: proposals per image and round; 0 leaves the poses as they are.
         turn: largest turn of a step in degrees.
-        mask: radius of the map's ball in voxels; None means two voxels inside the box.
+        mask: radius of the map's ball in voxels; None means up to the box's faces.
         solver_steps: conjugate-gradient steps of a round.
         tolerance: stop when the median turn of a round at the last radius is below this, in degrees.
     """
@@ -168,7 +168,7 @@ class Refine:
             raise FloatingPointError("a pose is not finite: an image holds NaN or infinity")
         noise = state["noise"]
         if bool(state["begun"]):
-            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band)
+            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band, keep=0.0)
         volume = state["x"].view((band.box,) * 3)
         sums = Inserted(stats["numerator"], stats["weight"], stats["shells"], band.radius)
         x = self._solved(sums, band, volume)
