@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from answers import answered, is_refused
-from unpicked.io.mrc import read_header, read_map, write_images
+from unpicked.io.mrc import read_header, read_map
 from unpicked.io.star import read_star, write_stack_star
 from unpicked.io.structure import read_structure
 from unpicked.ops.rotation import euler_to_matrix
@@ -156,27 +156,6 @@ def test_a_missing_structure_and_a_folder_in_use_are_refused(simulate, tmp_path)
     assert is_refused(answer, "not found", "no.pdb")
     assert simulate(tmp_path / "sim", "--clean")[0] == 0
     assert is_refused(simulate(tmp_path / "sim", "--clean"), "not empty", "--overwrite")
-
-
-def test_stacks_appear_whole_or_not_at_all(tmp_path):
-    image = torch.ones(4, 4)
-    for images, words in (
-        ([image] * 2, "expected 3 images; got 2"),
-        ([image] * 4, "does not fit a stack"),
-        ([image, torch.ones(4, 5), image], "does not fit a stack"),
-        ([image, image * math.nan, image], "not finite"),
-        ([], "got 0"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            write_images(iter(images), 3, tmp_path / "a.mrcs", 1.5)
-        assert not list(tmp_path.iterdir())
-    write_images((image * k for k in range(3)), 3, tmp_path / "a.mrcs", 1.5, contrast="dark")
-    header = read_header(tmp_path / "a.mrcs")
-    assert (header.shape, header.voxel[0], header.space_group) == ((3, 4, 4), 1.5, 0)
-    assert np.array_equal(stack_values := np.memmap(header.path, "f4", "r", 1024, (3, 4, 4))[:, 0, 0], [0, -1, -2])
-    assert len(stack_values) == 3
-    with pytest.raises(FileExistsError):
-        write_images([image], 1, tmp_path / "a.mrcs", 1.5)
 
 
 def test_lists_of_stacks_need_a_pose_and_a_setting_per_image(tmp_path, bpti):
