@@ -54,6 +54,10 @@ _PLACES = {
     # methods and priors
     "EM": "estimators.em",
     "ExactEM": "estimators.exact_em",
+    "Gradient": "estimators.gradient",
+    "Known": "estimators.poses",
+    "Table": "estimators.poses",
+    "Encoder": "estimators.poses",
     "standard_errors": "estimators.exact_em",
     "log_likelihood": "estimators.base",
     "Flat": "priors",

@@ -28,6 +28,8 @@ from unpicked.ops.gridding import Cube
 from unpicked.ops.orientations import Images
 from unpicked.priors import Prior
 
+LEAST = 0.02  # 1 / tau^2 in units of the mean weight of a shell, for the solver's sake
+FAINTEST = 0.02  # least part of a shell that is kept
 _COLUMNS = 14  # rotation 9, shift 2 in angstrom, misfit, spread in degrees, whether the rescue was taken
 
 
@@ -164,11 +166,12 @@ class Refine:
         rows, band = stats["rows"], self._band(model, state)
         if not bool(torch.isfinite(rows).all()):
             raise FloatingPointError("a pose is not finite: an image holds NaN or infinity")
-        begun = bool(state["begun"])
-        noise = noise_spectrum(state["noise"], stats["residual"] / stats["images"], band) if begun else state["noise"]
+        noise = state["noise"]
+        if bool(state["begun"]):
+            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band)
         volume = state["x"].view((band.box,) * 3)
         sums = Inserted(stats["numerator"], stats["weight"], stats["shells"], band.radius)
-        x = self._solved(sums, band, volume, begun)
+        x = self._solved(sums, band, volume)
         if bool(state["moving"]):
             x, rows = _recentred(x, rows, float(state["pixel_size"]))
         if not bool(torch.isfinite(x).all()):
@@ -267,19 +270,16 @@ class Refine:
         _, views, moves = orientations.best(images.first(len(band)), slices, noise, band.ramp(shifts), self.candidates)
         return [(grid[views[:, rank]], shifts[moves[:, rank]]) for rank in range(self.candidates)]
 
-    def _solved(self, sums: Inserted, band: Band, old: torch.Tensor, begun: bool) -> torch.Tensor:
-        """The map, with a prior power per shell that is learned from the map itself (EM for the variance)."""
+    def _solved(self, sums: Inserted, band: Band, old: torch.Tensor) -> torch.Tensor:
+        """The map: nearly least squares, then every shell as far as it stands out of the noise (Wiener)."""
         mask = slices_to_map.soft_mask(band.box, self.mask, old)
-        weight = slices_to_map.density(sums.shells, band.box).clamp(min=1e-30)
-        if begun:
-            power = slices_to_map.shell_power(old, len(weight) - 1)
-        else:
-            old = slices_to_map.solved(sums, band, 0.1 * weight, old, mask, steps=self.solver_steps)
-            power = slices_to_map.shell_power(old, len(weight) - 1)
-        variance = power + 1 / (weight + 1 / power.clamp(min=1e-30))
-        precision = 1 / variance.clamp(min=1e-9 * float(variance.max()))
-        precision = precision.clamp(min=1e-4 * float(weight[1:].max()) * 1e-2)
-        return slices_to_map.solved(sums, band, precision, old, mask, steps=self.solver_steps)
+        weight = slices_to_map.density(sums.shells, band.box)
+        weight = weight.clamp(min=1e-6 * float(weight.max()) + 1e-30)
+        x = slices_to_map.solved(sums, band, LEAST * weight, old, mask, steps=self.solver_steps)
+        found = slices_to_map.shell_power(x, len(weight) - 1)
+        chance = mask.double().square().mean() / weight  # a mask keeps its share of the noise
+        share = (1 - chance / found.clamp(min=1e-30)).clamp(min=FAINTEST, max=1.0)
+        return slices_to_map.filtered(x, share)
 
 
 def poses_of(state: State) -> Poses:

@@ -113,6 +113,13 @@ def solved(
     return mask * found.view(box, box, box)
 
 
+def filtered(volume: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """The volume with every shell 0 .. k times its factor ``(k + 1,)``, and nothing beyond."""
+    index = fourier.shells(volume.shape, device=volume.device)
+    padded = torch.nn.functional.pad(factors.to(volume), (0, 1))
+    return fourier.ifft3(fourier.fft3(volume) * padded[index.clamp(max=len(factors))])
+
+
 def shell_power(volume: torch.Tensor, reach: int) -> torch.Tensor:
     """Mean |F_V|^2 over the shells 0 .. reach, float64."""
     spectrum = fourier.fft3(volume)

@@ -257,6 +257,7 @@ class _Pipeline:
                 rescues=rescues,
                 rescue_radius=first,
                 candidates=2,
+                steps=4 if stage == 0 else 2,
                 turn=8.0 if stage == 0 else 3.0,
                 mask=self.mask(coarse.box, coarse),
             )
