@@ -240,12 +240,12 @@ class _Pipeline:
             return run, {f"{prefix}known": run}, []
         runs: dict[str, Reconstruction] = {}
         notes: list[str] = []
-        edges, x, poses = sizes(self.box), torch.empty(0), data.poses
+        edges, x, poses, noise = sizes(self.box), torch.empty(0), data.poses, torch.empty(0)
         for stage, edge in enumerate(edges):
             coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
             limit = (edge - 1) // 2
             if stage == 0:
-                x, poses, said = self._searched(coarse, prefix, runs)
+                x, poses, noise, said = self._searched(coarse, prefix, runs)
                 notes += said
                 first, rescues = round(0.6 * limit), 3
             else:
@@ -260,16 +260,17 @@ class _Pipeline:
                 steps=4 if stage == 0 else 2,
                 turn=8.0 if stage == 0 else 3.0,
                 mask=self.mask(coarse.box, coarse),
+                noise=tuple(noise.tolist()),
             )
             run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
             runs[f"{prefix}refine-{edge}"] = run
-            x, poses = run.x, poses_of(run.state)
+            x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
         return run, runs, notes
 
     def _searched(
         self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
-    ) -> tuple[torch.Tensor, Poses, list[str]]:
-        """A map and poses from random starts, or from the start map."""
+    ) -> tuple[torch.Tensor, Poses, torch.Tensor, list[str]]:
+        """A map, poses and noise from random starts, or from the start map."""
         level = apparent_energy(data, self.device)
         search = schedule(level, data.box, self.mask(data.box, data))
         keep = list(range(len(data)))
@@ -298,7 +299,7 @@ class _Pipeline:
             told = ", ".join(f"{value:.2f}" for value, _ in found)
             which = "images kept apart" if apart else "all images"
             notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
-        return run.x, searching.likeliest(data, run.model, run.state, search)[0], notes
+        return run.x, searching.likeliest(data, run.model, run.state, search)[0], run.state["noise"], notes
 
     def _solve(
         self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
@@ -354,7 +355,8 @@ def apparent_energy(data: Particles, device: str = "cpu") -> float:
     power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
     floor = float(power[-max(1, len(power) // 8) :].mean())
     counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
-    return float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    ratio = float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    return float(f"{ratio:.2g}")  # the same number on another machine
 
 
 def held_out(data: Particles, run: Reconstruction) -> float:
