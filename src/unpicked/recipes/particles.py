@@ -348,12 +348,17 @@ def schedule(energy: float, box: int, mask: float | None) -> Search:
 
 
 def apparent_energy(data: Particles, device: str = "cpu") -> float:
-    """Mean power of the images above that of the outermost shells, over the latter: E where noise is white."""
+    """Mean power of the images above that of the noise, over the latter: E where noise is white.
+
+    The noise is taken from the outermost shells or from the corners of the images, whichever is less.
+    """
     band = Band(data.box, (data.box - 1) // 2)
-    sample = range(0, len(data), max(1, len(data) // 1000))
-    found = searching.coefficients(data, sample, band, torch.device(device))
-    power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
-    floor = float(power[-max(1, len(power) // 8) :].mean())
+    images = data.images(range(0, len(data), max(1, len(data) // 1000))).to(device, torch.float32)
+    found = band.coefficients(images)
+    power = band.shell_mean((found.real.square() + found.imag.square()).mean(0)).double()
+    corners = images[:, (fourier.distances(data.shape) > data.box / 2).to(device)]
+    outside = float(corners.double().var(1, correction=0).mean())
+    floor = min(float(power[-max(1, len(power) // 8) :].mean()), outside)
     counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
     ratio = float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
     return float(f"{ratio:.2g}")  # the same number on another machine
