@@ -37,7 +37,7 @@ class Problem:
         operator: Projector,
         numerator: torch.Tensor,
         weight: torch.Tensor,
-        variance: float,
+        variance: float | torch.Tensor,
         prior: Prior,
         tolerance: float = 1e-8,
         steps: int = 60,
@@ -161,7 +161,7 @@ class Problem:
 def score(model: Model, x: torch.Tensor) -> Score:
     """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
     operator = model.operator(x)
-    images, variance = operator.project(x), model.noise.sigma**2
+    images, variance = operator.project(x), model.variance(x)
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
 
     def scored(numerators: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -181,7 +181,7 @@ SCORING_MEMORY = 4 * (2 * _BASIS + 5 * SCORED)  # bytes of work space for scores
 
 def _basis(model: Model, operator: Projector, x: torch.Tensor) -> torch.Tensor:
     """``(k L L, size)`` templates of all basis functions; those of the last views are held for the next batch."""
-    key = (model.object, model.view.digest, model.placement.subpixel, x.dtype, str(x.device))
+    key = (model.object, model.view.digest, model.placement.positions, x.dtype, str(x.device))
     if key not in _last:
         _last.clear()
         _last[key] = operator.project(torch.eye(len(x), dtype=x.dtype, device=x.device)).flatten(1).mT

@@ -138,7 +138,7 @@ class _Whole:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat))).double()
             self.stats["information"] = none.mT @ none
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
         image = image.to(scene.templates) - scene.noise.mean

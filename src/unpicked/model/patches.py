@@ -109,7 +109,7 @@ class PatchStep:
         law = -2 * math.log(self.offsets) if shifts is None else shifts.to(norms)
         return (law - norms / (2 * self.variance) + self.log_views.double()[:, None, None]).to(templates)
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add the windows of one micrograph."""
         windows = tile(image.to(self.device, self.dtype) - self.noise.mean, self.side, self.stride)
         if evidence.needs_gradient(windows) and self.spectral is None:

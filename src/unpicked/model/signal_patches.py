@@ -42,7 +42,7 @@ class SignalStep:
         self.stats: Stats = empty(self.templates)
         self.ratios: list[torch.Tensor] = []  # per window: log-evidence against noise alone
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add the windows that begin in one block of a signal and end in it."""
         signal = image.detach().double().cpu() - self.scene.noise.mean
         if signal.dim() != 1:

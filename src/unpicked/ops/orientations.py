@@ -7,6 +7,7 @@ of n images and T shifts against K views are one product of (n T, 2 P) with (2 P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -105,20 +106,32 @@ def posterior_sums(
     ramps: Complex[torch.Tensor, "t p"],
     *,
     temperature: float = 1.0,
+    log_prior: Float[torch.Tensor, "t k"] | None = None,
 ) -> Sums:
-    """One E-step with equal prior weights of views and shifts; above 1 a temperature flattens the posterior."""
+    """One E-step; above 1 a temperature flattens the posterior.
+
+    Args:
+        images: coefficients.
+        slices: of the views.
+        noise: power per coefficient.
+        ramps: exp(-2 pi i q.t / N) of the shifts.
+        temperature: by which log-likelihoods are divided.
+        log_prior: logarithms of the probabilities of shifts and views; None means that all are equally likely.
+    """
     views, points = slices.shape
     real = noise.dtype
     numerator = torch.zeros(views, 2 * points, dtype=real, device=noise.device)
     weight = torch.zeros(views, points if images.transfer is not None else 1, dtype=real, device=noise.device)
     total = torch.zeros(views, dtype=torch.float64, device=noise.device)
     likelihood, effective = (torch.zeros((), dtype=torch.float64, device=noise.device) for _ in range(2))
-    prior = -torch.log(torch.tensor(float(views * len(ramps)), dtype=torch.float64))
+    equal = math.log(views * len(ramps)) if log_prior is None else 0.0
     for part, found in scores(images, slices, noise, ramps):
+        if log_prior is not None:
+            found += log_prior
         flat = found.flatten(1)
         top = flat.amax(1, keepdim=True)
         evidence = top[:, 0].double() + (flat - top).exp_().sum(1, dtype=torch.float64).log()
-        likelihood += (evidence + prior.to(evidence)).sum()
+        likelihood += (evidence - equal).sum()
         share = flat.sub_(top).div_(temperature).exp_()
         share /= share.sum(1, keepdim=True)
         effective += (1 / share.square().sum(1)).double().sum()
@@ -142,6 +155,8 @@ def best(
     noise: Float[torch.Tensor, " p"],
     ramps: Complex[torch.Tensor, "t p"],
     count: int = 1,
+    *,
+    log_prior: Float[torch.Tensor, "t k"] | None = None,
 ) -> tuple[Float[torch.Tensor, "n c"], Int[torch.Tensor, "n c"], Int[torch.Tensor, "n c"]]:
     """The most likely pairs of view and shift of every image.
 
@@ -150,6 +165,8 @@ def best(
     """
     values, views, shifts = [], [], []
     for _, found in scores(images, slices, noise, ramps):
+        if log_prior is not None:
+            found += log_prior
         over, shift = found.max(1)
         top = over.topk(min(count, over.shape[1]), dim=1)
         values.append(top.values)
