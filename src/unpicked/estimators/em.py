@@ -123,6 +123,8 @@ class EM:
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
+            if "power" in state:
+                raise ValueError(f"joint steps need white noise; got {model.noise!r}; try White()")
             state["unit"] = x.square().mean().sqrt().clamp(min=1e-300)
         state |= self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
         if self.batch < 1:

@@ -223,8 +223,8 @@ class CentredStep:
                 f"images must have the box of the model's views; got {side} pixels: {len(band)} coefficients "
                 f"instead of {self.slices.shape[1]}"
             )
-        noise = torch.as_tensor(self.placement.variance(self.noise, side, self.real), device=self.real.device)
-        noise = noise.to(self.real.dtype).expand(len(band))
+        power = self.placement.variance(self.noise, side, self.real)
+        noise = torch.as_tensor(power, dtype=self.real.dtype, device=self.real.device).expand(len(band))
         ramps = band.ramp(self.placement.shifts(self.real))
         squares = 2 * (images.coefficients.real.square() + images.coefficients.imag.square()).double()
         empty = -(squares / (2 * noise.double())).sum(1) - (2 * math.pi * noise.double()).log().sum()

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from unpicked._lazy import torch
 from unpicked.model.likelihoods import Scene, Stats, Step, empty
+from unpicked.model.noise import variance_of
 from unpicked.model.signal_patches import SignalStep, signal_density
 from unpicked.ops import correlate, evidence
 from unpicked.ops.window import tile
@@ -88,7 +89,7 @@ class PatchStep:
             )
         self.dtype, self.device = templates.dtype, templates.device
         self.log_empty, self.log_occupied = math.log1p(-occupied), math.log(occupied)
-        self.variance = scene.noise.sigma**2
+        self.variance = variance_of(scene.noise)
         self.templates = templates / self.variance
         self.log_views = scene.log_weights.to(templates) + self.log_occupied
         self.bias = self._biases(templates, scene.shifts)

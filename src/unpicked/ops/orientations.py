@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from jaxtyping import Complex, Float, Int
 
 from unpicked._lazy import torch
+from unpicked.ops import correlate
 
-_ROOM = 1 << 24  # scores that are held at once
+# scores that are held at once: on a CPU those that stay in its cache
+_ROOM = {"cpu": 1 << 20}
+_MOST = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,8 @@ def scores(
     """
     columns = _pairs(slices).mT.contiguous()
     power = (slices.real.square() + slices.imag.square()).mT.contiguous()
-    step = max(1, _ROOM // (len(ramps) * len(slices)))
+    room = _ROOM.get(slices.device.type, _MOST)
+    step = max(1, room // (len(ramps) * len(slices)))
     for first in range(0, len(images), step):
         part = slice(first, first + step)
         some = images[part]
@@ -125,24 +129,33 @@ def posterior_sums(
     total = torch.zeros(views, dtype=torch.float64, device=noise.device)
     likelihood, effective = (torch.zeros((), dtype=torch.float64, device=noise.device) for _ in range(2))
     equal = math.log(views * len(ramps)) if log_prior is None else 0.0
+    least = torch.finfo(real).eps ** 1.5  # share of an image below which a view is left out
     for part, found in scores(images, slices, noise, ramps):
         if log_prior is not None:
             found += log_prior
         flat = found.flatten(1)
         top = flat.amax(1, keepdim=True)
-        evidence = top[:, 0].double() + (flat - top).exp_().sum(1, dtype=torch.float64).log()
-        likelihood += (evidence - equal).sum()
-        share = flat.sub_(top).div_(temperature).exp_()
-        share /= share.sum(1, keepdim=True)
-        effective += (1 / share.square().sum(1)).double().sum()
-        some = images[part]
-        rows = _pairs(some.filtered[:, None] * ramps.conj()).flatten(0, 1)
-        by_row = share.unflatten(1, (len(ramps), views))
-        numerator += by_row.flatten(0, 1).mT @ rows
+        flat -= top
+        mass = None if temperature == 1 else flat.exp().sum(1, dtype=torch.float64)
+        if mass is not None:
+            flat /= temperature
+        by_row = correlate.exp_(flat).unflatten(1, (len(ramps), views))
         seen = by_row.sum(1)
+        whole = seen.sum(1, dtype=torch.float64)
+        likelihood += (top[:, 0].double() + (whole if mass is None else mass).log() - equal).sum()
+        effective += (whole / torch.linalg.vector_norm(flat, dim=1)).square().sum()
+        scale = (1 / whole).to(real)[:, None]
+        seen *= scale
         total += seen.sum(0, dtype=torch.float64)
+        some = images[part]
+        rows = _pairs((scale * some.filtered)[:, None] * ramps.conj()).flatten(0, 1)
+        kept = (seen.amax(0) > least).nonzero()[:, 0]
+        if 2 * len(kept) > views:
+            numerator.addmm_(by_row.flatten(0, 1).mT, rows)
+        else:
+            numerator.index_add_(0, kept, by_row[:, :, kept].flatten(0, 1).mT @ rows)
         if images.transfer is not None:
-            weight += seen.mT @ some.weight
+            weight.addmm_(seen.mT, some.weight)
     if images.transfer is None:
         weight = total.to(real)[:, None]
     sums = torch.view_as_complex(numerator.unflatten(1, (2, points)).movedim(1, -1).contiguous())
