@@ -40,7 +40,11 @@ ESTIMATORS = {
     "lbfgs": replace(PLAIN, acceleration=LBFGS()),
 }
 OBJECTS = {"voxels": Voxels(BOX), "ball": Ball(BOX, 3)}
-PLACEMENTS = {"still": Centred(), "shifted": Centred(1.5 * PIXEL), "spread": Centred(4.0, 2, 2, spread=2.5)}
+PLACEMENTS = {
+    "still": Centred(precise=True),
+    "shifted": Centred(1.5 * PIXEL, precise=True),
+    "spread": Centred(4.0, 2, 2, spread=2.5, precise=True),
+}
 NOISES = {"white": White(0.8), "coloured": Coloured((0.4, 0.6, 0.7, 0.9))}
 
 
@@ -425,6 +429,24 @@ def test_weights_are_what_they_count() -> None:
     assert torch.allclose(stats["weight"][:, 0], stats["views"][:, None].expand(-1, stats["weight"].shape[-1]))
     assert float(stats["windows"]) == 40
     assert 40 <= float(stats["effective"]) <= 40 * 12 * 9
+
+
+def test_quick_slices_agree_with_precise_ones() -> None:
+    model = toy(Voxels(12), replace(PLACEMENTS["still"], radius=4), 200)
+    quick = replace(model, placement=replace(model.placement, precise=False))  # type: ignore[type-var]
+    x = blob(model)
+    precise, fast = model.operator(x), quick.operator(x)
+    seen = precise.project(x)
+    assert float((fast.project(x) - seen).norm() / seen.norm()) < 1e-5
+    weights = torch.rand(200, 1, seen.shape[-1], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    back = precise.backproject(weights * seen)
+    assert float((fast.backproject(weights * seen) - back).norm() / back.norm()) < 1e-5
+    assert precise.normal is None
+    assert fast.normal is not None
+    assert float((fast.normal(weights)(x) - back).norm() / back.norm()) < 2e-3
+    inner, outer = draw(5, *seen.shape), draw(6, len(x))
+    left, right = (precise.project(outer) * inner).sum(), outer.dot(precise.backproject(inner))
+    assert float(left) == pytest.approx(float(right), rel=1e-10)
 
 
 # refusals ----------------------------------------------------------------------------------------------------------

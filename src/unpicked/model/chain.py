@@ -11,6 +11,7 @@ from unpicked.data.optics import Optics
 from unpicked.model.likelihoods import Score, Stats, white_noise
 from unpicked.model.noise import Noise, variance_of
 from unpicked.model.spacing import Counts, HardCore, Spacing, begins
+from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import chain
 
@@ -68,9 +69,9 @@ class Chain:
         """Covered fraction that no estimate reaches, for objects of ``side`` samples."""
         return side / self.spacing.gaps(side).least
 
-    def shifted(self, operator: Projector, side: int) -> Projector:
-        """The same operator: positions are whole samples."""
-        return operator
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """What the view shows: positions are whole samples."""
+        return view.operator(object, like)
 
     def measured(self, pixel_size: float, optics: Optics | None) -> Chain:
         """Itself: positions are samples, and signals know no optics."""

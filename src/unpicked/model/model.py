@@ -54,8 +54,8 @@ class Model:
         Anywhere templates are images ``(k, L, L)``, of signals ``(k, L)``; others are as the placement says.
         """
         if self.placement.positions > 1 and self.dims != 2:
-            raise ValueError(f"subpixel must be 1 for signals; got {self.placement.positions} positions per pixel")
-        return self.placement.shifted(self.view.operator(self.object, like), self.side)
+            raise ValueError(f"subpixel must be 1 for signals; got {math.isqrt(self.placement.positions)}")
+        return self.placement.seen(self.view, self.object, like)
 
     def templates(self, x: torch.Tensor) -> torch.Tensor:
         """All templates of the object with coefficients x, see :meth:`operator`."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from unpicked._lazy import torch
 from unpicked.data.optics import Optics
@@ -20,6 +20,7 @@ from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step, white_noise
 from unpicked.model.noise import Noise, variance_of
 from unpicked.model.patches import Patches, reach
+from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
 from unpicked.objects.classes import Classes
 from unpicked.ops import shift
@@ -30,8 +31,8 @@ __all__ = ["Anywhere", "Gas", "Likelihood", "Patches", "Placement", "Scene", "St
 class Placement(Protocol):
     """What EM asks of a placement. Sums are float64.
 
-    ``templates`` ``(k, *t)`` are what ``shifted`` makes of the images of the views: numbers, each of which is seen
-    with a noise and a weight of its own. Anywhere they are the pixels ``(k, L, L)``.
+    ``templates`` ``(k, *t)`` are what ``seen`` makes of the object: numbers, each of which is seen with a noise and a
+    weight of its own. Anywhere they are the pixels ``(k, L, L)`` of the views' images.
     """
 
     @property
@@ -74,8 +75,8 @@ class Placement(Protocol):
     def most(self, side: int, dims: int) -> float:
         """Covered fraction that no estimate reaches, for objects of side L in 1 or 2 dimensions."""
 
-    def shifted(self, operator: Projector, side: int) -> Projector:
-        """Images of side L of the views to templates, at every sub-pixel position."""
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """Coefficients of an object to its templates, all views and sub-pixel positions, in the dtype of ``like``."""
 
     def measured(self, pixel_size: float, optics: Optics | None) -> Placement:
         """The placement in data of this pixel size in angstrom and contrast transfer, one entry per piece."""
@@ -235,7 +236,11 @@ class Anywhere:
         """Background and variance from the residual of the templates."""
         return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
 
-    def shifted(self, operator: Projector, side: int) -> Projector:
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """Images of the views at every sub-pixel position."""
+        return self.shifted(view.operator(object, like))
+
+    def shifted(self, operator: Projector) -> Projector:
         """Templates at every sub-pixel position, the positions of one view next to each other."""
         count = self.subpixel
         if count == 1:
