@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
-from unpicked.model.likelihoods import Scene, Stats
+from unpicked.model.likelihoods import Scene, Separate, Stats
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.priors import Prior
@@ -120,6 +120,11 @@ def log_likelihood(data: Data, model: Model, x: torch.Tensor) -> torch.Tensor:
 def _of_pieces(batch: Batch, model: Model, x: torch.Tensor) -> torch.Tensor:
     model = model.measured(batch.data)
     templates, rows = model.templates(x), []
+    step = model.placement.step(templates, model.log_weights, model.noise, statistics=False)
+    if isinstance(step, Separate):
+        for index, image in batch:
+            step.add(image, 0, index)
+        return step.log_likelihoods()
     for index, image in batch:
         step = model.placement.step(templates, model.log_weights, model.noise, statistics=False)
         step.add(image, 0, index)

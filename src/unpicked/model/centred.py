@@ -196,7 +196,7 @@ class CentredStep:
         self.placement, self.noise, self.statistics = placement, noise, statistics
         self.slices = torch.complex(templates[:, 0], templates[:, 1]) / math.sqrt(2)
         self.real = templates.detach()[:1, 0]  # dtype and device of what is compared
-        self.log_prior = _log_prior(placement, log_weights.to(self.real))
+        self.log_prior = log_prior(placement, log_weights.to(self.real))
         self.held: list[tuple[torch.Tensor, int]] = []
         self.each: list[torch.Tensor] = []
         views, _, points = templates.shape
@@ -284,7 +284,7 @@ def observed(placement: Centred, images: torch.Tensor, indices: tuple[int, ...])
     return Images(found, placement.optics.values(sx, sy, indices).to(images)), band
 
 
-def _log_prior(placement: Centred, log_weights: torch.Tensor) -> torch.Tensor | None:
+def log_prior(placement: Centred, log_weights: torch.Tensor) -> torch.Tensor | None:
     """``(t, k)`` of shifts and views, or None where all are equally likely."""
     shifts = placement.log_shifts(log_weights)
     even = bool((log_weights - log_weights[0]).abs().max() < 1e-12 * len(log_weights))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.model.noise import Noise
@@ -61,6 +61,14 @@ class Step(Protocol):
 
     def finish(self) -> Stats:
         """The sums over all images added."""
+
+
+@runtime_checkable
+class Separate(Protocol):
+    """A step that knows the log-likelihoods of all pieces that were added to it."""
+
+    def log_likelihoods(self) -> torch.Tensor:
+        """``(n,)`` float64, in the order of adding; of a step without statistics."""
 
 
 class Likelihood(Protocol):
