@@ -181,9 +181,9 @@ class _Stages:
         radius = data.box / 2 - 2 if job.diameter is None else job.diameter / 2 / data.pixel_size
         self.mask = min(radius, data.box / 2 - 1)
 
-    def radii(self) -> tuple[int, int, int]:
+    def radii(self) -> tuple[int, ...]:
         """Bands of the search, Fourier pixels: those of a map that is found before it is sharp."""
-        return tuple(max(2, round(self.limit * share)) for share in (0.3, 0.45, 0.6))  # type: ignore[return-value]
+        return tuple(sorted({max(2, round(self.limit * share)) for share in (0.3, 0.45, 0.6)}))
 
     def searched(self, number: int, x: torch.Tensor | None) -> Reconstruction:
         """From one random start (or x) through the bands, on coarse views that turn in every update."""
