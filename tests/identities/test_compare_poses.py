@@ -1,4 +1,4 @@
-"""Poses compared after one registration (planted frames, hands, swaps, outliers); pseudo-symmetries of known objects."""
+"""Poses compared after one registration: planted frames, hands, swaps, outliers; pseudo-symmetries of objects."""
 
 import json
 import math
@@ -224,6 +224,21 @@ def test_a_c4_map_has_its_axis_and_its_two_angles():
     for one in found:
         assert abs(float(torch.tensor(one.axis, dtype=torch.float64) @ frame[:, 2])) > math.cos(math.radians(0.5))
         assert one.score > 0.98 and one.rmsd is None
+
+
+@pytest.mark.slow
+def test_a_shell_with_icosahedral_symmetry_has_all_its_rotations():
+    g = torch.Generator().manual_seed(3)
+    places = torch.randn(3, 3, generator=g, dtype=torch.float64)
+    places = 12 * places / places.norm(dim=-1, keepdim=True)
+    frame = random_rotations(1, g)[0]
+    axis = torch.arange(32, dtype=torch.float64) - 16
+    values = torch.zeros(32, 32, 32, dtype=torch.float64)
+    for point in (point_group("I")[:, None] @ places[..., None])[..., 0].flatten(0, 1) @ frame.T:
+        x, y, z = (torch.exp(-(axis - c).square() / 3) for c in point)
+        values += z[:, None, None] * y[:, None] * x
+    angles = [round(one.angle_deg) for one in pseudo_symmetries(Map(values, 2.0))]
+    assert sorted(angles) == [72] * 6 + [120] * 10 + [144] * 6 + [180] * 15
 
 
 @pytest.mark.parametrize("seed", [2, 3])

@@ -41,11 +41,8 @@ def build() -> App:
         name="micrographs",
         help="A volume straight from micrographs, without picking.",
     )
-    simulate.command(
-        f"{PLACE}.particles:simulate", name="particles", help="A stack of particle images, published data sets too."
-    )
     reconstruct.command(
-        f"{PLACE}.particles:reconstruct", name="particles", help="A volume and poses from a stack of particle images."
+        f"{PLACE}.stacks:particles", name="particles", help="A volume and poses from a stack of particle images."
     )
     simulate.command(f"{PLACE}.signals:simulate", name="signal", help="A long signal that holds a target many times.")
     reconstruct.command(
@@ -54,6 +51,11 @@ def build() -> App:
     simulate.command(f"{PLACE}.images:simulate", name="image", help="Large images that hold a small target many times.")
     reconstruct.command(
         f"{PLACE}.images:reconstruct", name="image", help="The small target that large images hold many times."
+    )
+    simulate.command(
+        f"{PLACE}.particles:simulate",
+        name="particles",
+        help="A stack of particle images of a structure, map or phantom.",
     )
     app.command(simulate)
     app.command(reconstruct)

@@ -64,7 +64,9 @@ class Common:
                 + (f"log-likelihood {row['log_likelihood']:.1f}, " if "log_likelihood" in row else "")
                 + (f"to gain {row['gain']:.2f}, " if "gain" in row else "")
                 + f"E {row['energy']:.1f}, "
-                f"particles {row['particles']:.0f}, sigma {row['sigma']:.4f}, "
+                + (f"particles {row['particles']:.0f}, " if "particles" in row else "")
+                + (f"poses to {row['spread']:.2g} degrees, " if "spread" in row else "")
+                + f"sigma {row['sigma']:.4g}, "
                 f"{row['seconds']:.1f} s, at most {row['seconds_left']:.0f} s to the end of this part",
                 file=sys.stderr,
                 flush=True,
@@ -206,7 +208,7 @@ def _clear(folder: Path, *, run: bool) -> None:
         ours += ("target.npy", "errors.npy", "patches.npz", "checkpoint/**/*.pt*", "checkpoint/**/known.json")
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
-        ours += ("target.npy", "images/image_[0-9]*.mrc")
+        ours += ("target.npy", "images/image_[0-9]*.mrc", "particles.mrcs", "particles.star", "held.star")
     for pattern in ours:
         for path in folder.glob(pattern):
             path.unlink()

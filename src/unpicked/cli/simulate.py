@@ -87,21 +87,9 @@ def micrographs(
     shape = height_and_width(size)
     if box < 4:
         raise ValueError(f"--box must be at least 4 pixels; got {box}")
-    for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a positive number; got {value}")
-    given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
     from unpicked.simulate.micrographs import simulate_micrographs
 
-    notes: tuple[str, ...] = ()
-    if structure is not None:
-        specimen, notes = _of_structure(structure, box, voxel, b_factor)
-    elif map is not None:
-        specimen = specimen_of_map(map, map_voxel, box, voxel)
-    else:
-        specimen = phantom_specimen(phantom, box, voxel, common.seed)
+    specimen, notes = shown(structure, map, map_voxel, phantom, box, voxel, b_factor, common.seed)
     data, simulation = simulate_micrographs(
         specimen,
         count=count,
@@ -126,6 +114,30 @@ def micrographs(
     return common.end(facts)
 
 
+def shown(
+    structure: Path | None,
+    map: Path | None,
+    map_voxel: float | None,
+    phantom: str | None,
+    box: int,
+    voxel: float | None,
+    b_factor: float,
+    seed: int,
+) -> tuple[Specimen, tuple[str, ...]]:
+    """The specimen that the options name, and what was noted in reading it."""
+    for name, value in (("--voxel", voxel), ("--b-factor", b_factor)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number; got {value}")
+    given = [name for name, value in (("--structure", structure), ("--map", map), ("--phantom", phantom)) if value]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of --structure, --map and --phantom; got {' and '.join(given) or 'none'}")
+    if structure is not None:
+        return _of_structure(structure, box, voxel, b_factor)
+    if map is not None:
+        return _of_map(map, map_voxel, box, voxel), ()
+    return _of_phantom(phantom, box, voxel, seed), ()
+
+
 def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) -> tuple[Specimen, tuple[str, ...]]:
     """The specimen of a structure, and what was noted in reading it."""
     from unpicked.io.structure import read_structure
@@ -135,16 +147,14 @@ def _of_structure(path: Path, box: int, voxel: float | None, b_factor: float) ->
     return specimen_from_structure(atoms, box, voxel, b_factor=b_factor), atoms.notes
 
 
-def specimen_of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
-    """The specimen of a map file."""
+def _of_map(path: Path, map_voxel: float | None, box: int, voxel: float | None) -> Specimen:
     from unpicked.io import mrc
     from unpicked.simulate.specimens import specimen_from_map
 
     return specimen_from_map(mrc.read_map(path, voxel_size=map_voxel), box, voxel)
 
 
-def phantom_specimen(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
-    """The specimen of a built-in object."""
+def _of_phantom(name: str | None, box: int, voxel: float | None, seed: int) -> Specimen:
     from unpicked.simulate.phantom import bead_chain, shepp_logan
     from unpicked.simulate.specimens import specimen_from_map
 
@@ -189,7 +199,7 @@ def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:
 
 
 def noise_level(**kinds: float | None) -> snr.NoiseLevel:
-    """The one noise level that is given, by its option's name."""
+    """The one noise level that the options give."""
     given = {kind: value for kind, value in kinds.items() if value is not None}
     if len(given) != 1:
         options = ", ".join("--" + kind.replace("_", "-") for kind in kinds)

@@ -83,7 +83,12 @@ class Particles:
 
     def images(self, indices: Sequence[int] | None = None) -> torch.Tensor:
         """Some of the images (None: all), ``(n, box, box)``."""
-        return torch.stack([self[index] for index in (range(len(self)) if indices is None else indices)])
+        picks = range(len(self)) if indices is None else indices
+        first = self[picks[0] if len(picks) else 0]
+        out = first.new_empty((len(picks), *self.shape))  # filled in place: a stack of the list would need twice this
+        for row, index in enumerate(picks):
+            out[row] = self[index] if row else first
+        return out
 
     def part(self, indices: Sequence[int]) -> Particles:
         """Some of the images, in this order; still read one by one."""

@@ -48,6 +48,27 @@ class Structure:
     def __len__(self) -> int:
         return len(self.elements)
 
+    def chain(self, name: str) -> Structure:
+        """The atoms of one chain.
+
+        Raises:
+            ValueError: if there is no such chain.
+        """
+        picks = [index for index, chain in enumerate(self.chains) if chain == name]
+        if not picks:
+            found = ", ".join(dict.fromkeys(self.chains)) or "none"
+            raise ValueError(f"{self.name or 'the structure'} has no chain {name}; found {found}")
+        return Structure(
+            tuple(self.elements[index] for index in picks),
+            self.positions[picks],
+            self.b_factors[picks],
+            self.occupancies[picks],
+            f"{self.name}:{name}" if self.name else name,
+            self.notes,
+            (name,) * len(picks),
+            tuple(self.sites[index] for index in picks) if self.sites else (),
+        )
+
     @property
     def mass_kda(self) -> float:
         """Mass of the atoms held here (no hydrogens) in kDa, without regard to occupancy."""

@@ -28,6 +28,8 @@ from unpicked.ops.gridding import Cube
 from unpicked.ops.orientations import Images
 from unpicked.priors import Prior
 
+LEAST = 0.02  # 1 / tau^2 in units of the mean weight of a shell, for the solver's sake
+FAINTEST = 0.02  # least part of a shell that is kept
 _COLUMNS = 14  # rotation 9, shift 2 in angstrom, misfit, spread in degrees, whether the rescue was taken
 
 
@@ -44,9 +46,11 @@ class Refine:
         candidates: views that it hands on to be fitted.
         steps: proposals per image and round; 0 leaves the poses as they are.
         turn: largest turn of a step in degrees.
-        mask: radius of the map's ball in voxels; None means two voxels inside the box.
+        mask: radius of the map's ball in voxels; None means up to the box's faces.
         solver_steps: conjugate-gradient steps of a round.
         tolerance: stop when the median turn of a round at the last radius is below this, in degrees.
+        noise: power per coefficient of the shells 0 .. that is known at the start, e.g. from a coarser stage; that of
+            the images stands for other shells.
     """
 
     iterations: int = 6
@@ -60,6 +64,7 @@ class Refine:
     mask: float | None = None
     solver_steps: int = 10
     tolerance: float = 0.0
+    noise: tuple[float, ...] = ()
 
     monotone: ClassVar[bool] = False
     trial: ClassVar[int] = 1
@@ -78,6 +83,8 @@ class Refine:
             raise ValueError(f"views and candidates must be at least 1; got {self.views} and {self.candidates}")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1; got {self.solver_steps}")
+        if self.noise and min(self.noise) < 0:
+            raise ValueError(f"noise must not be negative; got a smallest value of {min(self.noise)}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must not be negative; got {self.tolerance}")
 
@@ -94,6 +101,8 @@ class Refine:
         band = Band(box, self.radius[1])
         sample = range(0, len(data), max(1, len(data) // 2000))
         power = band.shell_mean(_square(coefficients(stack_of(data), sample, band, device).coefficients).mean(0))
+        known = torch.tensor(self.noise[: len(power)], dtype=power.dtype, device=device)
+        power[: len(known)] = torch.where(known > 0, known, power[: len(known)])
         rows = torch.zeros(len(data), _COLUMNS, dtype=torch.float64, device=device)
         if given is None:
             rows[:, :9] = torch.eye(3, dtype=torch.float64, device=device).flatten()
@@ -164,11 +173,12 @@ class Refine:
         rows, band = stats["rows"], self._band(model, state)
         if not bool(torch.isfinite(rows).all()):
             raise FloatingPointError("a pose is not finite: an image holds NaN or infinity")
-        begun = bool(state["begun"])
-        noise = noise_spectrum(state["noise"], stats["residual"] / stats["images"], band) if begun else state["noise"]
+        noise = state["noise"]
+        if bool(state["begun"]):
+            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band, keep=0.0)
         volume = state["x"].view((band.box,) * 3)
         sums = Inserted(stats["numerator"], stats["weight"], stats["shells"], band.radius)
-        x = self._solved(sums, band, volume, begun)
+        x = self._solved(sums, band, volume)
         if bool(state["moving"]):
             x, rows = _recentred(x, rows, float(state["pixel_size"]))
         if not bool(torch.isfinite(x).all()):
@@ -267,19 +277,16 @@ class Refine:
         _, views, moves = orientations.best(images.first(len(band)), slices, noise, band.ramp(shifts), self.candidates)
         return [(grid[views[:, rank]], shifts[moves[:, rank]]) for rank in range(self.candidates)]
 
-    def _solved(self, sums: Inserted, band: Band, old: torch.Tensor, begun: bool) -> torch.Tensor:
-        """The map, with a prior power per shell that is learned from the map itself (EM for the variance)."""
+    def _solved(self, sums: Inserted, band: Band, old: torch.Tensor) -> torch.Tensor:
+        """The map: nearly least squares, then every shell as far as it stands out of the noise (Wiener)."""
         mask = slices_to_map.soft_mask(band.box, self.mask, old)
-        weight = slices_to_map.density(sums.shells, band.box).clamp(min=1e-30)
-        if begun:
-            power = slices_to_map.shell_power(old, len(weight) - 1)
-        else:
-            old = slices_to_map.solved(sums, band, 0.1 * weight, old, mask, steps=self.solver_steps)
-            power = slices_to_map.shell_power(old, len(weight) - 1)
-        variance = power + 1 / (weight + 1 / power.clamp(min=1e-30))
-        precision = 1 / variance.clamp(min=1e-9 * float(variance.max()))
-        precision = precision.clamp(min=1e-4 * float(weight[1:].max()) * 1e-2)
-        return slices_to_map.solved(sums, band, precision, old, mask, steps=self.solver_steps)
+        weight = slices_to_map.density(sums.shells, band.box)
+        weight = weight.clamp(min=1e-6 * float(weight.max()) + 1e-30)
+        x = slices_to_map.solved(sums, band, LEAST * weight, old, mask, steps=self.solver_steps)
+        found = slices_to_map.shell_power(x, len(weight) - 1)
+        chance = mask.double().square().mean() / weight  # a mask keeps its share of the noise
+        share = (1 - chance / found.clamp(min=1e-30)).clamp(min=FAINTEST, max=1.0)
+        return slices_to_map.filtered(x, share)
 
 
 def poses_of(state: State) -> Poses:

@@ -113,6 +113,13 @@ def solved(
     return mask * found.view(box, box, box)
 
 
+def filtered(volume: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """The volume with every shell 0 .. k times its factor ``(k + 1,)``, and nothing beyond."""
+    index = fourier.shells(volume.shape, device=volume.device)
+    padded = torch.nn.functional.pad(factors.to(volume), (0, 1))
+    return fourier.ifft3(fourier.fft3(volume) * padded[index.clamp(max=len(factors))])
+
+
 def shell_power(volume: torch.Tensor, reach: int) -> torch.Tensor:
     """Mean |F_V|^2 over the shells 0 .. reach, float64."""
     spectrum = fourier.fft3(volume)
@@ -123,6 +130,6 @@ def shell_power(volume: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def soft_mask(box: int, radius: float | None, like: torch.Tensor) -> torch.Tensor:
-    """A ball that falls off over two voxels, two voxels inside the box unless its radius is given."""
-    inner = (box / 2 - 3 if radius is None else radius) - 1
+    """A ball that falls off over two voxels about its radius, or up to the faces of the box where none is given."""
+    inner = (box / 2 - 1 if radius is None else radius) - 1
     return window.soft_ball((box,) * 3, max(inner, 1.0), 2.0, device=like.device).to(like.dtype)

@@ -143,7 +143,7 @@ def compare_poses(
     other, registered, moved = found[1 - best], found[best], hands[best]
     seen = moved.mT @ first
     frames = [registered] if turns is None else [_polished(seen, turn @ registered.turn, group) for turn in turns]
-    frame = max(frames, key=lambda choice: choice.votes).turn
+    frame = max(frames, key=lambda choice: float(_votes(seen, choice.turn[None], group))).turn
     nearest = moved @ group[_nearest(seen, frame, group)] @ frame
     errors = _errors(first, nearest, kind)
     offset, left = _shift_errors(estimate, truth, first)

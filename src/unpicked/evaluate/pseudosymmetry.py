@@ -121,11 +121,32 @@ def _of_map(source: Map, threshold: float) -> list[PseudoSymmetry]:
         poses = _above(stage.refine(poses, iterations=iterations), 0.85 * threshold)
         if len(poses.scores) == 0:
             return []
+    found = _peaks(stage, poses, threshold)
+    if products := _products(found):
+        turns = torch.stack(products)
+        missed = Candidates(turns, torch.zeros(len(turns), 3, dtype=torch.float64), torch.zeros(len(turns)))
+        found += _peaks(stage, _above(stage.refine(missed, iterations=15), threshold), threshold)
+    return found
+
+
+def _peaks(stage: Stage, poses: Candidates, threshold: float) -> list[PseudoSymmetry]:
     return [
         _named(turn, float(score))
         for turn, shift, score in zip(poses.rotations, poses.shifts, poses.scores, strict=True)
-        if _is_peak(stage, turn, shift, float(score))
+        if float(score) > threshold and _is_peak(stage, turn, shift, float(score))
     ]
+
+
+def _products(found: list[PseudoSymmetry]) -> list[torch.Tensor]:
+    """What the rotations found make of each other and the search has missed: large groups have many narrow peaks."""
+    known = [torch.eye(3, dtype=torch.float64), *(one.rotation for one in found)]
+    turns = torch.stack([turn for one in found for turn in (one.rotation, one.rotation.mT)] or known)
+    missed: list[torch.Tensor] = []
+    for product in (turns[:12, None] @ turns).flatten(0, 1):
+        taken = torch.stack([*known, *missed])
+        if float(rotation.geodesic_distance(torch.cat([taken, taken.mT]), product).min()) > SMALLEST / 2:
+            missed.append(product)
+    return missed[:64]
 
 
 def _above(poses: Candidates, least: float) -> Candidates:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.data.optics import Optics
 from unpicked.io._files import existing, output
 from unpicked.io._mrc import Header, by, check_finite, header_pixel_size, one_voxel, read_header, read_values
+from unpicked.io._relion import column, group_rows, star_optics
 from unpicked.io.star import Table, read_star
 
 ENDINGS = (".mrc", ".mrc.gz", ".mrc.bz2", ".map")
@@ -122,46 +121,6 @@ def write_stack(
     _write(_signed(images, contrast), path, pixel_size, "stack", (0.0, 0.0, 0.0), overwrite)
 
 
-def write_images(
-    blocks: Iterable[torch.Tensor], count: int, path: Path | str, pixel_size: float, *, overwrite: bool = False
-) -> None:
-    """Write a float32 MRC stack block by block, ``(n, height, width)`` at a time, whole or not at all.
-
-    Raises:
-        FileExistsError: if the file exists and ``overwrite`` is False.
-        ValueError: for blocks of another number or size of images, or values that are not finite.
-    """
-    import mrcfile
-
-    path, done = Path(path), 0
-    if not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"the pixel size of {path} must be positive, in angstrom; got {pixel_size}")
-    with output(path, overwrite) as temporary:
-        file = None
-        try:
-            for block in blocks:
-                array = np.ascontiguousarray(block.detach().cpu().numpy(), dtype=np.float32)
-                if not np.isfinite(array).all():
-                    raise ValueError(f"not written, {path}: an image from {done + 1} on is not finite in float32")
-                if file is None:
-                    file = mrcfile.new_mmap(temporary, (count, *array.shape[1:]), mrc_mode=2, overwrite=True)
-                if array.shape[1:] != file.data.shape[1:] or done + len(array) > count:
-                    raise ValueError(f"{path} takes {count} images of {by(file.data.shape[1:])}; got more, or others")
-                file.data[done : done + len(array)] = array
-                done += len(array)
-            if file is None or done != count:
-                raise ValueError(f"{path} takes {count} images; got {done}")
-            file.set_image_stack()
-            file.update_header_stats()
-            file.voxel_size = pixel_size
-            file.header.nxstart = file.header.nystart = file.header.nzstart = 0
-            file.header.label[0] = b"written by unpicked"
-            file.header.nlabl = 1
-        finally:
-            if file is not None:
-                file.close()
-
-
 @dataclass(frozen=True)
 class MrcSource:
     """Micrographs in MRC files, one image per file, read when asked for.
@@ -185,7 +144,7 @@ class MrcSource:
     headers: tuple[Header, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_contrast(self.contrast)
+        check_contrast(self.contrast)
         if not self.files:
             raise ValueError("files must name at least one micrograph; got none")
         if self.pixel_size is not None and not (math.isfinite(self.pixel_size) and self.pixel_size > 0):
@@ -258,7 +217,7 @@ def read_micrographs(
     items = [files] if isinstance(files, str | Path) else list(files)
     if not items:
         raise ValueError("files must name at least one micrograph; got an empty list")
-    _check_contrast(contrast)
+    check_contrast(contrast)
     stars = [item for item in items if str(item).lower().endswith((".star", ".star.gz"))]
     if stars:
         if len(items) > 1:
@@ -314,11 +273,12 @@ def _write(
 
 
 def _signed(values: torch.Tensor, contrast: Contrast) -> torch.Tensor:
-    _check_contrast(contrast)
+    check_contrast(contrast)
     return -values if contrast == "dark" else values
 
 
-def _check_contrast(contrast: str) -> None:
+def check_contrast(contrast: str) -> None:
+    """Raise ValueError unless it is "dark" or "bright"."""
     if contrast not in ("dark", "bright"):
         raise ValueError(f"contrast must be 'dark' or 'bright'; got {contrast!r}")
 
@@ -356,11 +316,11 @@ def _from_star(path: Path, pixel_size: float | None, contrast: Contrast) -> Micr
     names = table.strings("rlnMicrographName")
     files = tuple(_locate(path, row, name) for row, name in enumerate(names, start=1))
     _check_once(names, str(path))
-    rows = _group_rows(path, table, groups)
+    rows = group_rows(path, table, groups)
     stated = _star_pixel_size(path, table, groups, rows)
     source = MrcSource(files, contrast, pixel_size if pixel_size is not None else stated and stated[0])
     size, origin, extra = _choose_pixel_size(path, source, pixel_size, stated)
-    optics, remark = _star_optics(table, groups, rows)
+    optics, remark = star_optics(table, groups, rows, "micrographs")
     notes = [f"micrographs listed in {path}", *_notes(source, size, origin), *extra, remark]
     return Micrographs(source, size, names, optics, tuple(notes))
 
@@ -375,41 +335,15 @@ def _locate(star: Path, row: int, name: str) -> Path:
     raise FileNotFoundError(f"{star}, row {row}: micrograph {name} not found; tried {places}")
 
 
-def _group_rows(path: Path, table: Table, groups: Table | None) -> list[int]:
-    """For every micrograph the row of its optics group, matched by number."""
-    if groups is None:
-        return [0] * len(table)
-    if "rlnOpticsGroup" not in table or "rlnOpticsGroup" not in groups:
-        if len(groups) > 1:
-            raise ValueError(f"{path}: {len(groups)} optics groups, but no column rlnOpticsGroup")
-        return [0] * len(table)
-    numbers = [int(value) for value in groups.floats("rlnOpticsGroup")]
-    rows = []
-    for row, value in enumerate(table.floats("rlnOpticsGroup"), start=1):
-        if int(value) not in numbers:
-            raise ValueError(f"{path}, row {row}: optics group {value:g} is not one of {numbers}")
-        rows.append(numbers.index(int(value)))
-    return rows
-
-
-def _column(name: str, table: Table, groups: Table | None, rows: Sequence[int]) -> NDArray[np.float64] | None:
-    """A column per micrograph, from its own table or its optics group."""
-    if name in table:
-        return table.floats(name)
-    if groups is not None and name in groups:
-        return groups.floats(name)[list(rows)]
-    return None
-
-
 def _star_pixel_size(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[float, str] | None:
     """The pixel size that the STAR file states, and the column that states it."""
     for name in ("rlnMicrographPixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnImagePixelSize",
                  "rlnMicrographOriginalPixelSize"):  # fmt: skip
-        sizes = _column(name, table, groups, rows)
+        sizes = column(name, table, groups, rows)
         if sizes is None:
             continue
         if name == "rlnDetectorPixelSize":
-            magnification = _column("rlnMagnification", table, groups, rows)
+            magnification = column("rlnMagnification", table, groups, rows)
             if magnification is None or not (magnification > 0).all():
                 continue
             sizes = 1e4 * sizes / magnification
@@ -443,24 +377,6 @@ def _choose_pixel_size(
         if other > 0 and abs(other - size) > 5e-3 * size:
             notes.append(f"{what} says {other:g} A per pixel; {size:g} A is used, {origin}")
     return size, origin, notes
-
-
-def _star_optics(table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[Optics | None, str]:
-    needed = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration",
-              "rlnAmplitudeContrast")  # fmt: skip
-    optional = (("rlnPhaseShift", 0.0), ("rlnCtfBfactor", 0.0), ("rlnCtfScalefactor", 1.0))
-    columns = [_column(name, table, groups, rows) for name in needed]
-    if missing := [name for name, column in zip(needed, columns, strict=True) if column is None]:
-        return None, f"no contrast transfer is known: the STAR file has no {', '.join(missing)}"
-    for name, default in optional:
-        column = _column(name, table, groups, rows)
-        columns.append(np.full(len(table), default) if column is None else column)
-    kinds = [tuple(float(v) for v in row) for row in np.stack([c for c in columns if c is not None], -1)]
-    found = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
-    u, v, angle, voltage, cs, amplitude, phase, b_factor, scale = zip(*found, strict=True)
-    group = tuple(found[kind] for kind in kinds)
-    optics = Optics(u, v, angle, voltage, cs, amplitude, phase, b_factor, scale, group)
-    return optics, f"contrast transfer from the STAR file: {len(found)} settings for {len(kinds)} micrographs"
 
 
 def _notes(source: MrcSource, pixel_size: float, origin: str) -> list[str]:

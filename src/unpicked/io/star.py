@@ -135,7 +135,7 @@ def write_star(
         raise ValueError("blocks must hold at least one table; got none")
     parts = []
     for name, block in blocks.items():
-        table = block if isinstance(block, Table) else _as_table(name, block)
+        table = block if isinstance(block, Table) else as_table(name, block)
         parts.append(_format(name, table))
     with output(path, overwrite) as temporary:
         temporary.write_text("".join(parts), encoding="utf-8")
@@ -162,10 +162,8 @@ def write_micrographs_star(
         FileExistsError: if the file exists and ``overwrite`` is False.
         ValueError: for no names, a bad pixel size, or optics of another number of micrographs.
     """
-    if optics is not None and len(optics.group) != len(names):
-        raise ValueError(f"optics must have one group per micrograph, {len(names)}; got {len(optics.group)}")
     size = _positive("pixel_size", pixel_size)
-    head, columns = _optics_columns(optics, len(names))
+    head, columns = _transfer(optics, len(names), "micrograph")
     head["rlnMicrographPixelSize"] = [size] * len(head["rlnOpticsGroup"])
     write_star(
         path, {"optics": head, "micrographs": {"rlnMicrographName": list(names), **columns}}, overwrite=overwrite
@@ -182,74 +180,42 @@ def write_stack_star(
     poses: Poses | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a stack of particle images with optics and poses, where known (RELION 3.1).
+    """Write a list of particle images with what is known of them: optics, rotations and shifts (RELION 3.1).
 
     Args:
         path: file name.
-        names: ``000001@stack.mrcs`` of every image.
+        names: one per image, ``000001@stack.mrcs``, as it shall stand in the file.
         pixel_size: angstrom.
         box: edge of an image in pixels.
         optics: parameters whose ``group`` has one entry per image.
-        poses: rotations and shifts; origins are written with the opposite sign, as RELION has them.
+        poses: written as rot, tilt, psi in degrees, and origins in angstrom: minus the shifts.
         overwrite: replace an existing file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is False.
-        ValueError: for no names, a bad pixel size, or optics or poses of another number of images.
+        ValueError: for no names, a bad pixel size or box, optics or poses of another number of images.
     """
-    for what, length in (("optics", optics and len(optics.group)), ("poses", poses and len(poses))):
-        if length is not None and length != len(names):
-            raise ValueError(f"{what} must have one entry per image, {len(names)}; got {length}")
+    if poses is not None and len(poses) != len(names):
+        raise ValueError(f"poses must be one per image, {len(names)}; got {len(poses)}")
+    if box < 1:
+        raise ValueError(f"box must be at least 1 pixel; got {box}")
     size = _positive("pixel_size", pixel_size)
-    head, columns = _optics_columns(optics, len(names))
+    head, columns = _transfer(optics, len(names), "image")
     groups = len(head["rlnOpticsGroup"])
-    head |= {"rlnImagePixelSize": [size] * groups, "rlnImageSize": [int(box)] * groups}
-    head["rlnImageDimensionality"] = [2] * groups
-    rows: dict[str, Column] = {"rlnImageName": list(names), **columns}
+    head |= {
+        "rlnImagePixelSize": [size] * groups,
+        "rlnImageSize": [int(box)] * groups,
+        "rlnImageDimensionality": [2] * groups,
+    }
+    posed: dict[str, Column] = {}
     if poses is not None:
-        rows |= pose_columns(poses)
-    write_star(path, {"optics": head, "particles": rows}, overwrite=overwrite)
-
-
-def pose_columns(poses: Poses) -> dict[str, list[float]]:
-    """Poses in RELION's columns: degrees, and origins in angstrom, which are minus the shifts."""
-    angles = matrix_to_euler(poses.rotations.detach().double().cpu())
-    origins = 0.0 - poses.shifts.detach().double().cpu()
-    return {
-        "rlnAngleRot": angles[:, 0].tolist(),
-        "rlnAngleTilt": angles[:, 1].tolist(),
-        "rlnAnglePsi": angles[:, 2].tolist(),
-        "rlnOriginXAngst": origins[:, 0].tolist(),
-        "rlnOriginYAngst": origins[:, 1].tolist(),
-    }
-
-
-def _optics_columns(optics: Optics | None, count: int) -> tuple[dict[str, list[Any]], dict[str, Column]]:
-    """The optics block, and the columns of the items that belong to it."""
-    if optics is None:
-        head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
-        return head, {"rlnOpticsGroup": [1] * count}
-    kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
-    kinds = [kinds[group] for group in optics.group]
-    place = {kind: number for number, kind in enumerate(dict.fromkeys(kinds), 1)}
-    head = {
-        "rlnOpticsGroup": list(place.values()),
-        "rlnOpticsGroupName": [f"opticsGroup{number}" for number in place.values()],
-        "rlnVoltage": [kind[0] for kind in place],
-        "rlnSphericalAberration": [kind[1] for kind in place],
-        "rlnAmplitudeContrast": [kind[2] for kind in place],
-    }
-    columns: dict[str, Column] = {"rlnOpticsGroup": [place[kind] for kind in kinds]}
-    for name, values in (
-        ("rlnDefocusU", optics.defocus_u),
-        ("rlnDefocusV", optics.defocus_v),
-        ("rlnDefocusAngle", optics.astigmatism_angle),
-        ("rlnPhaseShift", optics.phase_shift),
-        ("rlnCtfBfactor", optics.b_factor),
-        ("rlnCtfScalefactor", optics.scale),
-    ):
-        columns[name] = [float(values[group]) for group in optics.group]
-    return head, columns
+        angles = matrix_to_euler(poses.rotations.detach().double().cpu())
+        origins = -poses.shifts.detach().double().cpu()
+        for k, name in enumerate(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")):
+            posed[name] = angles[:, k].tolist()
+        posed["rlnOriginXAngst"], posed["rlnOriginYAngst"] = origins[:, 0].tolist(), origins[:, 1].tolist()
+    columns = {"rlnImageName": list(names), **columns, **posed}
+    write_star(path, {"optics": head, "particles": columns}, overwrite=overwrite)
 
 
 def write_particles_star(
@@ -331,6 +297,36 @@ def read_particles_positions(path: Path | str) -> tuple[tuple[str, ...], torch.T
     return names, coordinates, euler_to_matrix(angles)
 
 
+def _transfer(optics: Optics | None, count: int, item: str) -> tuple[dict[str, list[Any]], dict[str, Column]]:
+    """Columns of the optics block, and of the items' table, that tell of contrast transfer and its groups."""
+    if optics is None:
+        head: dict[str, list[Any]] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"]}
+        return head, {"rlnOpticsGroup": [1] * count}
+    if len(optics.group) != count:
+        raise ValueError(f"optics must have one group per {item}, {count}; got {len(optics.group)}")
+    every = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
+    kinds = [every[group] for group in optics.group]
+    found = {kind: k + 1 for k, kind in enumerate(dict.fromkeys(kinds))}
+    head = {
+        "rlnOpticsGroup": list(found.values()),
+        "rlnOpticsGroupName": [f"opticsGroup{k}" for k in found.values()],
+        "rlnVoltage": [kind[0] for kind in found],
+        "rlnSphericalAberration": [kind[1] for kind in found],
+        "rlnAmplitudeContrast": [kind[2] for kind in found],
+    }
+    columns: dict[str, Column] = {"rlnOpticsGroup": [found[kind] for kind in kinds]}
+    for name, values in (
+        ("rlnDefocusU", optics.defocus_u),
+        ("rlnDefocusV", optics.defocus_v),
+        ("rlnDefocusAngle", optics.astigmatism_angle),
+        ("rlnPhaseShift", optics.phase_shift),
+        ("rlnCtfBfactor", optics.b_factor),
+        ("rlnCtfScalefactor", optics.scale),
+    ):
+        columns[name] = [float(values[group]) for group in optics.group]
+    return head, columns
+
+
 def _table(path: Path, name: str, items: Sequence[Any]) -> Table:
     where = f"{path}, data_{name}"
     loops = [item for item in items if item.loop is not None]
@@ -381,7 +377,12 @@ def _ragged_row(text: str, loop_line: int) -> tuple[int, str]:
     return loop_line, "the number of values is not a multiple of the number of columns"
 
 
-def _as_table(name: str, columns: Mapping[str, Column]) -> Table:
+def as_table(name: str, columns: Mapping[str, Column]) -> Table:
+    """Columns of text, integers or finite floats as a :class:`Table`, for the block of this name.
+
+    Raises:
+        ValueError: for other values, or columns of different lengths.
+    """
     values = tuple(tuple(_written(name, column, value) for value in columns[column]) for column in columns)
     return Table(tuple(columns), values, f"data_{name}")
 
@@ -424,7 +425,8 @@ def _format(name: str, table: Table) -> str:
 def _bare(text: str) -> bool:
     """Whether a value needs no quotes; fewer quotes are written than CIF's rules suggest, as RELION does."""
     reserved = re.fullmatch(r"(data|save)_.*|loop_|stop_|global_", text, flags=re.IGNORECASE)
-    return not reserved and re.fullmatch(r"[^\s'\"#_$;\[\]][^\s]*", text) is not None
+    vector = re.fullmatch(r"\[[-+0-9.eE,]*\]", text)  # as RELION writes aberrations
+    return not reserved and (vector or re.fullmatch(r"[^\s'\"#_$;\[\]][^\s]*", text)) is not None
 
 
 def _positive(name: str, value: float) -> float:

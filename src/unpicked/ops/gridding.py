@@ -21,7 +21,7 @@ from unpicked._lazy import torch
 from unpicked.ops.evidence import compiled, share_out
 from unpicked.ops.window import crop_or_pad
 
-_TAPS, _DEGREE = 4, 10
+_TAPS, _DEGREE = 4, 6
 
 
 @dataclass(frozen=True)

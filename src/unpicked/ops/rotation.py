@@ -85,6 +85,19 @@ def s2s2_to_matrix(vectors: Float[torch.Tensor, "*b 6"]) -> Float[torch.Tensor, 
     return torch.stack([e1, e2, torch.linalg.cross(e1, e2)], -2)
 
 
+def unit_cube_to_matrix(numbers: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b 3 3"]:
+    """Three numbers through a sigmoid to R, uniform on SO(3) where the sigmoids are uniform (Shoemake 1992).
+
+    With u, v, w in (0, 1) the quaternion is (sqrt(1 - u) sin a, sqrt(1 - u) cos a, sqrt(u) sin b, sqrt(u) cos b), a = 2
+    pi v and b = 2 pi w; u stays 1e-9 away from 0 and 1 (in float32 1e-7), so that gradients are finite.
+    """
+    u, v, w = torch.sigmoid(numbers).unbind(-1)
+    least = 1e-9 if numbers.dtype == torch.float64 else 1e-7
+    u, a, b = u.clamp(least, 1 - least), 2 * math.pi * v, 2 * math.pi * w
+    one, two = (1 - u).sqrt(), u.sqrt()
+    return quaternion_to_matrix(torch.stack([one * a.sin(), one * a.cos(), two * b.sin(), two * b.cos()], -1))
+
+
 def exp_map(vectors: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b 3 3"]:
     """Rotation vector w (radians) to exp([w]x) by Rodrigues' formula; its gradient at 0 is finite."""
     square = vectors.square().sum(-1)[..., None, None]
@@ -98,6 +111,18 @@ def exp_map(vectors: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b 3 3
     cross = torch.stack([torch.stack([o, -z, y], -1), torch.stack([z, o, -x], -1), torch.stack([-y, x, o], -1)], -2)
     eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
     return eye + first * cross + second * (cross @ cross)
+
+
+def log_map(rotations: Float[torch.Tensor, "*b 3 3"]) -> Float[torch.Tensor, "*b 3"]:
+    """R to the rotation vector w (radians) with exp([w]x) = R and |w| <= pi, accurate at 0 and at pi.
+
+    At |w| = pi both w and -w are right; one of them is given.
+    """
+    w, vector = matrix_to_quaternion(rotations).split((1, 3), dim=-1)
+    sine = vector.norm(dim=-1, keepdim=True)
+    small = sine < 1e-12
+    safe = torch.where(small, torch.ones_like(sine), sine)
+    return vector * torch.where(small, torch.full_like(sine, 2.0), 2 * torch.atan2(sine, w) / safe)
 
 
 def geodesic_distance(

@@ -17,6 +17,7 @@ from unpicked.data.maps import Map
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.estimators import search as searching
+from unpicked.estimators import slices_to_map
 from unpicked.estimators.refine import Refine, poses_of, spreads
 from unpicked.estimators.search import Search
 from unpicked.evaluate.halves import Halves, halves
@@ -191,7 +192,7 @@ def from_particles(
     box = working(data, job.voxel)
     whole = _Pipeline(job, box, seed, start, folder, resume, report, device)
     last, stages, notes = whole.run(data, "")
-    map, poses = _result(last, data, box)
+    map, poses = _result(last, data, box, whole.mask(box, data))
     pair = None
     if job.halves:
         found = []
@@ -200,7 +201,7 @@ def from_particles(
             ended, more, said = own.run(data.part(indices), f"half-{number}")
             stages |= more
             notes += [f"half {number}: {sentence}" for sentence in said]
-            found.append(_result(ended, data.part(indices), box)[0])
+            found.append(_result(ended, data.part(indices), box, whole.mask(box, data))[0])
         judged, moved = halves(found[0], found[1], shared_start=start is not None or job.method == "known")
         pair = (found[0], moved, judged)
     return ParticleAnswer(
@@ -234,17 +235,17 @@ class _Pipeline:
         if self.job.method == "known":
             fine = data if self.box == data.box else data.cropped(self.box)
             limit = (self.box - 1) // 2
-            known = Refine(3, (limit, limit), rescues=0, steps=0, mask=self._mask(fine), solver_steps=30)
+            known = Refine(3, (limit, limit), rescues=0, steps=0, mask=self.mask(fine.box, fine), solver_steps=30)
             run = self._solve(fine, known, f"{prefix}known", None)
             return run, {f"{prefix}known": run}, []
         runs: dict[str, Reconstruction] = {}
         notes: list[str] = []
-        edges, x, poses = sizes(self.box), torch.empty(0), data.poses
+        edges, x, poses, noise = sizes(self.box), torch.empty(0), data.poses, torch.empty(0)
         for stage, edge in enumerate(edges):
             coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
             limit = (edge - 1) // 2
             if stage == 0:
-                x, poses, said = self._searched(coarse, prefix, runs)
+                x, poses, noise, said = self._searched(coarse, prefix, runs)
                 notes += said
                 first, rescues = round(0.6 * limit), 3
             else:
@@ -256,20 +257,22 @@ class _Pipeline:
                 rescues=rescues,
                 rescue_radius=first,
                 candidates=2,
+                steps=4 if stage == 0 else 2,
                 turn=8.0 if stage == 0 else 3.0,
-                mask=self._mask(coarse),
+                mask=self.mask(coarse.box, coarse),
+                noise=tuple(noise.tolist()),
             )
             run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
             runs[f"{prefix}refine-{edge}"] = run
-            x, poses = run.x, poses_of(run.state)
+            x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
         return run, runs, notes
 
     def _searched(
         self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
-    ) -> tuple[torch.Tensor, Poses, list[str]]:
-        """A map and poses from random starts, or from the start map."""
+    ) -> tuple[torch.Tensor, Poses, torch.Tensor, list[str]]:
+        """A map, poses and noise from random starts, or from the start map."""
         level = apparent_energy(data, self.device)
-        search = schedule(level, data.box, self._mask(data))
+        search = schedule(level, data.box, self.mask(data.box, data))
         keep = list(range(len(data)))
         apart = keep[::20] if len(data) >= 1000 and self.job.starts > 1 else []
         fitted = data.part(sorted(set(keep) - set(apart))) if apart else data
@@ -296,7 +299,7 @@ class _Pipeline:
             told = ", ".join(f"{value:.2f}" for value, _ in found)
             which = "images kept apart" if apart else "all images"
             notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
-        return run.x, searching.likeliest(data, run.model, run.state, search)[0], notes
+        return run.x, searching.likeliest(data, run.model, run.state, search)[0], run.state["noise"], notes
 
     def _solve(
         self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
@@ -323,8 +326,10 @@ class _Pipeline:
             report=named,
         )
 
-    def _mask(self, data: Particles) -> float | None:
-        return None if self.job.diameter is None else min(self.job.diameter / 2 / data.pixel_size, data.box / 2 - 1)
+    def mask(self, edge: int, data: Particles) -> float | None:
+        """Radius of the map's ball in pixels of images cropped to ``edge``."""
+        pixel = data.pixel_size * data.box / edge
+        return None if self.job.diameter is None else min(self.job.diameter / 2 / pixel, edge / 2 - 1)
 
 
 def _named(report: Report, stage: str, iterations: int, name: str, row: dict[str, float]) -> None:
@@ -350,7 +355,8 @@ def apparent_energy(data: Particles, device: str = "cpu") -> float:
     power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
     floor = float(power[-max(1, len(power) // 8) :].mean())
     counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
-    return float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    ratio = float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    return float(f"{ratio:.2g}")  # the same number on another machine
 
 
 def held_out(data: Particles, run: Reconstruction) -> float:
@@ -371,12 +377,19 @@ def held_out(data: Particles, run: Reconstruction) -> float:
     return float(sums.log_likelihood + empty) / len(data)
 
 
-def _result(run: Reconstruction, data: Particles, box: int) -> tuple[Map, Poses]:
+def _result(run: Reconstruction, data: Particles, box: int, mask: float | None) -> tuple[Map, Poses]:
     """The map in the data's grey values, and the poses."""
     pixel = data.pixel_size * data.box / box
-    values = run.x.view((box,) * 3).cpu() * (box / data.box)
-    return Map(values, pixel), Poses(*(value.cpu() for value in _columns(poses_of(run.state))))
+    values = _on_zero(run.x.view((box,) * 3).cpu(), mask) * (box / data.box)
+    found = poses_of(run.state)
+    return Map(values, pixel), Poses(found.rotations.cpu(), found.shifts.cpu())
 
 
-def _columns(poses: Poses) -> tuple[torch.Tensor, torch.Tensor]:
-    return poses.rotations, poses.shifts
+def _on_zero(values: torch.Tensor, mask: float | None) -> torch.Tensor:
+    """The map on a background of zero: the means of images are no data, so that a constant in the ball is free."""
+    box = values.shape[0]
+    ball = slices_to_map.soft_mask(box, mask, values)
+    radius = fourier.distances(values.shape)
+    edge = float(radius[ball > 0.5].max())
+    rim = (radius > 0.85 * edge) & (radius <= edge)
+    return values - float(values[rim].median()) * ball

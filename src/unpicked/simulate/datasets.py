@@ -1,79 +1,96 @@
-"""The particle stacks of Nashed et al. (2021), and two harder ones, of adenylate kinase (PDB 4AKE)."""
+"""The particle sets of Nashed et al. (2021) and two more: E. coli adenylate kinase at 128 pixels of 0.8 angstrom."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unpicked._lazy import torch
-from unpicked.data.snr import NoiseLevel, snr_db
+from unpicked.data import snr
+from unpicked.data.particles import Particles
+from unpicked.data.snr import NoiseLevel
 from unpicked.data.structure import Structure
-from unpicked.simulate.particles import Lens, Molecule
+from unpicked.simulate.micrographs import Specimen
+from unpicked.simulate.particles import ParticleSimulation, simulate_particles
+from unpicked.simulate.specimens import specimen_from_structure
 
-BOX = 128
-FIELD = 102.4  # angstrom
-COUNT = 10_000
-B_FACTOR = 20.0
+BOX, VOXEL, B_FACTOR, COUNT = 128, 0.8, 20.0, 10_000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One of the stacks.
+    """What one of the sets is.
 
     Attributes:
-        noise: level; None for none.
-        lens: contrast transfer; None for none.
-        max_shift: angstrom.
-        monomer: chain A alone instead of the dimer.
+        decibels: noise level, signal variance over noise variance in the box; None: clean.
+        defocus: least and largest in angstrom; None: no contrast transfer.
+        max_shift: radius of the disc of shifts, angstrom.
+        chain: the one chain that is seen; None: the whole structure.
     """
 
-    noise: NoiseLevel | None = None
-    lens: Lens | None = None
+    decibels: float | None = None
+    defocus: tuple[float, float] | None = None
     max_shift: float = 0.0
-    monomer: bool = False
+    chain: str | None = None
 
 
-LENS = Lens((4000.0, 12000.0))
+DEFOCUS = (4000.0, 12000.0)
 DATASETS = {
     "A": Dataset(),
-    "B": Dataset(snr_db(10.0)),
-    "C": Dataset(snr_db(5.0)),
-    "D": Dataset(snr_db(0.0)),
-    "E": Dataset(snr_db(-5.0)),
-    "F": Dataset(snr_db(-10.0)),
-    "G": Dataset(snr_db(0.0), LENS),
-    "H": Dataset(snr_db(-20.0), LENS, max_shift=4.0),
-    "M": Dataset(monomer=True),
+    "B": Dataset(10.0),
+    "C": Dataset(5.0),
+    "D": Dataset(0.0),
+    "E": Dataset(-5.0),
+    "F": Dataset(-10.0),
+    "G": Dataset(0.0, DEFOCUS),
+    "H": Dataset(-20.0, DEFOCUS, max_shift=8.0),
+    "M": Dataset(chain="A"),
 }
 
 
-def molecule(dataset: Dataset, structure: Structure, box: int = BOX) -> Molecule:
-    """The object of a data set: atoms of 4AKE in a field of view of 102.4 angstrom, B = 20 square angstrom.
+def dataset(
+    name: str,
+    structure: Structure,
+    *,
+    count: int = COUNT,
+    box: int = BOX,
+    seed: int,
+    noise: NoiseLevel | None = None,
+) -> tuple[Particles, ParticleSimulation]:
+    """One of the sets A to H and M, lazily; microscope of G and H: 300 kV, Cs 2.7 mm, amplitude contrast 0.1.
+
+    Args:
+        name: A (clean), B to F (10, 5, 0, -5, -10 dB), G (0 dB, defocus 0.4 to 1.2 um), H (-20 dB, the same defocus,
+            shifts of up to 8 angstrom), M (chain A alone, clean).
+        structure: 4AKE, both chains, without waters.
+        count: number of images; the sets have 10,000, of which the last 1,000 are held out of the fit.
+        box: smaller boxes show the same field of view with coarser pixels, as a Fourier crop of the same images
+            would; the noise stays that of the full size, per Fourier coefficient.
+        seed: of everything random.
+        noise: level of M's images at full size, instead of none; the other sets have their own.
 
     Raises:
-        ValueError: for a structure that does not name its chains, where one of them is asked for.
+        ValueError: for an unknown name, a box above 128 or below 4, or noise for a set that has its own.
     """
-    if dataset.monomer:
-        structure = first_chain(structure)
-    return Molecule(structure, box, FIELD / box, B_FACTOR)
-
-
-def first_chain(structure: Structure) -> Structure:
-    """The atoms of the first chain.
-
-    Raises:
-        ValueError: for a structure that does not name its chains.
-    """
-    if not structure.chains:
-        raise ValueError(f"{structure.name} names no chains; give a structure file with chain identifiers")
-    first = structure.chains[0]
-    own = torch.tensor([chain == first for chain in structure.chains])
-    picks = own.nonzero().flatten().tolist()
-    return Structure(
-        tuple(structure.elements[i] for i in picks),
-        structure.positions[own],
-        structure.b_factors[own],
-        structure.occupancies[own],
-        f"{structure.name} chain {first}",
-        structure.notes,
-        chains=tuple(structure.chains[i] for i in picks),
+    if name not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {name!r}")
+    if not 4 <= box <= BOX:
+        raise ValueError(f"the box of a dataset must lie between 4 and {BOX} pixels; got {box}")
+    kind = DATASETS[name]
+    if noise is not None and name != "M":
+        level = "clean" if kind.decibels is None else f"at {kind.decibels:g} dB"
+        raise ValueError(f"dataset {name} is {level} by definition; try another dataset, M, or no dataset")
+    if kind.decibels is not None:
+        noise = snr.snr_db(kind.decibels)
+    seen = structure if kind.chain is None else structure.chain(kind.chain)
+    full = specimen_from_structure(seen, BOX, VOXEL, b_factor=B_FACTOR)
+    specimen = full
+    if box != BOX:
+        specimen = Specimen(full.object, full.x, box, BOX * VOXEL / box)
+        if noise is not None:
+            _, truth = simulate_particles(
+                full, count=1, noise=noise, seed=seed, defocus=kind.defocus, max_shift=kind.max_shift
+            )
+            noise = snr.sigma(truth.sigma)
+    data, simulation = simulate_particles(
+        specimen, count=count, noise=noise, seed=seed, defocus=kind.defocus, max_shift=kind.max_shift
     )
+    return data, simulation

@@ -1,383 +1,359 @@
-"""Stacks of particle images with known truth: uniform views, shifts, contrast transfer on a padded image, white noise.
+"""Particle images with known truth: one object, seen at uniform rotations, through a microscope, in white noise.
 
-Images of atoms are exact: the coefficient at frequency q is sum_e f_e(|q|) sum_a w_a exp(-2 pi i q.(R p_a)), with the
-five-Gaussian scattering factors f_e of element e (International Tables C, 4.3.2.2) and one temperature factor. The
-inner sums of all q are one product of matrices per element; nothing is interpolated and no box wraps around.
+Image i depends on (seed, i) only. Clean images are limited to |q| < box / 2, as the truth map is. The contrast transfer
+acts on an image padded until what it carries away can leave and does not come back (conventions, section 7): length
+P with P a >= the largest of 2 box a, box a + max_shift + d and 2 d, where d = lambda z s at the Nyquist frequency s.
+Then the box is cut out, and noise is added last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.data.micrographs import InMemory
 from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.data.snr import NoiseLevel, levels
-from unpicked.data.structure import Structure
+from unpicked.objects.gaussians import Gaussians
 from unpicked.ops import fourier, rotation, seeding
+from unpicked.ops.correlate import fast_size
 from unpicked.ops.ctf import electron_wavelength
-from unpicked.ops.evidence import share_out
-from unpicked.ops.window import crop_or_pad
 from unpicked.simulate.micrographs import NoisyImages, Specimen
-from unpicked.simulate.potential import VOLT, scattering
+from unpicked.simulate.scatterers import Scatterers, Views, scatterers, volume
+from unpicked.simulate.slices import Slices, Spectrum
 
-PROBES = 256  # images by which power and variance are measured
-
-
-class Subject(Protocol):
-    """What is seen: :class:`Molecule`, or a ``Specimen``."""
-
-    @property
-    def box(self) -> int:
-        """Edge of an image in pixels."""
-
-    @property
-    def voxel_size(self) -> float:
-        """Pixel size in angstrom."""
-
-    def images(self, rotations: torch.Tensor) -> torch.Tensor:
-        """Noise-free images ``(n, box, box)``."""
-
-    def truth(self) -> Map:
-        """The object at the pixel size, limited to |q| < box / 2 and to the ball of the box's diameter."""
-
-
-@dataclass(frozen=True, eq=False)
-class Molecule:
-    """Atoms, as they are seen on a grid: their images and their map without any interpolation.
-
-    Attributes:
-        structure: heavy atoms.
-        box: edge in pixels.
-        voxel_size: angstrom.
-        b_factor: one B for all atoms, square angstrom.
-
-    Raises:
-        ValueError: if the molecule is larger than the box.
-    """
-
-    structure: Structure
-    box: int
-    voxel_size: float
-    b_factor: float = 20.0
-
-    def __post_init__(self) -> None:
-        if not self.voxel_size > 0:
-            raise ValueError(f"voxel_size must be positive, in angstrom; got {self.voxel_size}")
-        if not self.b_factor > 0:
-            raise ValueError(f"b_factor must be positive, in square angstrom; got {self.b_factor}")
-        if self.box < 4:
-            raise ValueError(f"box must be at least 4 pixels; got {self.box}")
-        diameter = 2 * max(float(group.positions.norm(dim=1).max()) for group in self._groups)
-        if diameter > self.box * self.voxel_size:
-            raise ValueError(
-                f"the molecule of {diameter:.0f} A does not fit a box of {self.box} pixels of {self.voxel_size:g} A = "
-                f"{self.box * self.voxel_size:.0f} A; try a larger --box or --voxel"
-            )
-
-    @cached_property
-    def _groups(self) -> tuple[_Element, ...]:
-        table = scattering(self.structure)
-        places = torch.as_tensor(self.structure.positions, dtype=torch.float64)
-        share = torch.as_tensor(self.structure.occupancies, dtype=torch.float64)
-        strength = torch.tensor([sum(table[e][0]) for e in self.structure.elements], dtype=torch.float64) * share
-        centre = (strength[:, None] * places).sum(0) / strength.sum()
-        out = []
-        for element, (a, b) in table.items():
-            own = torch.tensor([e == element for e in self.structure.elements])
-            out.append(_Element(places[own] - centre, share[own], tuple(a), tuple(b)))
-        return tuple(out)
-
-    def images(self, rotations: torch.Tensor, edge: int | None = None) -> torch.Tensor:
-        """Noise-free images ``(n, M, M)`` float32, M = ``edge`` or the box: sums over voxels of the potential in volts.
-
-        The mean over a pixel is not taken: all frequencies below the Nyquist limit are exact.
-        """
-        edge, pieces = edge or self.box, []
-        reach = (edge - 1) // 2
-        q = torch.cat([torch.arange(reach + 1), torch.arange(-reach, 0)])
-        columns = torch.arange(reach + 1)
-        s = (q[:, None].square() + columns.square()).double().sqrt() / (edge * self.voxel_size)
-        factors = [group.factor(s, self.b_factor).float() * VOLT / self.voxel_size**3 for group in self._groups]
-        for turn in rotations.double():
-            half = torch.zeros(edge, edge // 2 + 1, dtype=torch.complex64)
-            total = torch.zeros(len(q), len(columns), dtype=torch.complex64)
-            for group, factor in zip(self._groups, factors, strict=True):
-                planar = (group.positions @ turn[:2].T) / (edge * self.voxel_size)
-                x, y = _waves(planar[:, 0], reach), _waves(planar[:, 1], reach)
-                y = torch.cat([y, y[:, 1:].flip(1).conj()], 1) * group.weights.float()[:, None]
-                total += factor * (y.T @ x)
-            half[q[:, None] % edge, columns] = total
-            pieces.append(torch.fft.fftshift(torch.fft.irfft2(half, s=(edge, edge), norm="forward")) / edge**2)
-        return torch.stack(pieces) if pieces else torch.zeros(0, edge, edge)
-
-    def truth(self) -> Map:
-        """The potential in volts at the voxel size, limited to |q| < box / 2 and to the ball of the box's diameter."""
-        n = self.box
-        reach = (n - 1) // 2
-        q = torch.cat([torch.arange(reach + 1), torch.arange(-reach, 0)])
-        columns = torch.arange(reach + 1)
-        half = torch.zeros(n, n, n // 2 + 1, dtype=torch.complex64)
-        for group in self._groups:
-            x, y, z = (_waves(group.positions[:, k] / (n * self.voxel_size), reach) for k in range(3))
-            y = torch.cat([y, y[:, 1:].flip(1).conj()], 1) * group.weights.float()[:, None]
-            z = torch.cat([z, z[:, 1:].flip(1).conj()], 1)
-            for index, row in enumerate(q.tolist()):
-                square = (row**2 + q[:, None].square() + columns.square()).double()
-                s = square.sqrt() / (n * self.voxel_size)
-                factor = group.factor(s, self.b_factor).float() * (square < (n / 2) ** 2)
-                plane = factor * ((y * z[:, index : index + 1]).T @ x)
-                half[row % n, q[:, None] % n, columns] += plane
-        values = torch.fft.fftshift(torch.fft.irfftn(half, s=(n, n, n), norm="forward")) / n**3
-        values = values * VOLT / self.voxel_size**3
-        return Map(values * (fourier.distances(values.shape) <= n / 2).float(), self.voxel_size)
-
-
-@dataclass(frozen=True, eq=False)
-class _Element:
-    """The atoms of one element: places in angstrom, occupancies, amplitudes and widths of its Gaussians."""
-
-    positions: torch.Tensor
-    weights: torch.Tensor
-    a: tuple[float, ...]
-    b: tuple[float, ...]
-
-    def factor(self, s: torch.Tensor, b_factor: float) -> torch.Tensor:
-        """sum_i a_i exp(-(b_i + B) s^2 / 4) at spatial frequency s in 1/angstrom."""
-        square = s.square() / 4
-        return torch.stack([a * (-(b + b_factor) * square).exp() for a, b in zip(self.a, self.b, strict=True)]).sum(0)
-
-
-@dataclass(frozen=True)
-class Lens:
-    """Contrast transfer of a simulated stack.
-
-    Attributes:
-        defocus: least and largest, angstrom, underfocus positive; drawn uniformly.
-        groups: so many values of defocus; 0 gives every image its own.
-        astigmatism: defocus_u - defocus_v in angstrom, at random angles.
-        voltage_kv: kV.
-        cs_mm: mm.
-        amplitude_contrast: in [0, 1].
-        phase_shift: degrees.
-    """
-
-    defocus: tuple[float, float]
-    groups: int = 0
-    astigmatism: float = 0.0
-    voltage_kv: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-    phase_shift: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(sum(self.defocus)) and self.defocus[0] <= self.defocus[1]):
-            raise ValueError(f"defocus must be a least and a largest value in angstrom; got {self.defocus}")
-        if self.groups < 0:
-            raise ValueError(f"ctf groups must not be negative; got {self.groups}")
-        if not 0 <= self.amplitude_contrast <= 1:
-            raise ValueError(f"amplitude contrast must lie between 0 and 1; got {self.amplitude_contrast}")
-
-    def optics(self, count: int, seed: int) -> Optics:
-        """Optics of ``count`` images; those of image i depend on (seed, i) only."""
-        groups = min(self.groups, count) or count
-        low, high = self.defocus
-        drawn = [
-            torch.rand(2, generator=seeding.generator(seed, "optics", g), dtype=torch.float64) for g in range(groups)
-        ]
-        middle = [low + (high - low) * float(pair[0]) for pair in drawn]
-        half = self.astigmatism / 2
-        same = (1.0,) * groups
-        return Optics(
-            tuple(z + half for z in middle),
-            tuple(z - half for z in middle),
-            tuple(180.0 * float(pair[1]) for pair in drawn),
-            tuple(self.voltage_kv * one for one in same),
-            tuple(self.cs_mm * one for one in same),
-            tuple(self.amplitude_contrast * one for one in same),
-            tuple(self.phase_shift * one for one in same),
-            (0.0,) * groups,
-            same,
-            tuple(i % groups for i in range(count)),
-        )
-
-    def edge(self, box: int, pixel_size: float) -> int:
-        """Edge of the padded image in pixels: at least two boxes, and so far that nothing wraps around into the box.
-
-        The highest frequency is displaced by lambda z / (2 a); what starts in the box must not come back to it.
-        """
-        wavelength = float(electron_wavelength(self.voltage_kv))
-        farthest = wavelength * (max(abs(z) for z in self.defocus) + self.astigmatism / 2) / (2 * pixel_size)
-        needed = max(2 * box, box + math.ceil(farthest / pixel_size))
-        return box + 2 * math.ceil((needed - box) / 2 / 8) * 8
+PROBE = 256  # views over which the power of the images is averaged
 
 
 @dataclass(frozen=True, eq=False)
 class ParticleSimulation(NoisyImages):
-    """A lazy simulated stack (a ``Source``): image i depends on (seed, i) only.
+    """A lazy simulated stack (a ``Source``) that knows its truth: image i depends on (seed, i) only.
 
     Attributes:
-        subject: what is seen.
-        lens: contrast transfer, or None.
-        max_shift: farthest that a centre lies from that of its image, angstrom; uniform in a disc.
-        power: mean sum of squares of a noise-free image.
-        variance: its mean variance in the box.
+        specimen: what is seen.
+        size: box and box, in pixels.
+        count: number of images.
+        sigma: standard deviation of the noise; 0 for clean images.
+        seed: of the whole set.
+        optics: contrast transfer, one group number per image, or None: images are plain projections.
+        max_shift: radius of the disc that the shifts are uniform in, angstrom.
+        power: mean over views of a clean image's sum of squares, with contrast transfer, in the box.
+        variance: mean over views of its variance in the box.
+        seen_as: the specimen as point scatterers, or as the transform of a map.
+        dtype: of projections.
+        held: what projects, by padded length.
     """
 
-    subject: Subject
-    lens: Lens | None
+    specimen: Specimen
+    optics: Optics | None
     max_shift: float
     power: float
     variance: float
+    seen_as: Scatterers | Spectrum
+    dtype: torch.dtype
+    held: dict[int, Views | Slices] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
-    def optics(self) -> Optics | None:
-        """Contrast transfer of every image."""
-        return None if self.lens is None else self.lens.optics(self.count, self.seed)
+    def pose(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotation ``(3, 3)`` and shift ``(2,)`` t_x, t_y in angstrom of image ``index``, float64."""
+        turn = rotation.random_rotations(1, seeding.generator(self.seed, "views", index))[0]
+        return turn, _in_disc(self.max_shift, seeding.generator(self.seed, "shifts", index))
 
-    @cached_property
-    def poses(self) -> Poses:
-        """The true poses."""
-        turns = [rotation.random_rotations(1, seeding.generator(self.seed, "views", i)) for i in range(self.count)]
-        return Poses(torch.cat(turns), torch.stack([self._shift(i) for i in range(self.count)]))
+    def poses(self, indices: Sequence[int] | None = None) -> Poses:
+        """True poses of some images (None: all)."""
+        pairs = [self.pose(index) for index in (range(self.count) if indices is None else indices)]
+        return Poses(torch.stack([turn for turn, _ in pairs]), torch.stack([shift for _, shift in pairs]))
 
     def clean(self, index: int) -> torch.Tensor:
-        """Image ``index`` without noise, ``(box, box)``."""
-        turn = rotation.random_rotations(1, seeding.generator(self.seed, "views", index))
-        n, pixel = self.subject.box, self.subject.voxel_size
-        if self.lens is None and not self.max_shift > 0:
-            return self.subject.images(turn)[0]
-        edge = 2 * n if self.lens is None else self.lens.edge(n, pixel)
-        if isinstance(self.subject, Molecule):
-            image = self.subject.images(turn, edge)[0]
-        else:
-            image = crop_or_pad(self.subject.images(turn)[0], (edge, edge))
-        half = torch.fft.rfft2(torch.fft.ifftshift(image))
-        sy = fourier.frequencies(edge).double()[:, None] / (edge * pixel)
-        sx = torch.arange(edge // 2 + 1).double()[None] / (edge * pixel)
-        sy, sx = torch.broadcast_tensors(sy, sx)
-        t = self._shift(index)
-        ramp = torch.polar(torch.ones_like(sx), -2 * math.pi * (sx * t[0] + sy * t[1]))
+        """Image ``index`` without noise, ``(box, box)`` float64."""
+        return self.seen(*self.pose(index), index)
+
+    def seen(self, turn: torch.Tensor, shift: torch.Tensor, index: int) -> torch.Tensor:
+        """The object at a rotation and a shift in angstrom, with the contrast transfer of image ``index``."""
+        box, pixel = self.specimen.box, self.specimen.voxel_size
+        length = self.padded(index)
+        coefficients = self._views(length).coefficients(turn, shift / pixel)
         if self.optics is not None:
-            ramp = ramp * self.optics.values(sx, sy, [index])[0]
-        ramp = fourier.drop_nyquist(ramp, (0,)) if edge % 2 == 0 else ramp
-        whole = torch.fft.fftshift(torch.fft.irfft2(half * ramp.to(half), s=(edge, edge)))
-        return crop_or_pad(whole, (n, n))
+            sx, sy = _axes(length, pixel, coefficients.real.dtype)
+            coefficients = coefficients * self.optics.values(sx, sy, [index])[0]
+        wide = torch.fft.irfft2(coefficients, s=(length, length), norm="ortho")
+        return _cut(wide, box).double()
 
-    def blocks(self, size: int = 64) -> Iterator[torch.Tensor]:
-        """All images in order, ``(n, box, box)`` at a time, on all of torch's threads."""
-        for first in range(0, self.count, size):
-            out = torch.empty(min(size, self.count - first), *self.size)
+    def padded(self, index: int) -> int:
+        """Length in pixels of the padded image that image ``index`` is cut out of; the box where nothing moves."""
+        box, pixel = self.specimen.box, self.specimen.voxel_size
+        if self.optics is None:
+            return box if self.max_shift == 0 else fast_size(math.ceil(box + self.max_shift / pixel))
+        moved = displacement(self.optics.part([index]), pixel)
+        return fast_size(max(2 * box, math.ceil(box + (self.max_shift + moved) / pixel), math.ceil(2 * moved / pixel)))
 
-            def work(start: int, stop: int, first: int = first, out: torch.Tensor = out) -> None:
-                for place in range(start, stop):
-                    out[place] = self.read(first + place)
-
-            share_out(work, len(out), out)
-            yield out
+    def truth(self) -> Map:
+        """The object at the working voxel, limited to |q| < box / 2 and to the ball of the box's diameter."""
+        if isinstance(self.seen_as, Spectrum):
+            return self.specimen.truth()
+        values = volume(self.seen_as, self.specimen.box)
+        return Map(values * (fourier.distances(values.shape) <= self.specimen.box / 2), self.specimen.voxel_size)
 
     def facts(self) -> dict[str, Any]:
-        """The truth in figures, the keys of ``truth.json``."""
-        box, voxel = self.subject.box, self.subject.voxel_size
-        if self.sigma > 0:
-            told = levels(self.sigma, self.power, self.variance, box)
-        else:
-            told = {"sigma": 0.0, "energy": math.inf, "snr_box": math.inf, "snr_disc": math.inf, "snr_db": math.inf}
-        return {
-            **told,
-            "density": math.nan,
+        """The truth in figures, the keys of ``truth.json``; ratios of clean images are infinite."""
+        box = self.specimen.box
+        noisy = levels(self.sigma or 1.0, self.power, self.variance, box)
+        if self.sigma == 0:
+            noisy = {key: 0.0 if key == "sigma" else math.inf for key in noisy}
+        facts: dict[str, Any] = {
+            **noisy,
+            "density": None,
             "occurrences": self.count,
+            "count": self.count,
             "seed": self.seed,
-            "voxel_size": voxel,
+            "voxel_size": self.specimen.voxel_size,
             "box": box,
-            "noise": "white" if self.sigma > 0 else "none",
+            "noise": "white" if self.sigma else "none",
+            "max_shift": self.max_shift,
+            "power": self.power,
+            "ctf": None,
         }
+        if self.optics is not None:
+            u, v = self.optics.defocus_u, self.optics.defocus_v
+            facts["ctf"] = {
+                "defocus": [min(*u, *v), max(*u, *v)],
+                "groups": len(u),
+                "voltage_kv": self.optics.voltage_kv[0],
+                "cs_mm": self.optics.cs_mm[0],
+                "amplitude_contrast": self.optics.amplitude_contrast[0],
+                "phase_shift": self.optics.phase_shift[0],
+                "padded": max(self.padded(index) for index in _first_of_groups(self.optics)),
+            }
+        return facts
 
-    def _shift(self, index: int) -> torch.Tensor:
-        if not self.max_shift > 0:
-            return torch.zeros(2, dtype=torch.float64)
-        u = torch.rand(2, generator=seeding.generator(self.seed, "shifts", index), dtype=torch.float64)
-        radius, angle = self.max_shift * u[0].sqrt(), 2 * math.pi * u[1]
-        return torch.stack([radius * angle.cos(), radius * angle.sin()])
+    def _views(self, length: int) -> Views | Slices:
+        """What projects on one padded length, made once."""
+        if length not in self.held:
+            pixel = self.specimen.object.shape[-1] / self.specimen.box
+            self.held[length] = self.seen_as.views(pixel, length, self.dtype)
+        return self.held[length]
 
 
 def simulate_particles(
-    subject: Molecule | Specimen,
+    specimen: Specimen,
     *,
     count: int,
     noise: NoiseLevel | None,
     seed: int,
-    lens: Lens | None = None,
+    defocus: tuple[float, float] | None = None,
+    astigmatism: float = 0.0,
+    voltage: float = 300.0,
+    cs: float = 2.7,
+    amplitude_contrast: float = 0.1,
+    phase_shift: float = 0.0,
+    ctf_groups: int | None = None,
     max_shift: float = 0.0,
+    precise: bool = False,
 ) -> tuple[Particles, ParticleSimulation]:
-    """A lazy stack of images; views are uniform and continuous, never from a grid.
+    """Lazy particle images of a specimen; rotations are uniform and continuous, never from a grid.
 
     Args:
-        subject: what is seen, with box and pixel size.
+        specimen: what is seen; atoms are projected exactly, maps through their fine grid (3e-4).
         count: number of images.
-        noise: level of the white noise, measured on images with contrast transfer, e.g. ``snr_db(0)``; None: no noise.
+        noise: level of the white noise, of the images with contrast transfer in their box; None: clean images.
         seed: of everything random.
-        lens: contrast transfer, applied to an image padded as far as it spreads; None means none.
-        max_shift: of the centres, angstrom.
+        defocus: least and largest in angstrom, underfocus positive, uniform; None: no contrast transfer.
+        astigmatism: u - v in angstrom, at random angles.
+        voltage: kV.
+        cs: spherical aberration, mm.
+        amplitude_contrast: in [0, 1].
+        phase_shift: of a phase plate, degrees.
+        ctf_groups: number of different settings; None: one per image.
+        max_shift: shifts are uniform in a disc of this radius, angstrom.
+        precise: project in float64 instead of float32 (rounding of about 1e-6 of the image).
 
     Returns:
-        The data as an estimator sees them (optics, no poses), and the simulation, which knows the truth.
+        The data as an estimator sees them (no poses), and the simulation, which knows poses, truth map and figures.
 
     Raises:
-        ValueError: for a count below 1 or a negative shift.
-        TypeError: for a bare number as noise level.
+        ValueError: for numbers that make no sense; the message says which.
+        TypeError: if the noise is a bare number.
     """
     if noise is not None and not isinstance(noise, NoiseLevel):
         raise TypeError(
             f"the noise level must say which kind it is; got {noise!r}; "
-            "try energy(...), snr_box(...), snr_disc(...), snr_db(...), sigma(...), or None"
+            "try energy(...), snr_box(...), snr_disc(...), snr_db(...) or sigma(...), or None for clean images"
         )
     if count < 1:
         raise ValueError(f"count must be at least 1 image; got {count}")
-    if not (math.isfinite(max_shift) and 0 <= max_shift < subject.box * subject.voxel_size / 2):
-        raise ValueError(f"max_shift must lie between 0 and half the box, in angstrom; got {max_shift}")
-    box = subject.box
-    power, variance, probes = 0.0, 0.0, min(PROBES, max(count, 64))
-    probe = ParticleSimulation(
-        (box, box), probes, 0.0, seeding.derive(seed, "probe"), subject, lens, max_shift, 0.0, 0.0
-    )
-    for index in range(probes):
-        image = probe.clean(index).double()
-        power += float(image.square().sum()) / probes
-        variance += float(image.var(correction=0)) / probes
-    sigma = 0.0 if noise is None else noise.sigma(power, variance, box)
-    simulation = ParticleSimulation((box, box), count, sigma, seed, subject, lens, max_shift, power, variance)
+    if not (math.isfinite(max_shift) and 0 <= max_shift <= specimen.box * specimen.voxel_size / 2):
+        raise ValueError(
+            f"max_shift must lie between 0 and half the box, {specimen.box * specimen.voxel_size / 2:g} A; "
+            f"got {max_shift}"
+        )
+    shared = {"voltage_kv": voltage, "cs_mm": cs, "amplitude_contrast": amplitude_contrast, "phase_shift": phase_shift}
+
+    def settings(number: int, groups: int | None, draws: Callable[[int], torch.Tensor]) -> Optics | None:
+        return None if defocus is None else _optics(number, groups, defocus, astigmatism, shared, draws)
+
+    def drawn(group: int) -> torch.Tensor:
+        return torch.rand(2, generator=seeding.generator(seed, "optics", group), dtype=torch.float64)
+
+    few = ctf_groups is not None and ctf_groups <= PROBE  # the few there are, else all that there might be
+    probe = settings(PROBE, ctf_groups if few else None, drawn if few else _evenly)
+    dtype = torch.float64 if precise else torch.float32
+    common = (specimen, max_shift, _seen_as(specimen, dtype), dtype, seed)
+    power, variance = _measured(_simulation(common, PROBE, probe, 0.0, 1.0, 1.0))
+    sigma = 0.0 if noise is None else noise.sigma(power, variance, specimen.box)
+    optics = settings(count, ctf_groups, drawn)
+    simulation = _simulation(common, count, optics, sigma, power, variance)
     names = tuple(f"{index + 1:06d}@particles.mrcs" for index in range(count))
-    return Particles(simulation, subject.voxel_size, names, simulation.optics), simulation
+    return Particles(simulation, specimen.voxel_size, names, optics), simulation
 
 
-def filling(structure: Structure, box: int, share: float = 0.85) -> float:
-    """Pixel size in angstrom, rounded up to 0.1, at which a molecule fills this share of a box."""
-    places = torch.as_tensor(structure.positions, dtype=torch.float64)
-    diameter = 2 * float((places - places.mean(0)).norm(dim=1).max())
-    return math.ceil(10 * diameter / (share * box)) / 10
+def in_order(data: Particles, threads: int) -> Iterator[torch.Tensor]:
+    """All images in order, made by some threads at a time, each image by one thread: the bits do not depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    waiting: deque[Future[torch.Tensor]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in range(len(data)):
+                waiting.append(pool.submit(data.__getitem__, index))
+                if len(waiting) > 4 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
 
-def in_memory(data: Particles) -> Particles:
-    """The same stack with all images read once."""
-    return replace(data, source=InMemory(data.images()))
+def displacement(optics: Optics, pixel: float) -> float:
+    """Distance in angstrom over which contrast transfer carries frequencies below Nyquist, at most.
+
+    It is |lambda z s - Cs lambda^3 s^3|, the gradient of chi / (2 pi), bounded by the larger of the two terms: Cs
+    usually acts against the defocus.
+    """
+    s = 0.5 / pixel
+    wavelength = electron_wavelength(optics.voltage_kv)
+    spherical = 1e7 * torch.tensor(optics.cs_mm, dtype=torch.float64) * wavelength**3 * s**3
+    each = [wavelength * torch.tensor(z, dtype=torch.float64).abs() * s for z in (optics.defocus_u, optics.defocus_v)]
+    return float(torch.maximum(torch.maximum(*each), spherical).max())
 
 
-def _waves(turns: torch.Tensor, reach: int) -> torch.Tensor:
-    """exp(-2 pi i k u) for k = 0 .. reach, ``(n, reach + 1)`` complex64, by doubling from phases in float64."""
-    out = torch.ones(len(turns), reach + 1, dtype=torch.complex64)
-    done = 1
-    while done <= reach:
-        angle = (-2 * math.pi * done) * turns
-        step = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
-        more = min(done, reach + 1 - done)
-        torch.mul(out[:, :more], step[:, None], out=out[:, done : done + more])
-        done += more
-    return out
+def _seen_as(specimen: Specimen, dtype: torch.dtype) -> Scatterers | Spectrum:
+    if isinstance(specimen.object, Gaussians):
+        return scatterers(specimen.object, specimen.x)
+    return Spectrum.of(specimen.object.values(specimen.x).to(dtype), specimen.box)
+
+
+def _simulation(
+    common: tuple[Specimen, float, Scatterers | Spectrum, torch.dtype, int],
+    count: int,
+    optics: Optics | None,
+    sigma: float,
+    power: float,
+    variance: float,
+) -> ParticleSimulation:
+    specimen, max_shift, seen_as, dtype, seed = common
+    return ParticleSimulation(
+        size=(specimen.box, specimen.box),
+        count=count,
+        sigma=sigma,
+        seed=seed,
+        specimen=specimen,
+        optics=optics,
+        max_shift=max_shift,
+        power=power,
+        variance=variance,
+        seen_as=seen_as,
+        dtype=dtype,
+    )
+
+
+def _measured(probe: ParticleSimulation) -> tuple[float, float]:
+    """Power and variance of clean images, averaged over evenly spread views and random shifts and settings."""
+    power, variance = 0.0, 0.0
+    for index, turn in enumerate(rotation.super_fibonacci(len(probe))):
+        shift = _in_disc(probe.max_shift, seeding.generator(probe.seed, "probe shifts", index))
+        image = probe.seen(turn, shift, index)
+        power += float(image.square().sum()) / len(probe)
+        variance += float(image.var(correction=0)) / len(probe)
+    if not power > 0:
+        raise ValueError("the object is empty: its projections are zero; expected a structure or map with values")
+    return power, variance
+
+
+def _optics(
+    count: int,
+    groups: int | None,
+    defocus: tuple[float, float],
+    astigmatism: float,
+    shared: dict[str, float],
+    draw: Callable[[int], torch.Tensor],
+) -> Optics:
+    """Settings of every group from its own two draws; image i belongs to group i modulo their number."""
+    least, largest = defocus
+    if not (math.isfinite(least) and math.isfinite(largest) and 0 < least <= largest):
+        raise ValueError(
+            "defocus must be the least and the largest value in angstrom, underfocus positive, e.g. 4000 12000; "
+            f"got {least:g} {largest:g}"
+        )
+    if not math.isfinite(astigmatism):
+        raise ValueError(f"astigmatism must be a finite number, in angstrom; got {astigmatism}")
+    if groups is not None and not 1 <= groups <= count:
+        raise ValueError(f"ctf_groups must lie between 1 and the number of images, {count}; got {groups}")
+    number = groups or count
+    draws = [draw(group) for group in range(number)]
+    centres = [least + (largest - least) * float(pair[0]) for pair in draws]
+
+    def same(value: float) -> tuple[float, ...]:
+        return (float(value),) * number
+
+    return Optics(
+        defocus_u=tuple(z + astigmatism / 2 for z in centres),
+        defocus_v=tuple(z - astigmatism / 2 for z in centres),
+        astigmatism_angle=tuple(180 * float(pair[1]) for pair in draws) if astigmatism else same(0.0),
+        b_factor=same(0.0),
+        scale=same(1.0),
+        group=tuple(index % number for index in range(count)),
+        **{name: same(value) for name, value in shared.items()},
+    )
+
+
+def _evenly(number: int) -> torch.Tensor:
+    """Point ``number`` of a sequence that fills the unit square evenly (Roberts 2018: powers of the plastic number)."""
+    return (0.5 + number * torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)) % 1
+
+
+def _first_of_groups(optics: Optics) -> list[int]:
+    first: dict[int, int] = {}
+    for index, group in enumerate(optics.group):
+        first.setdefault(group, index)
+    return list(first.values())
+
+
+def _in_disc(radius: float, generator: torch.Generator) -> torch.Tensor:
+    """A point ``(2,)``, uniform in a disc, float64."""
+    draw = torch.rand(2, generator=generator, dtype=torch.float64)
+    angle = 2 * math.pi * draw[1]
+    return radius * draw[0].sqrt() * torch.stack([angle.cos(), angle.sin()])
+
+
+def _axes(length: int, pixel: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spatial frequencies sx, sy of a half spectrum in 1 / angstrom."""
+    rows = fourier.frequencies(length).double() / (length * pixel)
+    columns = torch.arange(length // 2 + 1, dtype=torch.float64) / (length * pixel)
+    sy, sx = torch.meshgrid(rows, columns, indexing="ij")
+    return sx.to(dtype), sy.to(dtype)
+
+
+def _cut(wide: torch.Tensor, box: int) -> torch.Tensor:
+    """The box in the middle of an image whose origin is at index 0."""
+    length, half = wide.shape[-1], box // 2
+    if length == box:
+        return torch.fft.fftshift(wide)
+    rows = torch.cat([wide[length - half :], wide[: box - half]])
+    return torch.cat([rows[:, length - half :], rows[:, : box - half]], 1)

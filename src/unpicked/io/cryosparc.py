@@ -1,0 +1,325 @@
+"""cryoSPARC's particle tables (.cs): numpy structured arrays, read without pickles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpicked._lazy import torch
+from unpicked.data.optics import Optics
+from unpicked.data.poses import Poses
+from unpicked.io._files import existing, one_line, output
+from unpicked.io._relion import grouped
+from unpicked.io.particle_table import ParticleTable, choose_pixel_size, doubles, half_sets
+from unpicked.ops import seeding
+from unpicked.ops.rotation import exp_map, log_map
+
+_ALIGNMENTS = ("alignments3D", "alignments_class_0")
+_CTF = ("df1_A", "df2_A", "df_angle_rad", "accel_kv", "cs_mm", "amp_contrast")
+_ABERRATIONS = (
+    ("beam tilt", ("ctf/tilt_A",)),
+    ("higher-order aberrations", ("ctf/shift_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/scale_const")),
+    ("anisotropic magnification", ("ctf/anisomag",)),
+)
+
+
+def read_cs(path: Path | str) -> NDArray[Any]:
+    """The rows of a .cs file as a structured array.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a numpy structured array, or has no rows.
+    """
+    path = existing(path, ".cs file")
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY":
+        more = (
+            ", in cryoSPARC's newer compressed format; save it again in numpy format" if start == b"\x94CSDAT" else ""
+        )
+        raise ValueError(f"{path} is not a numpy structured array{more}; expected a .cs file")
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy's parser of headers raises many kinds
+        raise ValueError(f"{path} is damaged, or no .cs file: {one_line(error)}") from None
+    if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
+        raise ValueError(f"{path} is not a table of rows with named fields; expected a .cs file")
+    if len(rows) == 0:
+        raise ValueError(f"{path} has no rows; expected at least one particle")
+    return np.array(rows)
+
+
+def cs_table(
+    path: Path | str,
+    *,
+    passthrough: Path | str | Sequence[Path | str] = (),
+    pixel_size: float | None = None,
+    ctf: bool | None = None,
+    given: Mapping[str, float] | None = None,
+) -> ParticleTable:
+    """The particles of a .cs file; the image files need not be there.
+
+    Args:
+        path: file name.
+        passthrough: files with more fields of the same particles, joined by ``uid``.
+        pixel_size: angstrom; overrides the file.
+        ctf: True asks for contrast transfer, False leaves it out, None takes it where it is known.
+        given: values for parameters that the file does not have, by RELION's column name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a .cs file of particle images, or its values make no sense.
+    """
+    path = existing(path, ".cs file")
+    rows, joined = _joined(path, read_cs(path), passthrough)
+    fields = rows.dtype.names or ()
+    if missing := [name for name in ("blob/path", "blob/idx") if name not in fields]:
+        raise ValueError(
+            f"{path} lists no particle images: it has no {', '.join(missing)}; "
+            "give the file that has them, or as passthrough= (--passthrough)"
+        )
+    texts = [_name(path, row, value) for row, value in enumerate(rows["blob/path"].tolist(), start=1)]
+    files = tuple(dict.fromkeys(texts))
+    places = {name: number for number, name in enumerate(files)}
+    which = tuple(places[name] for name in texts)
+    indices = tuple(int(value) for value in _numbers(path, rows, "blob/idx"))
+    names = tuple(f"{index + 1:06d}@{name}" for index, name in zip(indices, texts, strict=True))
+    sizes = choose_pixel_size(path, pixel_size, _pixel_sizes(path, rows), "blob/psize_A")
+    box, mixed = _box(path, rows)
+    signs, sign_notes = _signs(path, rows)
+    rotations, shifts, in_pixels, pose_notes = _poses(path, rows)
+    optics, remark = _optics(path, rows, ctf, given or {})
+    halves, half_notes = _halves(path, rows)
+    notes = [f"{len(rows)} particle images listed in {path}", *joined, *doubles(names), *sizes.notes, *sign_notes,
+             *pose_notes, remark, *_aberrations(rows), *half_notes]  # fmt: skip
+    return ParticleTable(
+        path, "cs", files, which, indices, names, signs, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed, box,
+        rotations, shifts, in_pixels, optics, halves, tuple(notes), rows=rows,
+    )  # fmt: skip
+
+
+def write_cs(rows: NDArray[Any], path: Path | str, *, overwrite: bool = False) -> None:
+    """Write a structured array as .cs file, whole or not at all.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+    """
+    with output(path, overwrite) as temporary, temporary.open("wb") as file:
+        np.save(file, rows, allow_pickle=False)
+
+
+def with_poses(rows: NDArray[Any], poses: Poses, pixel_size: float) -> NDArray[Any]:
+    """Rows with ``alignments3D/pose``, ``shift`` and ``psize_A`` put in or replaced; all other fields stay."""
+    pose = log_map(poses.rotations.detach().double().cpu().mT)
+    shift = -poses.shifts.detach().double().cpu() / pixel_size
+    return with_fields(
+        rows,
+        {
+            "alignments3D/pose": pose.numpy().astype("<f4"),
+            "alignments3D/shift": shift.numpy().astype("<f4"),
+            "alignments3D/psize_A": np.full(len(rows), pixel_size, "<f4"),
+        },
+    )
+
+
+def with_fields(rows: NDArray[Any], fields: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Rows with some fields put in or replaced, in their own types."""
+    names = list(dict.fromkeys((*(rows.dtype.names or ()), *fields)))
+    kinds = {
+        name: (fields[name].dtype, fields[name].shape[1:]) if name in fields else rows.dtype[name] for name in names
+    }
+    out = np.zeros(len(rows), [(name, kinds[name]) for name in names])
+    for name in names:
+        out[name] = fields[name] if name in fields else rows[name]
+    return out
+
+
+def new_rows(
+    names: Sequence[str], box: int, pixel_size: float, optics: Optics | None, halves: Sequence[int] | None
+) -> NDArray[Any]:
+    """Rows of a new .cs file for images ``000001@stack``; ``uid`` comes from the name and the place."""
+    parts = [name.split("@", 1) for name in names]
+    count = len(names)
+    fields: dict[str, NDArray[Any]] = {
+        "uid": np.array([seeding.derive(row, name) for row, name in enumerate(names)], "<u8"),
+        "blob/path": np.array([path.encode() for _, path in parts]),
+        "blob/idx": np.array([int(number) - 1 for number, _ in parts], "<u4"),
+        "blob/shape": np.full((count, 2), box, "<u4"),
+        "blob/psize_A": np.full(count, pixel_size, "<f4"),
+        "blob/sign": np.ones(count, "<f4"),
+    }
+    if optics is not None:
+        group = list(optics.group)
+
+        def of(values: Sequence[float]) -> NDArray[Any]:
+            return np.array(values)[group].astype("<f4")
+
+        fields |= {
+            "ctf/type": np.full(count, b"imported"),
+            "ctf/exp_group_id": np.zeros(count, "<u4"),
+            "ctf/accel_kv": of(optics.voltage_kv),
+            "ctf/cs_mm": of(optics.cs_mm),
+            "ctf/amp_contrast": of(optics.amplitude_contrast),
+            "ctf/df1_A": of(optics.defocus_u),
+            "ctf/df2_A": of(optics.defocus_v),
+            "ctf/df_angle_rad": of([math.radians(angle) for angle in optics.astigmatism_angle]),
+            "ctf/phase_shift_rad": of([math.radians(angle) for angle in optics.phase_shift]),
+            "ctf/scale": of(optics.scale),
+            "ctf/bfactor": of(optics.b_factor),
+        }
+    if halves is not None:
+        fields["alignments3D/split"] = np.array(halves, "<u4") - np.uint32(1)
+    return with_fields(np.zeros(count, [("uid", "<u8")]), fields)
+
+
+def _joined(
+    path: Path, rows: NDArray[Any], passthrough: Path | str | Sequence[Path | str]
+) -> tuple[NDArray[Any], list[str]]:
+    others = [passthrough] if isinstance(passthrough, str | Path) else list(passthrough)
+    notes = []
+    for other in others:
+        more = read_cs(other)
+        for table, where in ((rows, path), (more, other)):
+            if "uid" not in (table.dtype.names or ()):
+                raise ValueError(f"{where} has no field uid; passthrough files are joined by it")
+        uids = more["uid"].tolist()
+        place = {uid: row for row, uid in enumerate(uids)}
+        if len(place) < len(uids):
+            raise ValueError(f"{other} has {len(uids) - len(place)} rows with a uid of another row; expected each once")
+        wanted = rows["uid"].tolist()
+        if missing := [uid for uid in wanted if uid not in place]:
+            raise ValueError(f"{other} lacks {len(missing)} of the {len(wanted)} particles of {path}, uid {missing[0]}")
+        new = [name for name in more.dtype.names or () if name not in (rows.dtype.names or ())]
+        order = [place[uid] for uid in wanted]
+        rows = with_fields(rows, {name: more[name][order] for name in new})
+        left = len(uids) - len(wanted)
+        notes.append(
+            f"{len(new)} fields joined from {other} by uid" + (f"; {left} of its rows not used" if left else "")
+        )
+    return rows, notes
+
+
+def _name(path: Path, row: int, value: Any) -> str:
+    if not isinstance(value, bytes | str):
+        raise ValueError(f"{path}, row {row}: blob/path must be text; got {type(value).__name__}")
+    try:
+        text = value if isinstance(value, str) else value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}, row {row}: blob/path must be UTF-8; got {value[:40]!r}") from None
+    text = text.removeprefix(">")
+    if not text or not text.isprintable():
+        raise ValueError(f"{path}, row {row}: blob/path names no file; got {value!r}")
+    return text
+
+
+def _numbers(path: Path, rows: NDArray[Any], name: str, width: tuple[int, ...] = ()) -> NDArray[np.float64]:
+    """A field as finite float64."""
+    values = rows[name]
+    if values.dtype.kind not in "fiub" or values.shape[1:] != width:
+        raise ValueError(f"{path}: {name} must hold numbers of shape {width}; got {values.dtype}, {values.shape[1:]}")
+    out = values.astype(np.float64)
+    finite = np.isfinite(out).reshape(len(out), -1).all(1)
+    if not finite.all():
+        raise ValueError(f"{path}, row {int(np.argmin(finite)) + 1}: {name} must be finite; got {out[~finite][0]}")
+    return out
+
+
+def _pixel_sizes(path: Path, rows: NDArray[Any]) -> NDArray[np.float64] | None:
+    if "blob/psize_A" not in (rows.dtype.names or ()):
+        return None
+    sizes = _numbers(path, rows, "blob/psize_A")
+    return np.array([float(f"{size:.7g}") for size in sizes])  # float32 in the file
+
+
+def _box(path: Path, rows: NDArray[Any]) -> tuple[int | None, str]:
+    """The stated box, and why there is not one, as an error would say it."""
+    if "blob/shape" not in (rows.dtype.names or ()):
+        return None, ""
+    shapes = _numbers(path, rows, "blob/shape", (2,))
+    if shapes.max() != shapes.min():
+        return None, f"{path}: blob/shape goes from {shapes.min():g} to {shapes.max():g}; expected one square box"
+    return int(shapes[0, 0]), ""
+
+
+def _signs(path: Path, rows: NDArray[Any]) -> tuple[tuple[int, ...] | None, list[str]]:
+    if "blob/sign" not in (rows.dtype.names or ()):
+        return None, []
+    signs = _numbers(path, rows, "blob/sign")
+    if not np.isin(signs, (-1, 1)).all():
+        raise ValueError(f"{path}: blob/sign must be 1 or -1; got {signs[~np.isin(signs, (-1, 1))][0]:g}")
+    minus = int((signs < 0).sum())
+    notes = [f"{minus} of {len(signs)} images are multiplied by blob/sign = -1"] if minus else []
+    return tuple(int(sign) for sign in signs), notes
+
+
+def _poses(path: Path, rows: NDArray[Any]) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, list[str]]:
+    """Rotations, shifts, whether these are in pixels of the images, and notes."""
+    fields = rows.dtype.names or ()
+    room = next((name for name in _ALIGNMENTS if f"{name}/pose" in fields), None)
+    if room is None:
+        flat = "; its alignments are two-dimensional" if "alignments2D/pose" in fields else ""
+        return None, None, False, [f"no poses: the file has no alignments3D/pose{flat}"]
+    rotations = exp_map(-torch.from_numpy(_numbers(path, rows, f"{room}/pose", (3,))))
+    notes = [f"poses from {room}/pose"]
+    if "alignments_class_1/pose" in fields and room == "alignments_class_0":
+        notes.append("the file has poses for several classes; those of class 0 are used")
+    if f"{room}/shift" not in fields:
+        notes.append(f"no shifts: the file has no {room}/shift; particles are taken as centred")
+        return rotations, torch.zeros(len(rows), 2, dtype=torch.float64), False, notes
+    shifts = 0.0 - _numbers(path, rows, f"{room}/shift", (2,))
+    if f"{room}/psize_A" not in fields:
+        notes.append(f"shifts are minus {room}/shift, in pixels of the images: the file has no {room}/psize_A")
+        return rotations, torch.from_numpy(shifts), True, notes
+    sizes = _numbers(path, rows, f"{room}/psize_A")
+    if not (sizes > 0).all():
+        raise ValueError(f"{path}: {room}/psize_A must be positive, in angstrom; got {sizes.min():g}")
+    notes.append(f"shifts are minus {room}/shift times {room}/psize_A")
+    return rotations, torch.from_numpy(shifts * sizes[:, None]), False, notes
+
+
+def _optics(path: Path, rows: NDArray[Any], ctf: bool | None, given: Mapping[str, float]) -> tuple[Optics | None, str]:
+    if ctf is False:
+        return None, "contrast transfer is left out, as asked"
+    fields, count = rows.dtype.names or (), len(rows)
+    extra = {"accel_kv": "rlnVoltage", "cs_mm": "rlnSphericalAberration", "amp_contrast": "rlnAmplitudeContrast"}
+    missing = [f"ctf/{name}" for name in _CTF if f"ctf/{name}" not in fields and extra.get(name) not in given]
+    if missing:
+        remark = f"no contrast transfer is known: the file has no {', '.join(missing)}"
+        if ctf:
+            raise ValueError(f"{path}: contrast transfer is asked for, but {remark}; give the passthrough file")
+        return None, remark
+
+    def of(name: str, default: float) -> NDArray[np.float64]:
+        if f"ctf/{name}" not in fields:
+            return np.full(count, default)
+        values = _numbers(path, rows, f"ctf/{name}")
+        if name.endswith("_rad"):
+            values = np.degrees(values)
+        return np.array([float(f"{value:.7g}") for value in values])  # float32 in the file
+
+    columns = [of(name, given.get(extra.get(name, ""), 0.0)) for name in _CTF]
+    columns += [of("phase_shift_rad", 0.0), of("bfactor", 0.0), of("scale", 1.0)]
+    optics = grouped(np.stack(columns, -1))
+    return optics, f"contrast transfer from the ctf fields: {len(optics.defocus_u)} settings for {count} images"
+
+
+def _halves(path: Path, rows: NDArray[Any]) -> tuple[tuple[int, ...] | None, list[str]]:
+    if "alignments3D/split" not in (rows.dtype.names or ()):
+        return None, []
+    numbers = _numbers(path, rows, "alignments3D/split")
+    return half_sets((numbers + (numbers.min() == 0)).tolist(), "alignments3D/split")
+
+
+def _aberrations(rows: NDArray[Any]) -> list[str]:
+    """Notes on what the contrast transfer of this package leaves out."""
+    notes = []
+    for what, names in _ABERRATIONS:
+        found = [name for name in names if name in (rows.dtype.names or ()) and np.any(rows[name])]
+        if found:
+            notes.append(f"{what} ({', '.join(found)}) is not zero in the file: kept there, but not modelled")
+    return notes

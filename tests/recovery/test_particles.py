@@ -1,0 +1,107 @@
+"""Stacks of particles from random starts: poses against the truth, over several seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stacks import stack
+from unpicked.data.particles import Particles
+from unpicked.evaluate.compare import compare
+from unpicked.evaluate.poses import compare_poses
+from unpicked.recipes.particles import (
+    ParticleAnswer,
+    ParticleJob,
+    apparent_energy,
+    from_particles,
+    held_out,
+    schedule,
+    sizes,
+)
+from unpicked.simulate.particles import ParticleSimulation
+
+
+def solved(data: Particles, truth: ParticleSimulation, seed: int, **job: object) -> tuple[ParticleAnswer, float, float]:
+    """The answer, its median pose error in degrees, and the correlation of its map with the truth."""
+    answer = from_particles(data, ParticleJob(starts=1, **job), seed=seed)  # type: ignore[arg-type]
+    poses = compare_poses(answer.poses, truth.poses())
+    return answer, poses.median_deg, compare(answer.map, truth.truth()).correlation
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clear_images_from_random_starts(seed: int) -> None:
+    data, truth = stack(400, 24, 3000.0, seed)
+    answer, error, correlation = solved(data, truth, seed)
+    assert error < 1.5
+    assert correlation > 0.95
+    assert 0.5 < float(answer.spread.median()) / error < 2
+
+
+def test_shifted_images_with_contrast_transfer() -> None:
+    data, truth = stack(500, 24, 3000.0, 5, 4.0, True)
+    answer, error, _ = solved(data, truth, 1, max_shift=4.0)
+    found = compare_poses(answer.poses, truth.poses())
+    assert error < 3
+    assert found.shift_rmse_A < 1.0
+
+
+def test_known_poses_bound_what_a_search_reaches() -> None:
+    data, truth = stack(400, 24, 3000.0, 0)
+    from dataclasses import replace
+
+    _, error, known = solved(replace(data, poses=truth.poses()), truth, 0, method="known")
+    _, _, searched = solved(data, truth, 0)
+    assert error < 1e-3
+    assert known > 0.97
+    assert searched > known - 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_faint_images_from_random_starts(seed: int) -> None:
+    """E = 150: single poses are hardly determined, the map is."""
+    data, truth = stack(2000, 24, 150.0, 10 + seed)
+    _, error, correlation = solved(data, truth, seed)
+    assert error < 12
+    assert correlation > 0.85
+
+
+def test_halves_are_solved_from_their_own_starts() -> None:
+    data, _ = stack(400, 24, 3000.0, 0)
+    answer = from_particles(data, ParticleJob(starts=1, halves=True), seed=0)
+    assert answer.halves is not None
+    first, second, judged = answer.halves
+    assert not judged.shared_start
+    assert not torch.equal(first.values, second.values)
+    assert min(judged.fsc[1:6]) > 0.8
+    names = set(answer.stages)
+    assert {"search-0", "refine-24", "half-1-search-0", "half-2-refine-24"} <= names
+
+
+def test_stages_double_the_images_up_to_the_working_size() -> None:
+    assert sizes(24) == (24,)
+    assert sizes(32) == (32,)
+    assert sizes(40) == (32, 40)
+    assert sizes(64) == (32, 64)
+    assert sizes(72) == (32, 72)
+    assert sizes(128) == (32, 64, 128)
+    assert sizes(200) == (32, 64, 128, 200)
+
+
+def test_the_schedule_follows_the_energy() -> None:
+    faint, clear = schedule(100.0, 32, None), schedule(20_000.0, 32, None)
+    assert faint.temperature == 1.0 and faint.iterations > clear.iterations
+    assert clear.temperature > 2
+    data, _ = stack(400, 24, 3000.0, 0)
+    assert 1000 < apparent_energy(data) < 6000
+
+
+def test_held_out_images_tell_a_good_map_from_a_bad_one() -> None:
+    from dataclasses import replace
+
+    data, truth = stack(400, 24, 3000.0, 0)
+    answer, _, _ = solved(data, truth, 0)
+    good = answer.stages["search-0"]
+    bad = replace(good, state=good.state | {"x": good.state["x"].flip(0).roll(500)})
+    other, _ = stack(60, 24, 3000.0, 99)
+    assert held_out(other, good) > held_out(other, bad) + 10
