@@ -28,15 +28,21 @@ from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
 from unpicked.recipes.particle_em import ParticleEMAnswer, ParticleEMJob, from_particles_em
 from unpicked.simulate.micrographs import Specimen
-from unpicked.simulate.particles import Lens, simulate_particles
+from unpicked.simulate.particles import simulate_particles
 from unpicked.simulate.specimens import specimen_from_structure
 
 
 def solved(
-    bpti: Path, job: ParticleEMJob, seed: int, *, level: float = 500.0, lens: Lens | None = None, shift: float = 0.0
+    bpti: Path,
+    job: ParticleEMJob,
+    seed: int,
+    *,
+    level: float = 500.0,
+    defocus: tuple[float, float] | None = None,
+    shift: float = 0.0,
 ) -> tuple[ParticleEMAnswer, Specimen]:
     specimen = specimen_from_structure(read_structure(bpti), 20)
-    data, _ = simulate_particles(specimen, count=800, noise=energy(level), seed=seed, lens=lens, max_shift=shift)
+    data, _ = simulate_particles(specimen, count=800, noise=energy(level), seed=seed, defocus=defocus, max_shift=shift)
     return from_particles_em(data, job, seed=seed), specimen
 
 
@@ -56,7 +62,7 @@ def test_a_protein_from_random_starts(bpti: Path, method: str, seed: int) -> Non
 @pytest.mark.slow
 def test_shifts_and_contrast_transfer(bpti: Path) -> None:
     job = ParticleEMJob(starts=1, max_shift=4.0)
-    answer, specimen = solved(bpti, job, 3, lens=Lens(defocus=(8000.0, 16000.0)), shift=4.0)
+    answer, specimen = solved(bpti, job, 3, defocus=(8000.0, 16000.0), shift=4.0)
     assert compare(answer.map, specimen.truth()).correlation > 0.75
 
 
@@ -122,7 +128,7 @@ def test_density_of_clear_images_is_that_of_their_transfer() -> None:
 
 
 def test_a_resumed_job_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    data, model, x, _, _ = small()
+    data, _, x, _, _ = small()
     start = Map(x.view(12, 12, 12), 2.0)
     for method in ("em", "sgd"):
         job = ParticleEMJob(method, max_shift=2.0, updates=3, polish=0, batch=8, starts=1)  # type: ignore[arg-type]

@@ -258,8 +258,9 @@ class _Stages:
         return Model(Voxels(self.data.box), self._views(views), placement, noise=noise or self._powers())
 
     def _powers(self) -> Coloured:
-        """Power of the images per shell, of which shells outside of a band keep theirs until they come in: more than that
-        of the noise, which flattens the first posteriors.
+        """Power of the images per shell: more than that of the noise, which flattens the first posteriors.
+
+        Shells outside of the band keep it until they come in.
         """
         band = Centred().band(self.data.box)
         some = self.data.images(range(0, len(self.data), max(1, len(self.data) // 2000)))
