@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from unpicked._lazy import torch
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
+from unpicked.estimators import slices_to_map
 from unpicked.estimators.base import Batch
 from unpicked.model.centred import Centred, log_prior, observed
-from unpicked.model.likelihoods import Stats
 from unpicked.model.model import Model
 from unpicked.model.views import Projection
 from unpicked.ops import orientations
-from unpicked.ops.band import Band
 
 _IMAGES = 2048  # read at a time
 
@@ -68,21 +67,22 @@ class Weighed:
 
 
 def weighed(data: Particles, model: Model, x: torch.Tensor) -> Weighed:
-    """One E-step over all images, for what it says of the map's error."""
+    """One E-step over all images, for what it says of the map's error.
+
+    Raises:
+        ValueError: for a placement other than ``Centred``.
+    """
     model = model.measured(data)
+    placement = model.placement
+    if not isinstance(placement, Centred):
+        raise ValueError(f"the placement must be Centred(); got {type(placement).__name__}")
     templates = model.templates(x.float())
-    step = model.placement.step(templates, model.log_weights, model.noise)
+    step = placement.step(templates, model.log_weights, model.noise)
     for index, image in Batch(data, range(len(data))):
         step.add(image, 0, index)
-    stats: Stats = step.finish()
-    band: Band = model.placement.band(data.box)  # type: ignore[attr-defined]
+    stats = step.finish()
+    band = placement.band(data.box)
     weight = (stats["weight"][:, 0] / model.variance(stats["weight"])).sum(0)
     shells = band.shells.to(weight.device)
     sums = weight.new_zeros(int(shells.max()) + 1).index_add_(0, shells, 2 * weight)
-    return Weighed(_per_voxel(sums, data.box), float(stats["effective"] / stats["windows"]))
-
-
-def _per_voxel(sums: torch.Tensor, box: int) -> torch.Tensor:
-    from unpicked.estimators.slices_to_map import density
-
-    return density(sums, box)
+    return Weighed(slices_to_map.density(sums, data.box), float(stats["effective"] / stats["windows"]))

@@ -80,7 +80,7 @@ class Voxels:
             precise: everything in the dtype of ``like``, and no ``normal``; otherwise slices are float32.
         """
         cube, lags = Cube(self.box, radius), Cube(self.box, radius, pad=3, span=2)
-        single = torch.float32 if like.device.type != "mps" and not precise else like.dtype
+        single = like.dtype if precise else torch.float32
         turned = rotations.to(like.device, single)
 
         def one(values: torch.Tensor) -> torch.Tensor:
