@@ -53,7 +53,7 @@ class Search:
     views: tuple[int, int] = (4608, 4608)
     radius: tuple[int, int] = (4, 9)
     temperature: float = 4.0
-    regularisation: float = 0.2
+    regularisation: float = 0.05
     memory: float = 0.7
     mask: float | None = None
     solver_steps: int = 8

@@ -262,7 +262,7 @@ class _Pipeline:
             if stage == 0:
                 x, poses, noise, level, said = self._searched(coarse, runs)
                 notes += said
-                faint, first = level < SOFT, round(0.6 * limit)
+                faint, first = level < SOFT, low_band(edge)
                 if faint:
                     x, noise = self._soft(coarse, runs, x)
                     notes.append(
@@ -298,9 +298,8 @@ class _Pipeline:
             12,
             5000,
             views=(4608, 18_432),
-            radius=(round(0.6 * limit), limit),
+            radius=(low_band(data.box), limit),
             temperature=1.0,
-            regularisation=0.1,
             memory=0.0,
             mask=self.mask(data.box, data),
         )
@@ -381,12 +380,17 @@ def _named(report: Report, stage: str, iterations: int, name: str, row: dict[str
 
 def schedule(energy: float, box: int, mask: float | None) -> Search:
     """Updates that suit particles of this energy: faint ones take more, of more images, and no temperature."""
-    limit = (box - 1) // 2
-    radius = (max(2, round(limit * 4 / 15)), max(3, round(limit * 0.6)))
+    last = low_band(box)
+    radius = (min(4, last - 1), last)
     if energy >= BRIGHT:
         return Search(25, 1000, radius=radius, mask=mask)
     temperature = 1.0 + 3.0 * max(0.0, (energy - FAINT) / (BRIGHT - FAINT))
-    return Search(40, 2000, radius=radius, temperature=temperature, regularisation=0.3, mask=mask)
+    return Search(40, 2000, radius=radius, temperature=temperature, mask=mask)
+
+
+def low_band(box: int) -> int:
+    """Largest frequency of the search in Fourier pixels: a molecule that fills the box shows its views up to there."""
+    return min(9, (box - 1) // 2)
 
 
 def apparent_energy(data: Particles, device: str = "cpu") -> float:
