@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ from stacks import stack
 from unpicked.data.particles import Particles
 from unpicked.evaluate.compare import compare
 from unpicked.evaluate.poses import compare_poses
+from unpicked.model.centred import Centred
+from unpicked.model.model import Model
+from unpicked.model.views import Projection
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import rotation
 from unpicked.recipes.particles import (
     ParticleAnswer,
     ParticleJob,
@@ -18,6 +25,7 @@ from unpicked.recipes.particles import (
     schedule,
     sizes,
 )
+from unpicked.reconstruct import reconstruct
 from unpicked.simulate.particles import ParticleSimulation
 
 
@@ -28,7 +36,7 @@ def solved(data: Particles, truth: ParticleSimulation, seed: int, **job: object)
     return answer, poses.median_deg, compare(answer.map, truth.truth()).correlation
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_clear_images_from_random_starts(seed: int) -> None:
     data, truth = stack(400, 24, 3000.0, seed)
     answer, error, correlation = solved(data, truth, seed)
@@ -37,6 +45,7 @@ def test_clear_images_from_random_starts(seed: int) -> None:
     assert 0.5 < float(answer.spread.median()) / error < 2
 
 
+@pytest.mark.slow
 def test_shifted_images_with_contrast_transfer() -> None:
     data, truth = stack(500, 24, 3000.0, 5, 4.0, True)
     answer, error, _ = solved(data, truth, 1, max_shift=4.0)
@@ -45,15 +54,11 @@ def test_shifted_images_with_contrast_transfer() -> None:
     assert found.shift_rmse_A < 1.0
 
 
-def test_known_poses_bound_what_a_search_reaches() -> None:
+def test_known_poses_stay_and_give_the_map() -> None:
     data, truth = stack(400, 24, 3000.0, 0)
-    from dataclasses import replace
-
     _, error, known = solved(replace(data, poses=truth.poses()), truth, 0, method="known")
-    _, _, searched = solved(data, truth, 0)
     assert error < 1e-3
     assert known > 0.97
-    assert searched > known - 0.03
 
 
 @pytest.mark.slow
@@ -66,6 +71,7 @@ def test_faint_images_from_random_starts(seed: int) -> None:
     assert correlation > 0.85
 
 
+@pytest.mark.slow
 def test_halves_are_solved_from_their_own_starts() -> None:
     data, _ = stack(400, 24, 3000.0, 0)
     answer = from_particles(data, ParticleJob(starts=1, halves=True), seed=0)
@@ -97,11 +103,10 @@ def test_the_schedule_follows_the_energy() -> None:
 
 
 def test_held_out_images_tell_a_good_map_from_a_bad_one() -> None:
-    from dataclasses import replace
-
-    data, truth = stack(400, 24, 3000.0, 0)
-    answer, _, _ = solved(data, truth, 0)
-    good = answer.stages["search-0"]
+    data, _ = stack(400, 24, 3000.0, 0)
+    search = schedule(3000.0, 24, None)
+    place = Model(Voxels(24), Projection(rotation.super_fibonacci(4)), Centred())
+    good = reconstruct(data, place, replace(search, iterations=12, views=(1500, 1500)), seed=1, moves=0)
     bad = replace(good, state=good.state | {"x": good.state["x"].flip(0).roll(500)})
     other, _ = stack(60, 24, 3000.0, 99)
     assert held_out(other, good) > held_out(other, bad) + 10

@@ -33,6 +33,7 @@ from unpicked.reconstruct import Reconstruction, Report, reconstruct
 COARSE = 32  # pixels of the first stage
 BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
 FAINT = 250.0  # below which they need not be
+SOFT = 300.0  # below which a pose is too uncertain to be taken as known
 
 
 @dataclass(frozen=True)
@@ -240,36 +241,64 @@ class _Pipeline:
             return run, {f"{prefix}known": run}, []
         runs: dict[str, Reconstruction] = {}
         notes: list[str] = []
-        edges, x, poses = sizes(self.box), torch.empty(0), data.poses
+        edges, x, poses, noise = sizes(self.box), torch.empty(0), data.poses, torch.empty(0)
+        faint = False
         for stage, edge in enumerate(edges):
             coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
             limit = (edge - 1) // 2
             if stage == 0:
-                x, poses, said = self._searched(coarse, prefix, runs)
+                x, poses, noise, level, said = self._searched(coarse, prefix, runs)
                 notes += said
-                first, rescues = round(0.6 * limit), 3
+                faint, first = level < SOFT, round(0.6 * limit)
+                if faint:
+                    x, noise = self._soft(coarse, prefix, runs, x)
+                    notes.append(
+                        f"particles this faint do not tell their poses one by one: views stay marginalised to the end, "
+                        f"at {edge} pixels"
+                    )
             else:
                 values = fourier.resize_volume(x.view((edges[stage - 1],) * 3), edge)
-                x, first, rescues = values.flatten(), (edges[stage - 1] - 1) // 2, 0
+                x, first = values.flatten(), (edges[stage - 1] - 1) // 2
             refine = Refine(
-                self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
-                (first, limit),
-                rescues=rescues,
+                1 if faint else self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
+                (first, first) if faint else (first, limit),
+                rescues=3 if stage == 0 else 0,
                 rescue_radius=first,
                 candidates=2,
                 steps=4 if stage == 0 else 2,
                 turn=8.0 if stage == 0 else 3.0,
                 mask=self.mask(coarse.box, coarse),
+                solve=not faint,
+                noise=tuple(noise.tolist()),
             )
             run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
             runs[f"{prefix}refine-{edge}"] = run
-            x, poses = run.x, poses_of(run.state)
+            x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
         return run, runs, notes
+
+    def _soft(
+        self, data: Particles, prefix: str, runs: dict[str, Reconstruction], x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map and noise with views marginalised on finer grids and in a wider band."""
+        limit = (data.box - 1) // 2
+        method = Search(
+            12,
+            5000,
+            views=(4608, 18_432),
+            radius=(round(0.6 * limit), limit),
+            temperature=1.0,
+            regularisation=0.1,
+            memory=0.0,
+            mask=self.mask(data.box, data),
+        )
+        run = self._solve(data, method, f"{prefix}soft", x)
+        runs[f"{prefix}soft"] = run
+        return run.x, run.state["noise"]
 
     def _searched(
         self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
-    ) -> tuple[torch.Tensor, Poses, list[str]]:
-        """A map and poses from random starts, or from the start map."""
+    ) -> tuple[torch.Tensor, Poses, torch.Tensor, float, list[str]]:
+        """A map, poses, noise and apparent energy from random starts, or from the start map."""
         level = apparent_energy(data, self.device)
         search = schedule(level, data.box, self.mask(data.box, data))
         keep = list(range(len(data)))
@@ -298,7 +327,8 @@ class _Pipeline:
             told = ", ".join(f"{value:.2f}" for value, _ in found)
             which = "images kept apart" if apart else "all images"
             notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
-        return run.x, searching.likeliest(data, run.model, run.state, search)[0], notes
+        poses = searching.likeliest(data, run.model, run.state, search)[0]
+        return run.x, poses, run.state["noise"], level, notes
 
     def _solve(
         self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
@@ -347,14 +377,20 @@ def schedule(energy: float, box: int, mask: float | None) -> Search:
 
 
 def apparent_energy(data: Particles, device: str = "cpu") -> float:
-    """Mean power of the images above that of the outermost shells, over the latter: E where noise is white."""
+    """Mean power of the images above that of the noise, over the latter: E where noise is white.
+
+    The noise is taken from the outermost shells or from the corners of the images, whichever is less.
+    """
     band = Band(data.box, (data.box - 1) // 2)
-    sample = range(0, len(data), max(1, len(data) // 1000))
-    found = searching.coefficients(data, sample, band, torch.device(device))
-    power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
-    floor = float(power[-max(1, len(power) // 8) :].mean())
+    images = data.images(range(0, len(data), max(1, len(data) // 1000))).to(device, torch.float32)
+    found = band.coefficients(images)
+    power = band.shell_mean((found.real.square() + found.imag.square()).mean(0)).double()
+    corners = images[:, (fourier.distances(data.shape) > data.box / 2).to(device)]
+    outside = float(corners.double().var(1, correction=0).mean())
+    floor = min(float(power[-max(1, len(power) // 8) :].mean()), outside)
     counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
-    return float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    ratio = float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+    return float(f"{ratio:.2g}")  # the same number on another machine
 
 
 def held_out(data: Particles, run: Reconstruction) -> float:
