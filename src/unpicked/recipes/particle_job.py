@@ -28,9 +28,9 @@ class ParticleJob:
     """Rounds of fitting poses and solving the map at every pixel size."""
     rotation: Literal["s2s2", "quaternion", "euler"] = "s2s2"
     """What the encoder's outputs stand for: two vectors, three numbers of a quaternion, or angles."""
-    branches: Literal["orbit", "heads", "mirror", "none"] = "orbit"
-    """Poses that the encoder offers for an image, of which the best counts: of its flips and quarter turns, of several
-    outputs, of its half turn, or a single one as published."""
+    branches: Literal["heads", "orbit", "mirror", "none"] = "heads"
+    """Poses that the encoder offers for an image, of which the best counts: several outputs, one for each of its flips
+    and quarter turns, one more for its half turn, or a single one as published."""
     heads: int = 0
     """Outputs of the encoder; 0 means 16 for heads, and 1 for the others."""
     steps: int = 1600

@@ -168,38 +168,11 @@ def encoded(setting: Setting, data: Particles) -> Found:
     The first finds the map and which way an image is turned, in a growing band; the second begins with its map and
     weights, forgets its momentum, and reads all frequencies.
     """
-    job, runs = setting.job, {}
-    name, limit = "encoder", (data.box - 1) // 2
-    common: dict[str, Any] = {
-        "rotation": job.rotation,
-        "branches": job.branches,
-        "heads": job.heads or (16 if job.branches == "heads" else 0),
-        "crop": min(CROP, data.box),
-        "flip_phases": data.optics is not None,
-        "shifts": "estimated" if job.max_shift > 0 else "none",
-    }
-    before = max(1, round(FIRST * job.steps))
-    every = max(1, job.steps // 20)
-    long = Gradient(
-        Encoder(**common, learning_rate=1e-3, least_rate=3e-4, settled=0.4),
-        before,
-        map_rate=0.2,
-        least_map_rate=0.05,
-        first_radius=max(2, round(limit / 3)),
-        growth=0.3,
-        every=every,
-    )
+    job, runs, name = setting.job, {}, "encoder"
     seed = seeding.derive(setting.seed, name)
-    run = runs[f"{setting.prefix}{name}-0"] = setting.solve(data, long, f"{name}-0", setting.first(data.box), seed)
-    short = Gradient(
-        Encoder(**common, learning_rate=3e-4, least_rate=1e-5, settled=0.0, spread=0.0),
-        max(1, job.steps - before),
-        map_rate=0.1,
-        least_map_rate=0.01,
-        every=every,
-        begin=Learned.of(run.state),
-    )
-    seed = seeding.derive(setting.seed, name, 1)
+    run = setting.solve(data, long_steps(data, job), f"{name}-0", setting.first(data.box), seed)
+    runs[f"{setting.prefix}{name}-0"] = run
+    short, seed = short_steps(data, job, Learned.of(run.state)), seeding.derive(setting.seed, name, 1)
     run = runs[f"{setting.prefix}{name}-1"] = setting.solve(data, short, f"{name}-1", run.x, seed)
     row = run.history[-1]
     count = short.poses.count
@@ -211,6 +184,43 @@ def encoded(setting: Setting, data: Particles) -> Found:
     if short.poses.outputs > 1:
         note += f", {row['heads']:.1f} of {short.poses.outputs} heads in use"
     return Found(run, short.poses_of(run.model, run.state, data), runs, (note,))
+
+
+def long_steps(data: Particles, job: ParticleJob) -> Gradient:
+    """The first updates of an encoder: from random weights, in a growing band."""
+    return Gradient(
+        _encoder(data, job, learning_rate=1e-3, least_rate=3e-4, settled=0.4),
+        max(1, round(FIRST * job.steps)),
+        map_rate=0.2,
+        least_map_rate=0.05,
+        first_radius=max(2, round((data.box - 1) // 2 / 3)),
+        growth=0.3,
+        every=max(1, job.steps // 20),
+    )
+
+
+def short_steps(data: Particles, job: ParticleJob, begin: Learned | None = None) -> Gradient:
+    """The updates that follow, with what the first have learned."""
+    return Gradient(
+        _encoder(data, job, learning_rate=3e-4, least_rate=1e-5, settled=0.0, spread=0.0),
+        max(1, job.steps - round(FIRST * job.steps)),
+        map_rate=0.1,
+        least_map_rate=0.01,
+        every=max(1, job.steps // 20),
+        begin=begin,
+    )
+
+
+def _encoder(data: Particles, job: ParticleJob, **rates: Any) -> Encoder:
+    return Encoder(
+        rotation=job.rotation,
+        branches=job.branches,
+        heads=job.heads or (16 if job.branches == "heads" else 0),
+        crop=min(CROP, data.box),
+        flip_phases=data.optics is not None,
+        shifts="estimated" if job.max_shift > 0 else "none",
+        **rates,
+    )
 
 
 def tabled(setting: Setting, data: Particles) -> Found:
