@@ -1,9 +1,9 @@
 """``unpicked reproduce paper-...``: the experiments with particle stacks end to end at toy size."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 from test_reproduce_command import finished, small
 
 from answers import answered, is_refused
@@ -30,9 +30,19 @@ def reproduce(tmp_path, capsys, monkeypatch):
 
 
 def molecule() -> Structure:
-    """Beads with the name of a chain."""
-    found = beads()
-    return replace(found, chains=("A",) * len(found.elements))
+    """Two equal chains of beads, one half a turn about z from the other: a dimer as 4AKE is one."""
+    one = beads(count=40)
+    first = one.positions + torch.tensor([14.0, 3.0, 0.0], dtype=torch.float64)
+    second = first * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
+    return Structure(
+        one.elements * 2,
+        torch.cat([first, second]),
+        one.b_factors.repeat(2),
+        one.occupancies.repeat(2),
+        "dimer",
+        chains=("A",) * 40 + ("B",) * 40,
+        sites=tuple(f"ALA{number}/CA" for number in range(40)) * 2,
+    )
 
 
 def test_without_the_structure_nothing_is_begun(tmp_path, capsys, monkeypatch):
