@@ -16,15 +16,8 @@ from unpicked.model.model import Model
 from unpicked.model.views import Projection
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
-from unpicked.recipes.particles import (
-    ParticleAnswer,
-    ParticleJob,
-    apparent_energy,
-    from_particles,
-    held_out,
-    schedule,
-    sizes,
-)
+from unpicked.recipes.particle_methods import apparent_energy, held_out, schedule
+from unpicked.recipes.particles import ParticleAnswer, ParticleJob, from_particles, sizes
 from unpicked.reconstruct import reconstruct
 from unpicked.simulate.particles import ParticleSimulation
 

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from unpicked._lazy import torch
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
-from unpicked.recipes.particles import ParticleJob
+from unpicked.recipes.particle_job import ParticleJob
 
 if TYPE_CHECKING:
     from unpicked.data.particles import Particles
@@ -129,19 +129,28 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
     if answer.halves is not None:
         for number, half in enumerate(answer.halves[:2], 1):
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
-    figures, accuracy = answer.figures(), ""
-    if "pose_spread_deg" in figures:
-        accuracy = f"poses to {figures['pose_spread_deg']:.2g} degrees as the noise implies; "
+    figures = answer.figures()
     return runs.Written(
         data={"images": len(source), "box": source.box, "pixel_size": source.pixel_size},
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,
         notes=(*answer.notes, *told),
-        words=f"{folder / 'volume.mrc'}: {len(source)} images, E = {figures['energy']:.1f} per particle, {accuracy}"
-        f"{folder / 'particles.star'}",
+        words=_words(folder, len(source), figures),
         compared=compared,
     )
+
+
+def _words(folder: Path, count: int, figures: Mapping[str, Any]) -> str:
+    """Files and figures; what a method does not give is left out."""
+    out = f"{folder / 'volume.mrc'}: {count} images"
+    if figures["energy"] is not None:
+        out += f", E = {figures['energy']:.1f} per particle"
+    if figures["pose_spread_deg"] is not None:
+        out += f", poses to {figures['pose_spread_deg']:.2g} degrees as the noise implies"
+    if "misfit" in figures:
+        out += f", misfit {figures['misfit']:.3g} of the images' power"
+    return f"{out}; {folder / 'particles.star'}"
 
 
 def compared(found: Mapping[str, Any]) -> str:
