@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,20 @@ def test_contrast_transfer_asked_for_and_absent(data):
     assert read_particles(data / "q.cs").optics is None
     assert read_particles(data / "p.star", ctf=True).optics is not None
     assert read_particles(data / "p.star", ctf=False).optics is None
+
+
+@pytest.mark.parametrize("flag", ["rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"])
+@pytest.mark.parametrize("block", ["optics", "particles"])
+def test_images_whose_contrast_transfer_is_corrected_already(data, flag, block):
+    """A model that multiplies by C once more would turn every second ring of coefficients round."""
+
+    def path(value):
+        return star(data, {flag: [value]}) if block == "optics" else star(data, **{flag: [value] * 6})
+
+    assert read_particles(path(0)).optics is not None
+    fails(lambda: read_particles(path(1)), data / "q.star", flag, "ctf=False", "--no-ctf")
+    particles = read_particles(path(1), ctf=False)
+    assert particles.optics is None and any(flag in note for note in particles.notes)
 
 
 @pytest.mark.parametrize("bad", ["?", ".", "nan", "None", "1e999"])
@@ -316,6 +331,8 @@ def test_cs_that_makes_no_sense(data):
         ({"blob_path": [b">"] * 6}, "names no file"),
         ({"blob_path": [1] * 6}, "must be text"),
         ({"blob_idx": [b"a"] * 6}, "blob/idx must hold numbers"),
+        ({"blob_idx": [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]}, "row 2: blob/idx must be a whole number from 0 on; got 1.5"),
+        ({"blob_idx": [0, 1, -1, 3, 4, 5]}, "row 3: blob/idx must be a whole number from 0 on; got -1"),
         ({"ctf_accel_kv": [0.0] * 6}, "voltage_kv must be positive"),
     ):
         fails(lambda changes=changes: read_particles(cs(data, **changes)), word)
@@ -343,7 +360,8 @@ def test_writers_refuse_and_leave_nothing(data):
     fails(lambda: write_particles(data / "x.star", particles, nan), "finite")
     fails(lambda: write_particles(data / "x.cs", particles, nan), "finite")
     fails(lambda: write_particles(data / "p.star", particles), "exists", error=FileExistsError)
-    fails(lambda: write_particles(data / "x.star", particles.cropped(6), relocate=True), "relocate")
+    held = replace(particles, source=InMemory(particles.images()))
+    fails(lambda: write_particles(data / "x.star", held, relocate=True), "relocate")
     images = noise(3, 4, 4)
     path = data / "x.mrcs"
     fails(lambda: write_stack_of(images, path, 4, 1.0), "3 images came, 4")

@@ -78,7 +78,7 @@ def particles(
     device = common.begin()
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
-    from unpicked.io.particles import read_particles, source_of
+    from unpicked.io.particles import read_particles, source_of, table_of
     from unpicked.io.poses import read_poses
     from unpicked.recipes.particles import from_particles, ready
 
@@ -93,6 +93,9 @@ def particles(
     )
     if poses is not None:
         names, found = read_poses(poses)
+        rows = table_of(data)
+        if rows is not None and rows.odd_box and poses.suffix.lower() != ".cs":
+            found = replace(found, shifts=found.shifts + data.pixel_size)
         data = replace(data, poses=_matched(data.names, names, found, poses))
     first = None if start is None else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
