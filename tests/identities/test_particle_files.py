@@ -398,6 +398,24 @@ def test_names_of_single_images(tmp_path):
         assert torch.equal(found.images(), images) and same_poses(found.poses, truth.poses, 2e-5, 1e-5)
 
 
+@pytest.mark.parametrize("mark", ["", "~0~", "~0~0000e9"])
+def test_folders_in_any_language(written, mark):
+    """RELION writes paths as they are; CIF knows ASCII alone."""
+    truth, star = written
+    folder = f"Ångström{mark}粒子"
+    (star.parent / folder).mkdir()
+    for name in ("a.mrcs", "b.mrcs"):
+        (star.parent / name).rename(star.parent / folder / name)
+    text = star.read_text(encoding="utf-8").replace("@", f"@{folder}/")
+    (star.parent / "é.star").write_text("\ufeff# é\n" + text, encoding="utf-8")
+    found = read_particles(star.parent / "é.star")
+    assert found.names == tuple(name.replace("@", f"@{folder}/") for name in truth.names)
+    assert torch.equal(found.images(), truth.images())
+    for ending in ("star", "cs"):
+        write_particles(star.with_name(f"q.{ending}"), found)
+        assert read_particles(star.with_name(f"q.{ending}")).names == found.names
+
+
 def test_numbers_of_cryosparc_are_exact(written):
     """float32 is read by its shortest decimal: a round number stays round, and no digit is lost."""
     truth, star = written

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,17 @@ def read_star(path: Path | str) -> dict[str, Table]:
     from gemmi import cif
 
     path = existing(path, "STAR file")
-    text = read_text(path)
+    text = read_text(path).removeprefix("\ufeff")
+    escape = _escape(text)
     try:
-        document = cif.read_string(text)
+        document = cif.read_string(_escaped(text, escape))
     except (RuntimeError, ValueError) as error:
         raise ValueError(_complaint(path, text, one_line(error))) from None
     tables = {}
     for block in document:
         items = [item for item in block if item.pair is not None or item.loop is not None]
         if items:
-            tables[block.name.strip()] = _table(path, block.name.strip(), items)
+            tables[block.name.strip()] = _unescaped(_table(path, block.name.strip(), items), escape)
     if not tables:
         raise ValueError(f"{path} holds no table; expected a STAR file with at least one block of data")
     return tables
@@ -359,6 +360,29 @@ def _text(raw: str) -> str:
     from gemmi import cif
 
     return raw if raw in ("?", ".") else str(cif.as_string(raw))
+
+
+def _escape(text: str) -> str:
+    """Letters that the text does not hold, to begin an escape with; empty where the text needs none.
+
+    CIF knows ASCII only, but folders of RELION projects have names in all languages.
+    """
+    return "" if text.isascii() else next(mark for k in range(len(text)) if (mark := f"~{k}~") not in text)
+
+
+def _escaped(text: str, escape: str) -> str:
+    return re.sub(r"[^\x00-\x7f]", lambda found: f"{escape}{ord(found[0]):06x}", text) if escape else text
+
+
+def _unescaped(table: Table, escape: str) -> Table:
+    if not escape:
+        return table
+    letter = re.compile(re.escape(escape) + "([0-9a-f]{6})")
+
+    def plain(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(letter.sub(lambda found: chr(int(found[1], 16)), value) for value in values)
+
+    return replace(table, names=plain(table.names), columns=tuple(plain(values) for values in table.columns))
 
 
 def _complaint(path: Path, text: str, message: str) -> str:
