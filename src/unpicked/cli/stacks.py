@@ -132,15 +132,17 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
     if answer.halves is not None:
         for number, half in enumerate(answer.halves[:2], 1):
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
-    figures = answer.figures()
+    figures, accuracy = answer.figures(), ""
+    if "pose_spread_deg" in figures:
+        accuracy = f"poses to {figures['pose_spread_deg']:.2g} degrees as the noise implies; "
     return runs.Written(
         data={"images": len(source), "box": source.box, "pixel_size": source.pixel_size},
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,
         notes=(*answer.notes, *told),
-        words=f"{folder / 'volume.mrc'}: {len(source)} images, E = {figures['energy']:.1f} per particle, poses to "
-        f"{figures['pose_spread_deg']:.2g} degrees as the noise implies; {folder / 'particles.star'}",
+        words=f"{folder / 'volume.mrc'}: {len(source)} images, E = {figures['energy']:.1f} per particle, {accuracy}"
+        f"{folder / 'particles.star'}",
         compared=compared,
     )
 

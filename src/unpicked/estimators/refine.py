@@ -49,6 +49,7 @@ class Refine:
         mask: radius of the map's ball in voxels; None means up to the box's faces.
         solver_steps: conjugate-gradient steps of a round.
         tolerance: stop when the median turn of a round at the last radius is below this, in degrees.
+        solve: whether the map follows the poses; False leaves it as it is.
         noise: power per coefficient of the shells 0 .. that is known at the start, e.g. from a coarser stage; that of
             the images stands for other shells.
     """
@@ -64,6 +65,7 @@ class Refine:
     mask: float | None = None
     solver_steps: int = 10
     tolerance: float = 0.0
+    solve: bool = True
     noise: tuple[float, ...] = ()
 
     monotone: ClassVar[bool] = False
@@ -178,8 +180,8 @@ class Refine:
             noise = noise_spectrum(noise, stats["residual"] / stats["images"], band, keep=0.0)
         volume = state["x"].view((band.box,) * 3)
         sums = Inserted(stats["numerator"], stats["weight"], stats["shells"], band.radius)
-        x = self._solved(sums, band, volume)
-        if bool(state["moving"]):
+        x = self._solved(sums, band, volume) if self.solve or not bool(state["begun"]) else volume
+        if bool(state["moving"]) and self.solve:
             x, rows = _recentred(x, rows, float(state["pixel_size"]))
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("the map is not finite: an image holds NaN or infinity")

@@ -33,15 +33,17 @@ from unpicked.reconstruct import Reconstruction, Report, reconstruct
 COARSE = 32  # pixels of the first stage
 BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
 FAINT = 250.0  # below which they need not be
+SOFT = 300.0  # below which a pose is too uncertain to be taken as known
 
 
 @dataclass(frozen=True)
 class ParticleJob:
     """How to reconstruct a volume from a stack of particles; the flags of ``unpicked reconstruct particles``."""
 
-    method: Literal["auto", "search", "known"] = "auto"
+    method: Literal["auto", "search", "known", "em", "sgd"] = "auto"
     """auto and search: views are searched from random starts, then poses are fitted image by image, from coarse to fine
-    pixels; known: the poses of the data (or of --poses) are taken as they are."""
+    pixels; known: the poses of the data (or of --poses) are taken as they are; em and sgd: classical marginalised
+    maximum likelihood, with all images in every update or a few at a time."""
     max_shift: float = 0.0
     """Farthest that a particle's centre may lie from that of its image, in angstrom; 0 takes images as centred."""
     voxel: float | None = None
@@ -97,11 +99,12 @@ class ParticleAnswer:
         row = self.last.history[-1]
         out: dict[str, Any] = {
             "sigma": row["sigma"],
-            "log_likelihood": row["log_likelihood"],
+            "log_likelihood": row.get("log_likelihood"),
             "energy": row["energy"],
-            "particles": row["images"],
-            "pose_spread_deg": float(self.spread.median()),
+            "particles": float(len(self.data)),
         }
+        if bool(torch.isfinite(self.spread).all()):
+            out["pose_spread_deg"] = float(self.spread.median())
         if self.halves is not None:
             out["halves"] = self.halves[2].to_json()
         return out
@@ -189,30 +192,42 @@ def from_particles(
     """
     ready(data, job, start)
     folder = Path(checkpoint) if checkpoint is not None else None
+    solve = _marginalised if job.method in ("em", "sgd") else _in_stages
+    options = {"start": start, "resume": resume, "report": report, "device": device}
+    answer = solve(data, job, seed, folder, **options)
+    if not job.halves:
+        return replace(answer, notes=(*data.notes, *answer.notes))
+    stages, notes, found = dict(answer.stages), list(answer.notes), []
+    for number, indices in enumerate(data.split(seed), 1):
+        own = None if folder is None else folder / f"half-{number}"
+        half = solve(data.part(indices), job, seeding.derive(seed, "half", number), own, **options)
+        stages |= {f"half-{number}-{name}": run for name, run in half.stages.items()}
+        notes += [f"half {number}: {sentence}" for sentence in half.notes]
+        found.append(half.map)
+    judged, moved = halves(found[0], found[1], shared_start=start is not None or job.method == "known")
+    return replace(answer, stages=stages, notes=(*data.notes, *notes), halves=(found[0], moved, judged))
+
+
+def _in_stages(data: Particles, job: ParticleJob, seed: int, folder: Path | None, **options: Any) -> ParticleAnswer:
+    """Search, then refinement from coarse to fine pixels; or known poses."""
     box = working(data, job.voxel)
-    whole = _Pipeline(job, box, seed, start, folder, resume, report, device)
-    last, stages, notes = whole.run(data, "")
-    map, poses = _result(last, data, box, whole.mask(box, data))
-    pair = None
-    if job.halves:
-        found = []
-        for number, indices in enumerate(data.split(seed), 1):
-            own = replace(whole, seed=seeding.derive(seed, "half", number))
-            ended, more, said = own.run(data.part(indices), f"half-{number}")
-            stages |= more
-            notes += [f"half {number}: {sentence}" for sentence in said]
-            found.append(_result(ended, data.part(indices), box, whole.mask(box, data))[0])
-        judged, moved = halves(found[0], found[1], shared_start=start is not None or job.method == "known")
-        pair = (found[0], moved, judged)
+    pipeline = _Pipeline(job, box, seed, folder, **options)
+    last, stages, notes = pipeline.run(data)
+    map, poses = _result(last, data, box, pipeline.mask(box, data))
+    spread = spreads(last.state).cpu()
+    return ParticleAnswer(map, poses, spread, last, stages, replace(data, poses=None), tuple(notes))
+
+
+def _marginalised(data: Particles, job: ParticleJob, seed: int, folder: Path | None, **options: Any) -> ParticleAnswer:
+    """Classical maximum likelihood, all views and shifts marginalised."""
+    from unpicked.recipes.particle_em import ParticleEMJob, from_particles_em
+
+    method: Literal["em", "sgd"] = "sgd" if job.method == "sgd" else "em"
+    own = ParticleEMJob(method, job.max_shift, job.voxel, job.diameter, job.starts)
+    found = from_particles_em(replace(data, notes=()), own, seed=seed, checkpoint=folder, **options)
+    unknown = torch.full((len(data),), math.nan)
     return ParticleAnswer(
-        map=map,
-        poses=poses,
-        spread=spreads(last.state).cpu(),
-        last=last,
-        stages=stages,
-        data=replace(data, poses=None),
-        notes=(*data.notes, *notes),
-        halves=pair,
+        found.map, found.poses, unknown, found.last, found.stages, replace(data, poses=None), found.notes
     )
 
 
@@ -223,54 +238,80 @@ class _Pipeline:
     job: ParticleJob
     box: int
     seed: int
-    start: Map | None
     folder: Path | None
+    start: Map | None
     resume: bool
     report: Report | None
     device: str
 
-    def run(self, data: Particles, name: str) -> tuple[Reconstruction, dict[str, Reconstruction], list[str]]:
+    def run(self, data: Particles) -> tuple[Reconstruction, dict[str, Reconstruction], list[str]]:
         """The last run, all of them by name, and sentences on what was found."""
-        prefix = f"{name}-" if name else ""
         if self.job.method == "known":
             fine = data if self.box == data.box else data.cropped(self.box)
             limit = (self.box - 1) // 2
             known = Refine(3, (limit, limit), rescues=0, steps=0, mask=self.mask(fine.box, fine), solver_steps=30)
-            run = self._solve(fine, known, f"{prefix}known", None)
-            return run, {f"{prefix}known": run}, []
+            run = self._solve(fine, known, "known", None)
+            return run, {"known": run}, []
         runs: dict[str, Reconstruction] = {}
         notes: list[str] = []
         edges, x, poses, noise = sizes(self.box), torch.empty(0), data.poses, torch.empty(0)
+        faint = False
         for stage, edge in enumerate(edges):
             coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
             limit = (edge - 1) // 2
             if stage == 0:
-                x, poses, noise, said = self._searched(coarse, prefix, runs)
+                x, poses, noise, level, said = self._searched(coarse, runs)
                 notes += said
-                first, rescues = round(0.6 * limit), 3
+                faint, first = level < SOFT, round(0.6 * limit)
+                if faint:
+                    x, noise = self._soft(coarse, runs, x)
+                    notes.append(
+                        f"particles this faint do not tell their poses one by one: views stay marginalised to the end, "
+                        f"at {edge} pixels"
+                    )
             else:
                 values = fourier.resize_volume(x.view((edges[stage - 1],) * 3), edge)
-                x, first, rescues = values.flatten(), (edges[stage - 1] - 1) // 2, 0
+                x, first = values.flatten(), (edges[stage - 1] - 1) // 2
             refine = Refine(
-                self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
-                (first, limit),
-                rescues=rescues,
+                1 if faint else self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
+                (first, first) if faint else (first, limit),
+                rescues=3 if stage == 0 else 0,
                 rescue_radius=first,
                 candidates=2,
                 steps=4 if stage == 0 else 2,
                 turn=8.0 if stage == 0 else 3.0,
                 mask=self.mask(coarse.box, coarse),
+                solve=not faint,
                 noise=tuple(noise.tolist()),
             )
-            run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
-            runs[f"{prefix}refine-{edge}"] = run
+            run = self._solve(replace(coarse, poses=poses), refine, f"refine-{edge}", x)
+            runs[f"refine-{edge}"] = run
             x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
         return run, runs, notes
 
+    def _soft(
+        self, data: Particles, runs: dict[str, Reconstruction], x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map and noise with views marginalised on finer grids and in a wider band."""
+        limit = (data.box - 1) // 2
+        method = Search(
+            12,
+            5000,
+            views=(4608, 18_432),
+            radius=(round(0.6 * limit), limit),
+            temperature=1.0,
+            regularisation=0.1,
+            memory=0.0,
+            mask=self.mask(data.box, data),
+        )
+        run = self._solve(data, method, "soft", x)
+        runs["soft"] = run
+        return run.x, run.state["noise"]
+
     def _searched(
-        self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
-    ) -> tuple[torch.Tensor, Poses, torch.Tensor, list[str]]:
-        """A map, poses and noise from random starts, or from the start map."""
+        self, data: Particles, runs: dict[str, Reconstruction]
+    ) -> tuple[torch.Tensor, Poses, torch.Tensor, float, list[str]]:
+        """A map, poses, noise and apparent energy from random starts, or from the start map."""
         level = apparent_energy(data, self.device)
         search = schedule(level, data.box, self.mask(data.box, data))
         keep = list(range(len(data)))
@@ -283,7 +324,7 @@ class _Pipeline:
             if self.start is not None:
                 first = self.start.rescale(data.box).values * (self.start.box / data.box) ** 2
                 first = first.float().flatten()
-            name = f"{prefix}search-{number}"
+            name = f"search-{number}"
             run = self._solve(fitted, search, name, first, seeding.derive(self.seed, "search", number))
             runs[name] = run
             held = data.part(apart) if apart else data
@@ -299,7 +340,8 @@ class _Pipeline:
             told = ", ".join(f"{value:.2f}" for value, _ in found)
             which = "images kept apart" if apart else "all images"
             notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
-        return run.x, searching.likeliest(data, run.model, run.state, search)[0], run.state["noise"], notes
+        poses = searching.likeliest(data, run.model, run.state, search)[0]
+        return run.x, poses, run.state["noise"], level, notes
 
     def _solve(
         self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
