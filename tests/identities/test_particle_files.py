@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unpicked._lazy import torch
+from unpicked.cli.stacks import poses_of
 from unpicked.data.micrographs import InMemory
 from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
@@ -481,6 +482,8 @@ def test_odd_box_that_was_corrected_is_written_as_relion_means_it(tmp_path, agai
     torch.testing.assert_close(back.poses.shifts, moved.poses.shifts)
     write_particles(tmp_path / "q.cs", moved)  # cryoSPARC knows no such pixel: the shifts as they are
     torch.testing.assert_close(read_particles(tmp_path / "q.cs").poses.shifts, moved.poses.shifts, rtol=0, atol=1e-5)
+    for name in ("q.star", "q.cs"):  # and given to the command as --poses, either file means the same
+        assert same_poses(poses_of(moved, tmp_path / name), moved.poses, 2e-5, 1e-5)
 
 
 def test_even_box_asked_for_the_odd_correction_stays(written):

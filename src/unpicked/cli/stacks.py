@@ -78,8 +78,7 @@ def particles(
     device = common.begin()
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
-    from unpicked.io.particles import read_particles, source_of, table_of
-    from unpicked.io.poses import read_poses
+    from unpicked.io.particles import read_particles, source_of
     from unpicked.recipes.particles import from_particles, ready
 
     data = read_particles(
@@ -92,11 +91,7 @@ def particles(
         ctf=ctf,
     )
     if poses is not None:
-        names, found = read_poses(poses)
-        rows = table_of(data)
-        if rows is not None and rows.odd_box and poses.suffix.lower() != ".cs":
-            found = replace(found, shifts=found.shifts + data.pixel_size)
-        data = replace(data, poses=_matched(data.names, names, found, poses))
+        data = replace(data, poses=poses_of(data, poses))
     first = None if start is None else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     ready(data, job, first)
@@ -150,6 +145,18 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
 def compared(found: Mapping[str, Any]) -> str:
     """The figures of a comparison with the truth in words."""
     return f"correlation with the truth {found['correlation']:.4f}, FSC 0.5 at {found['resolution_05']:.2f} A"
+
+
+def poses_of(data: Particles, path: Path) -> Poses:
+    """Poses of a file for every image of the data; odd boxes of RELION are corrected as the data were."""
+    from unpicked.io.particles import table_of
+    from unpicked.io.poses import read_poses
+
+    names, found = read_poses(path)
+    rows = table_of(data)
+    if rows is not None and rows.odd_box and path.suffix.lower() != ".cs":
+        found = replace(found, shifts=found.shifts + data.pixel_size)
+    return _matched(data.names, names, found, path)
 
 
 def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path: Path) -> Poses:
