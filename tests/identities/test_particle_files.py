@@ -486,6 +486,16 @@ def test_odd_box_that_was_corrected_is_written_as_relion_means_it(tmp_path, agai
         assert same_poses(poses_of(moved, tmp_path / name), moved.poses, 2e-5, 1e-5)
 
 
+def test_poses_of_another_file_are_matched_by_name(written):
+    truth, star = written
+    data = read_particles(star).part([3, 11, 0])
+    write_particles(star.with_name("q.star"), truth.part(range(11, -1, -1)))
+    assert same_poses(poses_of(data, star.with_name("q.star")), data.poses)
+    write_particles(star.with_name("r.star"), truth.part([3, 4, 5]))
+    with pytest.raises(ValueError, match=r"r\.star has no pose for 2 of 3 images, the first 000005@b\.mrcs"):
+        poses_of(data, star.with_name("r.star"))
+
+
 def test_even_box_asked_for_the_odd_correction_stays(written):
     truth, star = written
     found = read_particles(star, relion_odd_box=True)

@@ -169,4 +169,4 @@ def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path:
             "give a file that names all of them"
         )
     rows = torch.tensor([place[name] for name in names])
-    return Poses(poses.rotations[rows], poses.shifts[rows])
+    return replace(poses, rotations=poses.rotations[rows], shifts=poses.shifts[rows])
