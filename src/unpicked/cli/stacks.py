@@ -79,7 +79,6 @@ def particles(
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.io.particles import read_particles, source_of
-    from unpicked.io.poses import read_poses
     from unpicked.recipes.particles import from_particles, ready
 
     data = read_particles(
@@ -92,8 +91,7 @@ def particles(
         ctf=ctf,
     )
     if poses is not None:
-        names, found = read_poses(poses)
-        data = replace(data, poses=_matched(data.names, names, found, poses))
+        data = replace(data, poses=poses_of(data, poses))
     first = None if start is None else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     ready(data, job, first)
@@ -158,6 +156,18 @@ def compared(found: Mapping[str, Any]) -> str:
     return f"correlation with the truth {found['correlation']:.4f}, FSC 0.5 at {found['resolution_05']:.2f} A"
 
 
+def poses_of(data: Particles, path: Path) -> Poses:
+    """Poses of a file for every image of the data; odd boxes of RELION are corrected as the data were."""
+    from unpicked.io.particles import table_of
+    from unpicked.io.poses import read_poses
+
+    names, found = read_poses(path)
+    rows = table_of(data)
+    if rows is not None and rows.odd_box and path.suffix.lower() != ".cs":
+        found = replace(found, shifts=found.shifts + data.pixel_size)
+    return _matched(data.names, names, found, path)
+
+
 def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path: Path) -> Poses:
     """Poses of a file, row by row of the data, by image name."""
     place = {name: row for row, name in enumerate(other)}
@@ -168,4 +178,4 @@ def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path:
             "give a file that names all of them"
         )
     rows = torch.tensor([place[name] for name in names])
-    return Poses(poses.rotations[rows], poses.shifts[rows])
+    return replace(poses, rotations=poses.rotations[rows], shifts=poses.shifts[rows])
