@@ -36,7 +36,7 @@ def main() -> None:
         "threads": options.threads,
         "frequencies": len(Band(options.box, options.radius)),
     }
-    reach = 3.9  # pixels: 49 shifts
+    reach = 4.0  # pixels: 49 shifts
     for name, count, reach_px, transfer in (
         ("no CTF", options.images, 0.0, False),
         ("CTF", options.images, 0.0, True),

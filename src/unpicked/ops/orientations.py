@@ -7,6 +7,7 @@ of n images and T shifts against K views are one product of (n T, 2 P) with (2 P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from jaxtyping import Complex, Float, Int
 from unpicked._lazy import torch
 
 _ROOM = 1 << 24  # scores that are held at once
+_NEAR = 1 << 22  # the same on a CPU, where a block that stays in the cache is several times faster
+_LEAST = -60.0  # logarithm of the least share, far below a rounding: smaller numbers would slow the products
+_ROWS = 64  # views per group in the search of the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +90,23 @@ def scores(
         noise: power per coefficient.
         ramps: exp(-2 pi i q.t / N) of the shifts.
     """
-    columns = _pairs(slices).mT.contiguous()
-    power = (slices.real.square() + slices.imag.square()).mT.contiguous()
-    step = max(1, _ROOM // (len(ramps) * len(slices)))
+    shifts, views = len(ramps), len(slices)
+    columns, power = _pairs(slices), slices.real.square() + slices.imag.square()
+    joined = shifts == 1 or images.transfer is None  # |C S|^2 is then part of the same product
+    if images.transfer is None:
+        power = (power / noise).sum(1, keepdim=True)
+    columns = (torch.cat([columns, power], 1) if joined else columns).mT.contiguous()
+    room = _ROOM if slices.is_cuda else min(_ROOM, _NEAR)
+    step = max(1, room // (shifts * views))
     for first in range(0, len(images), step):
         part = slice(first, first + step)
         some = images[part]
-        rows = 2 / noise * some.filtered[:, None] * ramps.conj()
-        found = _pairs(rows).flatten(0, 1) @ columns
-        found = found.unflatten(0, (len(some), len(ramps)))
-        yield part, found.sub_((some.weight / noise @ power)[:, None])
+        rows = _pairs(2 / noise * some.filtered[:, None] * ramps.conj())
+        own = -some.weight / noise if images.transfer is not None else -torch.ones_like(noise[:1])[None]
+        if joined:
+            rows = torch.cat([rows, own[:, None].expand(len(some), shifts, -1)], -1)
+        found = (rows.flatten(0, 1) @ columns).unflatten(0, (len(some), shifts))
+        yield part, found if joined else found.add_((own @ power.mT)[:, None])
 
 
 def posterior_sums(
@@ -108,32 +119,40 @@ def posterior_sums(
 ) -> Sums:
     """One E-step with equal prior weights of views and shifts; above 1 a temperature flattens the posterior."""
     views, points = slices.shape
-    real = noise.dtype
-    numerator = torch.zeros(views, 2 * points, dtype=real, device=noise.device)
-    weight = torch.zeros(views, points if images.transfer is not None else 1, dtype=real, device=noise.device)
-    total = torch.zeros(views, dtype=torch.float64, device=noise.device)
+    shifts, real = len(ramps), noise.dtype
+    joined = shifts == 1 and images.transfer is not None  # C^2 is then summed up in the same product
+    wide = 2 * points + 1 + (points if joined else 0)
+    sums = torch.zeros(views, wide, dtype=real, device=noise.device)
+    weight = torch.zeros(views, points, dtype=real, device=noise.device)
     likelihood, effective = (torch.zeros((), dtype=torch.float64, device=noise.device) for _ in range(2))
-    prior = -torch.log(torch.tensor(float(views * len(ramps)), dtype=torch.float64))
+    prior = -math.log(views * shifts)
     for part, found in scores(images, slices, noise, ramps):
+        some = images[part]
         flat = found.flatten(1)
         top = flat.amax(1, keepdim=True)
-        evidence = top[:, 0].double() + (flat - top).exp_().sum(1, dtype=torch.float64).log()
-        likelihood += (evidence + prior.to(evidence)).sum()
-        share = flat.sub_(top).div_(temperature).exp_()
-        share /= share.sum(1, keepdim=True)
-        effective += (1 / share.square().sum(1)).double().sum()
-        some = images[part]
-        rows = _pairs(some.filtered[:, None] * ramps.conj()).flatten(0, 1)
-        by_row = share.unflatten(1, (len(ramps), views))
-        numerator += by_row.flatten(0, 1).mT @ rows
-        seen = by_row.sum(1)
-        total += seen.sum(0, dtype=torch.float64)
-        if images.transfer is not None:
-            weight += seen.mT @ some.weight
-    if images.transfer is None:
-        weight = total.to(real)[:, None]
-    sums = torch.view_as_complex(numerator.unflatten(1, (2, points)).movedim(1, -1).contiguous())
-    return Sums(sums, weight.expand(views, points), total, likelihood, effective)
+        flat = flat.sub_(top).clamp_(min=_LEAST * temperature)
+        evidence = None if temperature == 1 else flat.exp().sum(1)
+        share = (flat if temperature == 1 else flat.div_(temperature)).exp_()
+        whole = share.sum(1)
+        evidence = whole if evidence is None else evidence
+        likelihood += (top[:, 0].double() + evidence.double().log() + prior).sum()
+        effective += (whole.double() / torch.linalg.vector_norm(share, dim=1).double()).square().sum()
+        rows = _pairs(some.filtered[:, None] * ramps.conj())
+        more = [rows, torch.ones_like(rows[..., :1])]
+        if joined:
+            more.append(some.weight[:, None])
+        rows = torch.cat(more, -1) / whole[:, None, None]
+        by_row = share.unflatten(1, (shifts, views))
+        sums.addmm_(by_row.flatten(0, 1).mT, rows.flatten(0, 1))
+        if images.transfer is not None and not joined:
+            weight.addmm_(by_row.sum(1).mT, some.weight / whole[:, None])
+    total = sums[:, 2 * points].double()
+    if joined:
+        weight = sums[:, 2 * points + 1 :]
+    elif images.transfer is None:
+        weight = sums[:, 2 * points :].expand(views, points)
+    numerator = torch.complex(sums[:, :points].contiguous(), sums[:, points : 2 * points].contiguous())
+    return Sums(numerator, weight, total, likelihood, effective)
 
 
 def best(
@@ -150,11 +169,14 @@ def best(
     """
     values, views, shifts = [], [], []
     for _, found in scores(images, slices, noise, ramps):
-        over, shift = found.max(1)
-        top = over.topk(min(count, over.shape[1]), dim=1)
-        values.append(top.values)
-        views.append(top.indices)
-        shifts.append(shift.gather(1, top.indices))
+        over = found[:, 0] if len(ramps) == 1 else found.amax(1)
+        top, index = _highest(over, min(count, over.shape[1]))
+        values.append(top)
+        views.append(index)
+        if len(ramps) == 1:
+            shifts.append(torch.zeros_like(index))
+        else:
+            shifts.append(found.gather(2, index[:, None].expand(-1, len(ramps), -1)).argmax(1))
     return torch.cat(values), torch.cat(views), torch.cat(shifts)
 
 
@@ -165,6 +187,19 @@ def shift_grid(reach: float, step: float = 1.0) -> Float[torch.Tensor, "t 2"]:
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     grid = torch.stack([x, y], -1).reshape(-1, 2)
     return grid[grid.norm(dim=1) <= reach + 1e-6]
+
+
+def _highest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``values.topk(count, dim=1)``: the highest lie in the groups whose highest are the highest."""
+    groups = values.shape[1] // _ROWS
+    if values.is_cuda or groups * _ROWS < values.shape[1] or groups <= count:
+        found = values.topk(count, dim=1)
+        return found.values, found.indices
+    folded = values.unflatten(1, (_ROWS, groups))
+    group = folded.amax(1).topk(count, dim=1).indices
+    members = folded.gather(2, group[:, None].expand(-1, _ROWS, -1)).flatten(1)
+    top = members.topk(count, dim=1)
+    return top.values, top.indices // count * groups + group.gather(1, top.indices % count)
 
 
 def _pairs(values: torch.Tensor) -> torch.Tensor:
