@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from common import save
-from unpicked.ops import orientations, rotation, seeding
+from unpicked.ops import orientations, seeding
 from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
 
