@@ -1,8 +1,8 @@
 """Poses ab initio of a 70S ribosome at 32 pixels: the default pipeline here, and peers on the same images if asked to.
 
 1,000 images at SNR (box) 1, 0.3 and 0.1 and their first 200, no contrast transfer, no shifts, rotations uniform and
-continuous. Errors are geodesic angles in degrees after one registration on both hands (`unpicked compare-poses`), beside
-the correlation of the aligned map with the truth and CPU seconds; one thread. The map is
+continuous. Errors are geodesic angles in degrees after one registration on both hands (`unpicked compare-poses`),
+beside the correlation of the aligned map with the truth and CPU seconds; one thread. The map is
 `maps/clean70SRibosome_vol_65p.mrc` of the folder UNPICKED_SHARED (or --map), taken at 5 A per voxel.
 
 With --peers they run from environments of their own in a cache folder: ASPIRE and cryoDRGN from PyPI, RELION as
@@ -159,7 +159,8 @@ from aspire.abinitio import CLSyncVoting
 from aspire.source import ArrayImageSource
 from aspire.utils import Rotation
 values = np.load(sys.argv[1])
-found = CLSyncVoting(ArrayImageSource(values, pixel_size=float(sys.argv[2])), n_theta=180, max_shift=1 / values.shape[-1])
+source = ArrayImageSource(values, pixel_size=float(sys.argv[2]))
+found = CLSyncVoting(source, n_theta=180, max_shift=1 / values.shape[-1])
 np.save(sys.argv[3], np.rad2deg(Rotation(found.estimate_rotations()).angles))
 """
 
@@ -182,7 +183,9 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
         pickle.dump(np.tile(np.array(row, np.float32), (len(data), 1)), file)
     program = options.cache / "cryodrgn" / "bin" / "cryodrgn"
     call = [program, "abinit", "images.mrcs", "-o", "out", "--zdim", "0", "--ctf", "ctf.pkl", "--no-trans"]
-    called([*call, "--l-start", "6", "--l-end", str(data.box // 2 - 1), "--seed", str(options.seed)], folder, options.limit)
+    called(
+        [*call, "--l-start", "6", "--l-end", str(data.box // 2 - 1), "--seed", str(options.seed)], folder, options.limit
+    )
     saved = sorted((folder / "out").glob("pose*.pkl"), key=lambda path: path.stat().st_mtime)
     if not saved:
         raise Failed("it wrote no poses")

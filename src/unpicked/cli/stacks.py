@@ -78,18 +78,28 @@ def particles(
     device = common.begin()
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
-    from unpicked.io.particles import read_particles, source_of
+    from unpicked.io.particles import NoPixelSize, read_particles, source_of
     from unpicked.recipes.particles import from_particles, ready
 
-    data = read_particles(
+    if file.resolve() == (output.out / "particles.star").resolve():
+        raise ValueError(f"--out {output.out} would replace the input {file}; give another folder")
+    stated = asdict(job)
+    read = partial(
+        read_particles,
         file,
-        pixel_size=pixel_size,
         contrast=contrast,
         root=root,
         passthrough=passthrough,
         relion_odd_box=relion_odd_box,
         ctf=ctf,
     )
+    try:
+        data = read(pixel_size=pixel_size)
+    except NoPixelSize:
+        if job.voxel is None:
+            raise
+        data, job = read(pixel_size=job.voxel), replace(job, voxel=None)
+        data = replace(data, notes=(*data.notes, "the files have no pixel size: that of --voxel is taken, uncropped"))
     if poses is not None:
         data = replace(data, poses=poses_of(data, poses))
     first = None if start is None else mrc.read_map(start)
@@ -97,7 +107,7 @@ def particles(
     ready(data, job, first)
     settings = {
         "file": str(file),
-        **asdict(job),
+        **stated,
         "poses": None if poses is None else str(poses),
         "start": None if start is None else str(start),
         "pixel_size": pixel_size,
@@ -120,16 +130,19 @@ def particles(
 def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> runs.Written:
     """Write ``volume.mrc``, ``particles.star`` and half maps."""
     from unpicked.io import mrc
-    from unpicked.io.particle_files import write_particles
+    from unpicked.io.particle_files import SPREAD, write_particles
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
-    told = write_particles(folder / "particles.star", source, answer.poses, relocate=True, overwrite=True)
+    columns = {SPREAD: answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()}  # beyond that nothing is known
+    told = write_particles(
+        folder / "particles.star", source, answer.poses, columns=columns, relocate=True, overwrite=True
+    )
     if answer.halves is not None:
         for number, half in enumerate(answer.halves[:2], 1):
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     figures = answer.figures()
     return runs.Written(
-        data={"images": len(source), "box": source.box, "pixel_size": source.pixel_size},
+        data={"kind": "particles", "images": len(source), "box": source.box, "pixel_size": source.pixel_size},
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,

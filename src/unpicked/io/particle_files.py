@@ -24,6 +24,8 @@ from unpicked.ops.rotation import matrix_to_euler
 Blocks = dict[str, Table]
 _MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
+SPREAD = "unpickedPoseSpread"  # column: standard deviation of an image's rotation that its noise implies, in degrees
+
 
 def write_particles(
     path: Path | str,

@@ -20,6 +20,10 @@ from unpicked.io.stacks import ENDINGS, StackSource, stack_files, stack_header, 
 PathLike = Path | str
 
 
+class NoPixelSize(ValueError):
+    """Neither the files nor the caller say how large a pixel is."""
+
+
 def read_particle_table(
     path: PathLike | Sequence[PathLike],
     *,
@@ -225,7 +229,7 @@ def _pixel_size(table: ParticleTable, source: StackSource, given: float | None) 
         return size, notes
     for path, voxel in headers.items():
         if not all(voxel):
-            raise ValueError(
+            raise NoPixelSize(
                 f"{path} has no pixel size (0 in the header), nor has {table.path}; "
                 "give pixel_size= (command line: --voxel), in angstrom"
             )
