@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -103,3 +104,54 @@ def test_held_out_images_tell_a_good_map_from_a_bad_one() -> None:
     bad = replace(good, state=good.state | {"x": good.state["x"].flip(0).roll(500)})
     other, _ = stack(60, 24, 3000.0, 99)
     assert held_out(other, good) > held_out(other, bad) + 10
+
+
+def test_an_encoder_hands_on_poses_and_a_table_stands_alone() -> None:
+    data, truth = stack(300, 24, 3000.0, 0)
+    job = ParticleJob(method="encoder", steps=20, rounds=1)
+    answer = from_particles(data, job, seed=0)
+    assert list(answer.stages) == ["encoder-0", "encoder-1", "refine-24"]
+    assert answer.before is not None and len(answer.before) == 300
+    figures = answer.figures()
+    assert figures["before_moved_deg"] > 0 and 0 <= figures["before_far"] <= 1
+    assert (
+        "16 poses per image (heads, s2s2): 20 updates" in answer.notes[-2] and "refinement turned" in answer.notes[-1]
+    )
+    begun = answer.stages["encoder-1"].history[0]["mean_loss"]
+    assert begun < answer.stages["encoder-0"].history[0]["mean_loss"], "the second run goes on where the first ended"
+    alone = from_particles(data, ParticleJob(method="table", steps=10), seed=0)
+    assert list(alone.stages) == ["table"] and alone.before is None
+    figures = alone.figures()
+    assert figures["misfit"] > 0 and figures["pose_spread_deg"] is None and figures["sigma"] is None
+    assert compare_poses(alone.poses, truth.poses()).median_deg > 30
+
+
+@pytest.mark.parametrize("branches", ["none", "mirror", "orbit"])
+def test_encoders_of_every_kind_run(branches: Literal["none", "mirror", "orbit"]) -> None:
+    data, _ = stack(60, 24, 3000.0, 0, 4.0, True)
+    job = ParticleJob(method="encoder", branches=branches, rotation="euler", steps=2, rounds=1, max_shift=4.0)
+    answer = from_particles(data, job, seed=0)
+    assert answer.before is not None and 0 < float(answer.before.shifts.abs().max()) <= 4
+
+
+def test_settings_of_encoders_are_checked() -> None:
+    for settings, word in (
+        ({"heads": -1}, "--heads"),
+        ({"heads": 4, "branches": "none"}, "--heads"),
+        ({"steps": 1}, "--steps"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            ParticleJob(**settings)
+
+
+@pytest.mark.slow
+def test_encoders_find_poses_from_random_weights() -> None:
+    errors = []
+    for seed in range(3):
+        data, truth = stack(2000, 24, 3000.0, 20 + seed)
+        answer = from_particles(data, ParticleJob(method="encoder"), seed=seed)
+        assert answer.before is not None
+        before, after = (compare_poses(poses, truth.poses()).median_deg for poses in (answer.before, answer.poses))
+        errors.append((before, after))
+    print("median error in degrees before and after refinement:", errors)
+    assert sum(after < 1.5 for _, after in errors) >= 2

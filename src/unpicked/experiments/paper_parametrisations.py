@@ -108,7 +108,7 @@ class PaperParametrisations:
                 errors.append(measured(state)[0])
 
         began = time.perf_counter()
-        _, run = descend(stack, gradients, watch, seed, device, known=known)
+        run = descend(stack, gradients, watch, seed, device, known=known)
         seconds = time.perf_counter() - began
         median, mean, plain = (None, None, None) if known else measured(run.state)
         found = None if run.map is None else stack.judged(run.map)

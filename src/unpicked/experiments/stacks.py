@@ -195,8 +195,8 @@ def watched(method: Gradient, watch: Watch) -> Watched:
 
 def descend(
     stack: Stack, methods: Sequence[Gradient], watch: Watch, seed: int, device: str, *, known: bool = False
-) -> tuple[Gradient, Reconstruction]:
-    """Runs by gradients, each of which begins with the map and the weights of the one before it; the last one.
+) -> Reconstruction:
+    """Runs by gradients, each of which begins with the map and the weights of the one before it; gives the last.
 
     Args:
         stack: images to fit.
@@ -217,7 +217,7 @@ def descend(
         data = stack.known() if known else stack.fitted
         run = reconstruct(data, model, one, start=x, seed=seeding.derive(seed, "descend", number), moves=0)
         x, begin, before = run.x, Learned.of(run.state), before + method.iterations
-    return method, run
+    return run
 
 
 def crossing(steps: Sequence[int], values: Sequence[float | None], level: float) -> int | None:
