@@ -74,6 +74,7 @@ def fingerprint(
         model.view.digest,
         model.placement,
         model.noise,
+        model.optics,
         estimator,
         prior,
         seed,

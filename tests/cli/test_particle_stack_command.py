@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -71,7 +72,9 @@ def done(sim, tmp_path_factory):
 def bare(sim, tmp_path):
     """The images alone, in a file that does not say how large its pixels are."""
     images = read_particles(sim / "particles.star").images()
-    write_stack(images, tmp_path / "bare.mrcs", 0.0)
+    write_stack(images, tmp_path / "bare.mrcs", 1.0)
+    with mrcfile.open(tmp_path / "bare.mrcs", "r+") as file:
+        file.voxel_size = 0.0
     return tmp_path / "bare.mrcs"
 
 

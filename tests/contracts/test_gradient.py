@@ -15,7 +15,7 @@ from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.estimators.base import Batch, State
-from unpicked.estimators.gradient import Gradient
+from unpicked.estimators.gradient import Gradient, Learned
 from unpicked.estimators.poses import Encoder, Known, Table
 from unpicked.model.centred import Centred
 from unpicked.model.model import Model
@@ -354,3 +354,23 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for other in others:
             for part in ("x", "poses", "usage", "loss"):
                 assert torch.allclose(other[name][part], whole[part], rtol=1e-6, atol=1e-9), (name, part)
+
+
+def test_a_run_may_begin_with_what_another_has_learned(tmp_path: Path) -> None:
+    there = world(24)
+    first = ROWS["encoder"]
+    before = reconstruct(there.data, there.model, first, seed=3, moves=0)
+    learned = Learned.of(before.state)
+    second = replace(first, begin=learned)
+    state = second.init(there.data, there.model, before.x, 9)
+    assert torch.equal(state["poses"], before.state["poses"]) and torch.equal(state["x"], before.x)
+    assert not state["poses.first"].any() and not state["x.second"].any() and int(state["step"]) == 0
+    state["poses"].zero_()
+    assert learned.values.any(), "what was learned is copied"
+    assert repr(learned) == repr(Learned(learned.values.clone())) != repr(Learned(learned.values + 1))
+    reconstruct(there.data, there.model, second, seed=9, start=before.x, moves=0, checkpoint=tmp_path)
+    other = replace(first, begin=Learned(learned.values + 1))
+    with pytest.raises(ValueError, match="another"):
+        reconstruct(there.data, there.model, other, seed=9, start=before.x, moves=0, checkpoint=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="begin must hold parameters of shape"):
+        replace(first, begin=Learned(torch.zeros(3))).init(there.data, there.model, None, 0)

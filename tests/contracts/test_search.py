@@ -122,9 +122,9 @@ def test_an_image_that_is_not_finite_ends_in_a_typed_failure(name: str) -> None:
 
 def test_the_truth_stays_where_it_is() -> None:
     """Clean images, true poses: every pose stays to a tenth of a degree, and the map explains the images."""
-    data, truth = stack(200, 16, float("inf"))
+    data, truth = stack(200, 24, float("inf"))
     given = replace(data, poses=truth.poses())
-    run = reconstruct(given, model(16), Refine(4, (7, 7), rescues=0, steps=3), seed=0, moves=0)
+    run = reconstruct(given, model(24), Refine(4, (11, 11), rescues=0, steps=3), seed=0, moves=0)
     error = rotation.geodesic_distance(poses_of(run.state).rotations, truth.poses().rotations)
     assert float(error.median()) < 0.1
     assert float(error.max()) < 1.0
@@ -132,12 +132,12 @@ def test_the_truth_stays_where_it_is() -> None:
 
 def test_a_turned_truth_gives_a_turned_answer() -> None:
     """The same images with all poses turned by one rotation: the same misfit, the map turned."""
-    data, truth = stack(80, 16)
+    data, truth = stack(120, 24)
     turn = rotation.random_rotations(1, seeding.generator(4, "turn"))[0]
-    method = Refine(3, (6, 6), rescues=0, steps=2)
-    plain = reconstruct(replace(data, poses=truth.poses()), model(16), method, moves=0)
+    method = Refine(3, (9, 9), rescues=0, steps=2)
+    plain = reconstruct(replace(data, poses=truth.poses()), model(24), method, moves=0)
     poses = Poses(truth.poses().rotations @ turn, truth.poses().shifts)
-    turned = reconstruct(replace(data, poses=poses), model(16), method, moves=0)
+    turned = reconstruct(replace(data, poses=poses), model(24), method, moves=0)
     assert abs(turned.objective - plain.objective) < 0.01 * abs(plain.objective)
     back = poses_of(turned.state).rotations @ turn.mT
     assert float(rotation.geodesic_distance(back, poses_of(plain.state).rotations).median()) < 0.3

@@ -46,7 +46,7 @@ def test_sums_are_those_of_enumerated_posteriors(with_transfer: bool, monkeypatc
     _, images, slices, noise, ramps = setting()
     if not with_transfer:
         images = Images(images.coefficients)
-    monkeypatch.setattr(orientations, "_ROOM", 2 * len(ramps) * len(slices))  # two images at a time
+    monkeypatch.setitem(orientations._ROOM, "cpu", 2 * len(ramps) * len(slices))  # two images at a time
     found = orientations.posterior_sums(images, slices, noise, ramps)
     table = direct(images, slices, noise, ramps)
     posterior = torch.softmax(table.flatten(1), 1).view_as(table)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unpicked._lazy import torch
+from unpicked.cli.stacks import poses_of
 from unpicked.data.micrographs import InMemory
 from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
@@ -320,6 +321,9 @@ def test_written_poses_replace_those_in_angstrom_and_in_pixels(shared_data, tmp_
     found = read_particles(tmp_path / "x.star")
     assert same_poses(found.poses, poses) and found.halves == tuple(halves)
     assert found.pixel_size == pytest.approx(table.pixel_size, rel=1e-12)
+    optics = read_star(tmp_path / "x.star")["optics"]  # what rows say of the microscope is lifted into the new block
+    assert set(optics.floats("rlnVoltage")) == {100.0 if "relion5" in name else 300.0}
+    assert "rlnSphericalAberration" in optics
     if "rlnOriginX" in before:
         np.testing.assert_allclose(after.floats("rlnOriginX"), -poses.shifts[:, 0].numpy() / table.pixel_size)
 
@@ -349,6 +353,80 @@ def test_signs_that_star_cannot_hold_are_told(written):
     assert has(write_particles(star.with_name("q.star"), dark), "12 of 12", "contrast='dark'")
     write_particles(star.with_name("q.cs"), dark)
     assert torch.equal(read_particles(star.with_name("q.cs")).images(), dark.images())
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("contrast", ["bright", "dark"])
+def test_written_cs_holds_the_signs_with_which_images_were_read(written, mixed, contrast):
+    truth, star = written
+    write_particles(star.with_name("p.cs"), truth)
+    rows = with_fields(read_cs(star.with_name("p.cs")), {"blob/sign": np.array([1, -1 if mixed else 1] * 6, "<f4")})
+    write_cs(rows, star.with_name("p.cs"), overwrite=True)
+    found = read_particles(star.with_name("p.cs"), contrast=contrast).part([3, 0, 11])
+    write_particles(star.with_name("q.cs"), found)
+    assert torch.equal(read_particles(star.with_name("q.cs")).images(), found.images())
+
+
+@pytest.mark.parametrize("ending", ["star", "cs"])
+def test_cropped_particles_are_written_as_they_are_stored(written, ending):
+    """Poses found on coarser images belong to the stacks, whose pixel, box and columns the file keeps."""
+    truth, star = written
+    crop = read_particles(star).part([7, 2, 2, 0, 11]).cropped(8).part([0, 1, 3]).cropped(6).part([2, 0])
+    assert crop.box == 6 and crop.pixel_size == pytest.approx(PIXEL * 10 / 6)
+    kept = crop.stored()
+    assert kept.pixel_size == PIXEL and torch.equal(kept.images(), truth.images([0, 7]))
+    assert table_of(crop).names == crop.names == (truth.names[0], truth.names[7])
+    poses = some_poses(2, seed=4)
+    path = star.with_name(f"q.{ending}")
+    write_particles(path, crop, poses)
+    found = read_particles(path)
+    assert found.pixel_size == pytest.approx(PIXEL) and not has(found.notes, "says a box")
+    assert torch.equal(found.images(), kept.images()) and found.halves == kept.halves
+    assert same_poses(found.poses, poses, 2e-5, 1e-5)
+    held = Particles(truth.source, PIXEL, truth.names, truth.optics, truth.poses, truth.halves)
+    assert held.stored() is held and held.cropped(6).stored().part(range(12)).pixel_size == PIXEL
+
+
+def test_names_of_single_images(tmp_path):
+    """A name without a number is a file of one image, in both formats."""
+    images = draw(3, 8, 8).float()
+    for k, image in enumerate(images):
+        write_stack(image[None], tmp_path / f"im{k}.mrc", PIXEL)
+    truth = Particles(InMemory(images), PIXEL, tuple(f"im{k}.mrc" for k in range(3)), poses=some_poses(3))
+    for ending in ("star", "cs"):
+        write_particles(tmp_path / f"p.{ending}", truth)
+        found = read_particles(tmp_path / f"p.{ending}")
+        assert torch.equal(found.images(), images) and same_poses(found.poses, truth.poses, 2e-5, 1e-5)
+
+
+@pytest.mark.parametrize("mark", ["", "~0~", "~0~0000e9"])
+def test_folders_in_any_language(written, mark):
+    """RELION writes paths as they are; CIF knows ASCII alone."""
+    truth, star = written
+    folder = f"Ångström{mark}粒子"
+    (star.parent / folder).mkdir()
+    for name in ("a.mrcs", "b.mrcs"):
+        (star.parent / name).rename(star.parent / folder / name)
+    text = star.read_text(encoding="utf-8").replace("@", f"@{folder}/")
+    (star.parent / "é.star").write_text("\ufeff# é\n" + text, encoding="utf-8")
+    found = read_particles(star.parent / "é.star")
+    assert found.names == tuple(name.replace("@", f"@{folder}/") for name in truth.names)
+    assert torch.equal(found.images(), truth.images())
+    for ending in ("star", "cs"):
+        write_particles(star.with_name(f"q.{ending}"), found)
+        assert read_particles(star.with_name(f"q.{ending}")).names == found.names
+
+
+def test_numbers_of_cryosparc_are_exact(written):
+    """float32 is read by its shortest decimal: a round number stays round, and no digit is lost."""
+    truth, star = written
+    write_particles(star.with_suffix(".cs"), truth)
+    defocus = (np.float32(16412.178), np.float32(12000.1), np.float32(9000.5))
+    rows = with_fields(read_cs(star.with_suffix(".cs")), {"ctf/df1_A": np.array(defocus * 4, "<f4")})
+    write_cs(rows, star.with_suffix(".cs"), overwrite=True)
+    optics = read_particle_table(star.with_suffix(".cs")).optics
+    found = [optics.defocus_u[group] for group in optics.group[:3]]
+    assert found[1:] == [12000.1, 9000.5] and np.float32(found[0]) == defocus[0]
 
 
 # images
@@ -387,6 +465,43 @@ def test_odd_box_of_relion(tmp_path):
     plain, moved = (read_particles(tmp_path / "p.star", relion_odd_box=asked) for asked in (False, True))
     assert has(plain.notes, "odd box of 9", "--relion-odd-box") and same_poses(plain.poses, truth.poses)
     torch.testing.assert_close(moved.poses.shifts, truth.poses.shifts + PIXEL)
+
+
+@pytest.mark.parametrize("again", [None, [5, 0, 7]])
+def test_odd_box_that_was_corrected_is_written_as_relion_means_it(tmp_path, again):
+    truth = simulated(box=9)
+    write_stack(truth.images(), tmp_path / "s.mrcs", PIXEL)
+    write_particles(tmp_path / "p.star", truth)
+    moved = read_particles(tmp_path / "p.star", relion_odd_box=True)
+    moved = moved if again is None else moved.part(again)
+    told = write_particles(tmp_path / "q.star", moved, moved.poses)
+    assert has(told, "q.star", "taken off again")
+    rows = list(range(12)) if again is None else again
+    plain, back = (read_particles(tmp_path / "q.star", relion_odd_box=asked) for asked in (False, True))
+    torch.testing.assert_close(plain.poses.shifts, truth.poses.shifts[rows])
+    torch.testing.assert_close(back.poses.shifts, moved.poses.shifts)
+    write_particles(tmp_path / "q.cs", moved)  # cryoSPARC knows no such pixel: the shifts as they are
+    torch.testing.assert_close(read_particles(tmp_path / "q.cs").poses.shifts, moved.poses.shifts, rtol=0, atol=1e-5)
+    for name in ("q.star", "q.cs"):  # and given to the command as --poses, either file means the same
+        assert same_poses(poses_of(moved, tmp_path / name), moved.poses, 2e-5, 1e-5)
+
+
+def test_poses_of_another_file_are_matched_by_name(written):
+    truth, star = written
+    data = read_particles(star).part([3, 11, 0])
+    write_particles(star.with_name("q.star"), truth.part(range(11, -1, -1)))
+    assert same_poses(poses_of(data, star.with_name("q.star")), data.poses)
+    write_particles(star.with_name("r.star"), truth.part([3, 4, 5]))
+    with pytest.raises(ValueError, match=r"r\.star has no pose for 2 of 3 images, the first 000005@b\.mrcs"):
+        poses_of(data, star.with_name("r.star"))
+
+
+def test_even_box_asked_for_the_odd_correction_stays(written):
+    truth, star = written
+    found = read_particles(star, relion_odd_box=True)
+    assert same_poses(found.poses, truth.poses)
+    assert write_particles(star.with_name("q.star"), found, found.poses) == ()
+    assert same_poses(read_particles(star.with_name("q.star")).poses, truth.poses)
 
 
 def test_contrast_is_told(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,20 @@ def test_contrast_transfer_asked_for_and_absent(data):
     assert read_particles(data / "q.cs").optics is None
     assert read_particles(data / "p.star", ctf=True).optics is not None
     assert read_particles(data / "p.star", ctf=False).optics is None
+
+
+@pytest.mark.parametrize("flag", ["rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"])
+@pytest.mark.parametrize("block", ["optics", "particles"])
+def test_images_whose_contrast_transfer_is_corrected_already(data, flag, block):
+    """A model that multiplies by C once more would turn every second ring of coefficients round."""
+
+    def path(value):
+        return star(data, {flag: [value]}) if block == "optics" else star(data, **{flag: [value] * 6})
+
+    assert read_particles(path(0)).optics is not None
+    fails(lambda: read_particles(path(1)), data / "q.star", flag, "ctf=False", "--no-ctf")
+    particles = read_particles(path(1), ctf=False)
+    assert particles.optics is None and any(flag in note for note in particles.notes)
 
 
 @pytest.mark.parametrize("bad", ["?", ".", "nan", "None", "1e999"])
@@ -316,6 +331,8 @@ def test_cs_that_makes_no_sense(data):
         ({"blob_path": [b">"] * 6}, "names no file"),
         ({"blob_path": [1] * 6}, "must be text"),
         ({"blob_idx": [b"a"] * 6}, "blob/idx must hold numbers"),
+        ({"blob_idx": [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]}, "row 2: blob/idx must be a whole number from 0 on; got 1.5"),
+        ({"blob_idx": [0, 1, -1, 3, 4, 5]}, "row 3: blob/idx must be a whole number from 0 on; got -1"),
         ({"ctf_accel_kv": [0.0] * 6}, "voltage_kv must be positive"),
     ):
         fails(lambda changes=changes: read_particles(cs(data, **changes)), word)
@@ -343,7 +360,8 @@ def test_writers_refuse_and_leave_nothing(data):
     fails(lambda: write_particles(data / "x.star", particles, nan), "finite")
     fails(lambda: write_particles(data / "x.cs", particles, nan), "finite")
     fails(lambda: write_particles(data / "p.star", particles), "exists", error=FileExistsError)
-    fails(lambda: write_particles(data / "x.star", particles.cropped(6), relocate=True), "relocate")
+    held = replace(particles, source=InMemory(particles.images()))
+    fails(lambda: write_particles(data / "x.star", held, relocate=True), "relocate")
     images = noise(3, 4, 4)
     path = data / "x.mrcs"
     fails(lambda: write_stack_of(images, path, 4, 1.0), "3 images came, 4")
@@ -415,3 +433,67 @@ def test_fuzzed_cs(tmp_path, data, place):
     path = tmp_path / "a.cs"
     path.write_bytes(raw)
     only_plain_errors(lambda: read_particles(path))
+
+
+FIELDS = {
+    "blob/idx": ("<i4", ()), "blob/psize_A": ("<f4", ()), "blob/sign": ("<f4", ()), "blob/shape": ("<i4", (2,)),
+    "alignments3D/pose": ("<f4", (3,)), "alignments3D/shift": ("<f4", (2,)), "alignments3D/psize_A": ("<f8", ()),
+    "alignments3D/split": ("<i4", ()), "ctf/df1_A": ("<f4", ()), "ctf/df2_A": (">f4", ()),
+    "ctf/df_angle_rad": ("<f4", ()), "ctf/accel_kv": ("<f4", ()), "ctf/cs_mm": ("<f8", ()),
+    "ctf/amp_contrast": ("<f4", ()), "ctf/tilt_A": ("<f4", (2,)),
+}  # fmt: skip
+VALUES = st.sampled_from([0, 1, 1, 1, 2, -1, 6, 300, 0.5, 1e30, -1e30, float("nan"), float("inf")])
+
+
+@FUZZ
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), VALUES, max_size=15), st.binary(max_size=6), st.booleans())
+def test_fuzzed_cs_fields(tmp_path, fields, name, right):
+    """Any numbers in the known fields, any bytes as name: the particles, or one line."""
+    if not (tmp_path / "s.mrcs").exists():
+        write_stack(noise(3, 6, 6), tmp_path / "s.mrcs", 1.5)
+    rows = np.zeros(2, [("uid", "<u8"), ("blob/path", "S8"), *((n, *FIELDS[n]) for n in ("blob/idx", *fields))][:2]
+                    + [(n, *FIELDS[n]) for n in dict.fromkeys(("blob/idx", *fields))])  # fmt: skip
+    rows["blob/path"] = b">s.mrcs" if right else name
+    with np.errstate(all="ignore"):
+        for field, value in fields.items():
+            rows[field] = np.full(rows[field].shape, value).astype(FIELDS[field][0])
+    write_cs(rows, tmp_path / "a.cs", overwrite=True)
+    only_plain_errors(lambda: read_particle_table(tmp_path / "a.cs"))
+    only_plain_errors(lambda: read_particles(tmp_path / "a.cs", pixel_size=1.0))
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8)
+TITLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.]{0,10}", fullmatch=True).map(lambda title: f"my{title}")
+
+
+@FUZZ
+@given(
+    st.dictionaries(TITLES, st.tuples(TEXT, TEXT, TEXT), max_size=4),
+    st.permutations([1, 2, 3]),
+    st.sampled_from(["particles", "images", ""]),
+    st.sampled_from(["", "Angst"]),
+    st.lists(st.floats(-1e4, 1e4), min_size=15, max_size=15),
+)
+def test_rows_are_kept_whatever_their_columns(tmp_path, columns, order, block, unit, numbers):
+    """Unknown columns come back as they were, in the order of the file, and poses as they were given."""
+    if not (tmp_path / "s.mrcs").exists():
+        write_stack(noise(3, 6, 6), tmp_path / "s.mrcs", 1.5)
+    columns = {title: values for title, values in columns.items() if not any({"'", '"'} <= set(v) for v in values)}
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", f"rlnOriginX{unit}", f"rlnOriginY{unit}")
+    known = {name: numbers[3 * k : 3 * k + 3] for k, name in enumerate(names)}
+    write_star(
+        tmp_path / "a.star", {block: {"rlnImageName": [f"{k}@s.mrcs" for k in order], **known, **columns}},
+        overwrite=True,
+    )  # fmt: skip
+    first = read_particles(tmp_path / "a.star")
+    assert torch.equal(first.images(), noise(3, 6, 6)[torch.tensor(order) - 1])
+    poses = Poses(random_rotations(3, torch.Generator().manual_seed(order[0])), torch.tensor(known[names[3]])[:, None]
+                  * torch.tensor([1.0, -1.0], dtype=torch.float64))  # fmt: skip
+    write_particles(tmp_path / "b.star", first, poses, overwrite=True)
+    second = read_particles(tmp_path / "b.star")
+    assert second.names == first.names and second.pixel_size == first.pixel_size
+    torch.testing.assert_close(second.poses.rotations, poses.rotations, rtol=0, atol=1e-12)
+    torch.testing.assert_close(second.poses.shifts, poses.shifts.double(), rtol=0, atol=1e-9)
+    before, after = read_star(tmp_path / "a.star")[block], read_star(tmp_path / "b.star")["particles"]
+    assert all(after.strings(title) == before.strings(title) == columns[title] for title in columns)
+    assert set(before.names) <= set(after.names)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from unpicked.cli.common import Common, write_text
 from unpicked.experiments import NAMES, load
+from unpicked.experiments.recovery import require
 from unpicked.experiments.table import Row, Settings, write
 
 
@@ -61,6 +62,8 @@ def reproduce(
     for path in map:
         if not path.exists():
             raise FileNotFoundError(f"--map {path} was not found")
+    for needed in experiment.needs:
+        require(needed, name)
     kept = out / f"{name}.rows.json"
     settings = Settings(common.seed, seeds, map, map_voxel, device, _keeper(kept, common.quiet))
     _claim(out, name, overwrite)

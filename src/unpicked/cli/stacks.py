@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from unpicked._lazy import torch
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
-from unpicked.recipes.particles import ParticleJob
+from unpicked.recipes.particle_job import ParticleJob
 
 if TYPE_CHECKING:
     from unpicked.data.particles import Particles
@@ -79,7 +79,6 @@ def particles(
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.io.particles import NoPixelSize, read_particles, source_of
-    from unpicked.io.poses import read_poses
     from unpicked.recipes.particles import from_particles, ready
 
     if file.resolve() == (output.out / "particles.star").resolve():
@@ -102,8 +101,7 @@ def particles(
         data, job = read(pixel_size=job.voxel), replace(job, voxel=None)
         data = replace(data, notes=(*data.notes, "the files have no pixel size: that of --voxel is taken, uncropped"))
     if poses is not None:
-        names, found = read_poses(poses)
-        data = replace(data, poses=_matched(data.names, names, found, poses))
+        data = replace(data, poses=poses_of(data, poses))
     first = None if start is None else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     ready(data, job, first)
@@ -156,10 +154,21 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
         passes=runs.histories(answer.stages),
         figures=figures,
         notes=(*answer.notes, *told),
-        words=f"{folder / 'volume.mrc'}: {len(source)} images, E = {figures['energy']:.1f} per particle, poses to "
-        f"{figures['pose_spread_deg']:.2g} degrees as the noise implies; {folder / 'particles.star'}",
+        words=_words(folder, len(source), figures),
         compared=compared,
     )
+
+
+def _words(folder: Path, count: int, figures: Mapping[str, Any]) -> str:
+    """Files and figures; what a method does not give is left out."""
+    out = f"{folder / 'volume.mrc'}: {count} images"
+    if figures["energy"] is not None:
+        out += f", E = {figures['energy']:.1f} per particle"
+    if figures["pose_spread_deg"] is not None:
+        out += f", poses to {figures['pose_spread_deg']:.2g} degrees as the noise implies"
+    if "misfit" in figures:
+        out += f", misfit {figures['misfit']:.3g} of the images' power"
+    return f"{out}; {folder / 'particles.star'}"
 
 
 def compared(found: Mapping[str, Any]) -> str:
@@ -167,6 +176,18 @@ def compared(found: Mapping[str, Any]) -> str:
     resolution = found["resolution_05"]
     reached = "FSC below 0.5 in every shell" if resolution is None else f"FSC 0.5 at {resolution:.2f} A"
     return f"correlation with the truth {found['correlation']:.4f}, {reached}"
+
+
+def poses_of(data: Particles, path: Path) -> Poses:
+    """Poses of a file for every image of the data; odd boxes of RELION are corrected as the data were."""
+    from unpicked.io.particles import table_of
+    from unpicked.io.poses import read_poses
+
+    names, found = read_poses(path)
+    rows = table_of(data)
+    if rows is not None and rows.odd_box and path.suffix.lower() != ".cs":
+        found = replace(found, shifts=found.shifts + data.pixel_size)
+    return _matched(data.names, names, found, path)
 
 
 def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path: Path) -> Poses:
@@ -179,4 +200,4 @@ def _matched(names: tuple[str, ...], other: tuple[str, ...], poses: Poses, path:
             "give a file that names all of them"
         )
     rows = torch.tensor([place[name] for name in names])
-    return Poses(poses.rotations[rows], poses.shifts[rows])
+    return replace(poses, rotations=poses.rotations[rows], shifts=poses.shifts[rows])

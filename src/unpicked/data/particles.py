@@ -14,6 +14,19 @@ from unpicked.ops import fourier, seeding
 
 
 @dataclass(frozen=True)
+class Resized(InMemory):
+    """Images held at another pixel.
+
+    Attributes:
+        origin: where they come from.
+        pixel_size: of the origin, angstrom.
+    """
+
+    origin: Source
+    pixel_size: float
+
+
+@dataclass(frozen=True)
 class Particles:
     """A lazy set of square particle images of one size and pixel size, matter bright.
 
@@ -129,5 +142,17 @@ class Particles:
         if not 4 <= box <= self.box:
             raise ValueError(f"box must lie between 4 and {self.box} pixels; got {box}")
         pieces = [fourier.resize_image(image, (box, box)) for image in self]
-        source = InMemory(torch.stack(pieces))
+        source = Resized(torch.stack(pieces), self.source, self.pixel_size)
         return replace(self, source=source, pixel_size=self.pixel_size * self.box / box)
+
+    def stored(self) -> Particles:
+        """The same images at the pixel at which they are stored, whatever crops and parts led to this set."""
+        source, size, picks = self.source, self.pixel_size, list(range(len(self)))
+        found = None
+        while isinstance(source, Part | Resized):
+            if isinstance(source, Part):
+                picks, source = [source.indices[row] for row in picks], source.source
+            else:
+                size, source = source.pixel_size, source.origin
+                found = Part(source, tuple(picks)), size
+        return self if found is None else replace(self, source=found[0], pixel_size=found[1])

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
-from unpicked.model.likelihoods import Scene, Stats
+from unpicked.model.likelihoods import Scene, Separate, Stats
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.priors import Prior
@@ -114,10 +114,20 @@ def log_likelihood(data: Data, model: Model, x: torch.Tensor) -> torch.Tensor:
     """
     if not model.placement.exact:
         raise ValueError(f"{model.placement!r} has no log-likelihood; try Patches(side=2 L), or judge()")
+    return _of_pieces(Batch(data, range(len(data))), model, x)
+
+
+def _of_pieces(batch: Batch, model: Model, x: torch.Tensor) -> torch.Tensor:
+    model = model.measured(batch.data)
     templates, rows = model.templates(x), []
-    for image in data:
+    step = model.placement.step(templates, model.log_weights, model.noise, statistics=False)
+    if isinstance(step, Separate):
+        for index, image in batch:
+            step.add(image, 0, index)
+        return step.log_likelihoods()
+    for index, image in batch:
         step = model.placement.step(templates, model.log_weights, model.noise, statistics=False)
-        step.add(image, 0)
+        step.add(image, 0, index)
         rows.append(step.finish()["log_likelihood"])
     return torch.stack(rows)
 
@@ -126,7 +136,8 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """Log-likelihood ratio of patches against pure noise, a float64 scalar, at the best share of empty patches.
 
     One likelihood by which results of all methods are compared: independent patches of side 2 L that hold one copy,
-    a part of one, or none (Bendory 2022, with larger patches). Compare values of one noise level only.
+    a part of one, or none (Bendory 2022, with larger patches). Compare values of one noise level only. Where every
+    piece holds exactly one copy, the log-likelihood itself.
 
     Args:
         batch: micrographs.
@@ -134,6 +145,8 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
         x: ``(size,)`` coefficients.
         side: side of the patches; None means 2 L.
     """
+    if model.placement.single:
+        return _of_pieces(batch, model, x).sum()
     patches = Patches(side or 2 * model.side)
     templates = model.templates(x).float()
     # the share of this density is taken out again; patches know neither activity nor least distance

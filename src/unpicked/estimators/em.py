@@ -18,7 +18,6 @@ from unpicked.estimators import maximisation, minibatches
 from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
 from unpicked.estimators.base import Batch, State
 from unpicked.model.model import Model
-from unpicked.model.noise import White
 from unpicked.model.placements import Stats
 from unpicked.model.views import Weighable
 from unpicked.objects.classes import Classes
@@ -115,8 +114,7 @@ class EM:
             "step": torch.tensor(0),
             "seed": torch.tensor(seed),
             "x": x,
-            "sigma": torch.tensor(model.noise.sigma, dtype=torch.float64),
-            "mean": torch.tensor(model.noise.mean, dtype=torch.float64),
+            **model.noise.estimates(),
             "gain": torch.tensor(math.inf, dtype=torch.float64),
         }
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
@@ -125,6 +123,8 @@ class EM:
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
+            if "power" in state:
+                raise ValueError(f"joint steps need white noise; got {model.noise!r}; try White()")
             state["unit"] = x.square().mean().sqrt().clamp(min=1e-300)
         state |= self._forget(self._packed(model, state)) | {"turn": self._turn(0, seed)}
         if self.batch < 1:
@@ -147,20 +147,20 @@ class EM:
             model,
             view=view,
             placement=model.placement.present(_within("placement", state)),
-            noise=White(float(state["sigma"]), float(state["mean"])),
+            noise=model.noise.present(state),
         )
 
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over those micrographs of a batch that this update takes, scaled to all the data."""
-        parts, count = self._parts(state), len(batch.data)
+        model, parts, count = model.measured(batch.data), self._parts(state), len(batch.data)
         step, seed = int(state["step"]), int(state["seed"])
-        chosen = minibatches.part(count, parts, step, seed) if parts > 1 else range(count)
+        chosen = frozenset(minibatches.part(count, parts, step, seed) if parts > 1 else range(count))
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
         score = maximisation.score(model, state["x"].to(templates)) if self._informed(model, state) else None
         sums = model.placement.step(templates, model.log_weights, model.noise, score=score)
         drawn = seeding.derive(seed, "E-step", self._turning(step))
         for index, image in Batch(batch.data, [index for index in batch.indices if index in chosen]):
-            sums.add(image, seeding.derive(drawn, "micrograph", index))
+            sums.add(image, seeding.derive(drawn, "micrograph", index), index)
         return {name: value * (count / len(chosen)) for name, value in sums.finish().items()}
 
     def update(self, model: Model, state: State, stats: Stats, prior: Prior) -> State:
@@ -176,7 +176,7 @@ class EM:
             operator,
             stats["numerator"],
             stats["weight"],
-            model.noise.sigma**2,
+            model.variance(x),
             prior,
             self.solver_tolerance,
             self.solver_steps,
@@ -201,7 +201,7 @@ class EM:
             "gain": 0.5 * gradient.dot(settled - x).cpu(),
             "turn": self._turn(step + 1, int(state["seed"])),
         }
-        new |= self._noise(state, own, operator.project(settled), rate)
+        new |= self._noise(model, state, own, operator.project(settled), rate)
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
         if isinstance(model.view, Weighable) and self._weighs(model):
@@ -217,7 +217,7 @@ class EM:
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
         """Estimates in the state of the E-step; log-likelihood and objective where the likelihood is exact."""
         templates = model.templates(state["x"])
-        powers = templates.square().sum(tuple(range(1, templates.dim())))
+        powers = (templates.square() / model.variance(templates)).sum(tuple(range(1, templates.dim())))
         power = float(powers @ model.log_weights.exp().to(powers)) if "views" in state else float(powers.mean())
         row = {}
         if model.placement.exact:
@@ -230,7 +230,7 @@ class EM:
             "sigma": model.noise.sigma,
             "mean": model.noise.mean,
             "density": model.placement.density,
-            "energy": power / model.noise.sigma**2,
+            "energy": power,
             "particles": float(stats["views"].sum())
             if not model.placement.exact
             else model.placement.density * float(stats["pixels"]) / model.side ** (templates.dim() - 1),
@@ -250,19 +250,12 @@ class EM:
         quiet = gain <= max(self.tolerance, 1e-9 * abs(history[-1]["objective"]))
         return quiet if self.monotone else quiet and float(state["gain"]) <= self.tolerance
 
-    def _noise(self, state: State, stats: Stats, templates: torch.Tensor, rate: float) -> State:
-        """Background and sigma from the residual of the new templates, gone a part ``rate`` of the way."""
-        pixels, new = stats["pixels"], {}
-        shift = torch.zeros_like(pixels)
-        if self.estimate_mean:
-            shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
-            new["mean"] = state["mean"].lerp(state["mean"] + shift.cpu(), rate)
-        if self.estimate_sigma:
-            cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()
-            own = (stats["weight"] * templates.square()).sum()
-            square = stats["square"] - 2 * shift * stats["sum"] + pixels * shift**2
-            variance = torch.maximum((square - 2 * cross + own) / pixels, 1e-3 * square / pixels).cpu()
-            new["sigma"] = state["sigma"].square().lerp(variance, rate).sqrt()
+    def _noise(self, model: Model, state: State, stats: Stats, templates: torch.Tensor, rate: float) -> State:
+        """Background and noise from the residual of the new templates, gone a part ``rate`` of the way."""
+        found = model.placement.noise(stats, templates, model.noise, mean=self.estimate_mean, sigma=self.estimate_sigma)
+        new: State = {name: state[name].lerp(found[name], rate) for name in ("mean", "power") if name in found}
+        if "variance" in found:
+            new["sigma"] = state["sigma"].square().lerp(found["variance"], rate).sqrt()
         return new
 
     def _weighs(self, model: Model) -> bool:

@@ -112,7 +112,8 @@ class ExactEM:
         """E-step over some blocks; where a signal goes on behind a block, copies may be cut off."""
         step = _chain(model).step(model.templates(state["x"]), model.log_weights, model.noise)
         for index, samples in batch:
-            step.add(*cut_out(batch.data, index, samples))
+            own, seed, cut = cut_out(batch.data, index, samples)
+            step.add(own, seed, index, cut)
         return step.finish()
 
     def update(self, model: Model, state: State, stats: Stats, prior: Prior) -> State:

@@ -7,6 +7,7 @@ explains the image best, and steps down the gradient of the mean misfit in the m
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,26 @@ from unpicked.ops import rotation, seeding, trilinear
 from unpicked.priors import Flat, Prior
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Learned:
+    """What a source of poses has learned in an earlier run, for another run to begin with.
+
+    Attributes:
+        values: its parameters: weights of an encoder, rows of a table.
+    """
+
+    values: torch.Tensor
+
+    @staticmethod
+    def of(state: State) -> Learned:
+        """What a run of ``Gradient`` ended with (``Reconstruction.state``)."""
+        return Learned(state["poses"].detach().clone())
+
+    def __repr__(self) -> str:  # tells checkpoints of different beginnings apart
+        digest = hashlib.sha256(self.values.cpu().numpy().tobytes()).hexdigest()
+        return f"Learned({digest[:16]})"
+
+
 @dataclass(frozen=True)
 class Gradient:
     """Adam on the voxels of a map and on what its poses come from.
@@ -42,6 +63,8 @@ class Gradient:
         growth: part of the updates after which the band is whole.
         every: updates between two rows of the history (and between two checkpoints).
         precision: floating point type of everything but sums.
+        begin: what the source of the poses begins with; at random if not given. With the map of the same run as
+            ``start``, a run goes on with other rates and without memory of its earlier steps.
     """
 
     poses: PoseSource
@@ -55,6 +78,7 @@ class Gradient:
     growth: float = 0.5
     every: int = 50
     precision: Literal["float32", "float64"] = "float32"
+    begin: Learned | None = None
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.batch < 1 or self.every < 1:
@@ -102,6 +126,13 @@ class Gradient:
                 raise ValueError(f"start must hold {object.size} coefficients; got shape {tuple(start.shape)}")
             x = start.detach().to(like).clone()
         parameters = self.poses.start(stack, seed).to(like)
+        if self.begin is not None:
+            if self.begin.values.shape != parameters.shape:
+                raise ValueError(
+                    f"begin must hold parameters of shape {tuple(parameters.shape)}, as this source of poses has; got "
+                    f"{tuple(self.begin.values.shape)}"
+                )
+            parameters = self.begin.values.to(like, copy=True)
         counts = self.poses.seen(parameters, torch.zeros(0, dtype=torch.long, device=like.device))
         positive = torch.tensor([power, unit], dtype=torch.float64).clamp(min=1e-300)
         return {

@@ -15,7 +15,7 @@ from unpicked.model.gas import SCORED
 from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
 from unpicked.objects.base import Object, Projector
-from unpicked.ops import rotation, solve
+from unpicked.ops import fourier, rotation, seeding, solve
 from unpicked.priors import Prior, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
@@ -37,7 +37,7 @@ class Problem:
         operator: Projector,
         numerator: torch.Tensor,
         weight: torch.Tensor,
-        variance: float,
+        variance: float | torch.Tensor,
         prior: Prior,
         tolerance: float = 1e-8,
         steps: int = 60,
@@ -46,6 +46,7 @@ class Problem:
         self.weight, self.variance = weight / variance, variance
         self.tolerance, self.steps = tolerance, steps
         self.right = operator.backproject(numerator / variance)
+        self._normal = operator.normal(self.weight) if operator.normal is not None else None
         self.dense = object.size <= DENSE
         self._slope = torch.func.grad(lambda x: prior.energy(x, object))
 
@@ -119,6 +120,8 @@ class Problem:
         return pull(v)[0]
 
     def _information(self, x: torch.Tensor) -> torch.Tensor:
+        if self._normal is not None:
+            return self._normal(x)
         return self.operator.backproject(self.weight * self.operator.project(x))
 
     def _value(self, x: torch.Tensor) -> torch.Tensor:
@@ -126,7 +129,9 @@ class Problem:
 
     @cached_property
     def preconditioner(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Inverse of M as it would be for uniform views and whole templates."""
+        """Inverse of M as it would be for uniform views and whole templates; of many voxels shell by shell."""
+        if not self.dense and self.object.shape == (round(self.object.size ** (1 / 3)),) * 3:
+            return self._by_shells()
         complete = self._uniform()
         if complete is None:
             return None
@@ -134,6 +139,24 @@ class Problem:
         if bool(flaw):
             return None
         return lambda v: torch.cholesky_solve(v[:, None], factor)[:, 0]
+
+    def _by_shells(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Inverse of the mean of M's diagonal in every shell of Fourier space, as a random vector shows it."""
+        shape, like = self.object.shape, self.right
+        probe = torch.randn(shape, generator=seeding.generator(0, "probe"), dtype=torch.float64).to(like)
+        image = self._information(self.object.fit(probe)) + self._curve(self.object.fit(probe))
+        seen, given = (fourier.fft3(values) for values in (self.object.values(image), probe))
+        shells = fourier.shells(shape, device=like.device)
+        sums = like.new_zeros(2, int(shells.max()) + 1)
+        for row, values in zip(sums, ((given.conj() * seen).real, given.abs().square()), strict=True):
+            row.index_add_(0, shells.flatten(), values.flatten())
+        means = sums[0] / sums[1]
+        inverse = 1 / means.clamp(min=1e-6 * float(means.max()))[shells]
+
+        def apply(v: torch.Tensor) -> torch.Tensor:
+            return self.object.fit(fourier.ifft3(fourier.fft3(self.object.values(v)) * inverse))
+
+        return apply
 
     @cached_property
     def direct(self) -> torch.Tensor | None:
@@ -161,7 +184,7 @@ class Problem:
 def score(model: Model, x: torch.Tensor) -> Score:
     """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
     operator = model.operator(x)
-    images, variance = operator.project(x), model.noise.sigma**2
+    images, variance = operator.project(x), model.variance(x)
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
 
     def scored(numerators: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -181,7 +204,7 @@ SCORING_MEMORY = 4 * (2 * _BASIS + 5 * SCORED)  # bytes of work space for scores
 
 def _basis(model: Model, operator: Projector, x: torch.Tensor) -> torch.Tensor:
     """``(k L L, size)`` templates of all basis functions; those of the last views are held for the next batch."""
-    key = (model.object, model.view.digest, model.placement.subpixel, x.dtype, str(x.device))
+    key = (model.object, model.view.digest, model.placement.positions, x.dtype, str(x.device))
     if key not in _last:
         _last.clear()
         _last[key] = operator.project(torch.eye(len(x), dtype=x.dtype, device=x.device)).flatten(1).mT

@@ -46,9 +46,12 @@ class Refine:
         candidates: views that it hands on to be fitted.
         steps: proposals per image and round; 0 leaves the poses as they are.
         turn: largest turn of a step in degrees.
-        mask: radius of the map's ball in voxels; None means two voxels inside the box.
+        mask: radius of the map's ball in voxels; None means up to the box's faces.
         solver_steps: conjugate-gradient steps of a round.
         tolerance: stop when the median turn of a round at the last radius is below this, in degrees.
+        solve: whether the map follows the poses; False leaves it as it is.
+        noise: power per coefficient of the shells 0 .. that is known at the start, e.g. from a coarser stage; that of
+            the images stands for other shells.
     """
 
     iterations: int = 6
@@ -62,6 +65,8 @@ class Refine:
     mask: float | None = None
     solver_steps: int = 10
     tolerance: float = 0.0
+    solve: bool = True
+    noise: tuple[float, ...] = ()
 
     monotone: ClassVar[bool] = False
     trial: ClassVar[int] = 1
@@ -80,6 +85,8 @@ class Refine:
             raise ValueError(f"views and candidates must be at least 1; got {self.views} and {self.candidates}")
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be at least 1; got {self.solver_steps}")
+        if self.noise and min(self.noise) < 0:
+            raise ValueError(f"noise must not be negative; got a smallest value of {min(self.noise)}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must not be negative; got {self.tolerance}")
 
@@ -96,6 +103,8 @@ class Refine:
         band = Band(box, self.radius[1])
         sample = range(0, len(data), max(1, len(data) // 2000))
         power = band.shell_mean(_square(coefficients(stack_of(data), sample, band, device).coefficients).mean(0))
+        known = torch.tensor(self.noise[: len(power)], dtype=power.dtype, device=device)
+        power[: len(known)] = torch.where(known > 0, known, power[: len(known)])
         rows = torch.zeros(len(data), _COLUMNS, dtype=torch.float64, device=device)
         if given is None:
             rows[:, :9] = torch.eye(3, dtype=torch.float64, device=device).flatten()
@@ -168,11 +177,11 @@ class Refine:
             raise FloatingPointError("a pose is not finite: an image holds NaN or infinity")
         noise = state["noise"]
         if bool(state["begun"]):
-            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band)
+            noise = noise_spectrum(noise, stats["residual"] / stats["images"], band, keep=0.0)
         volume = state["x"].view((band.box,) * 3)
         sums = Inserted(stats["numerator"], stats["weight"], stats["shells"], band.radius)
-        x = self._solved(sums, band, volume)
-        if bool(state["moving"]):
+        x = self._solved(sums, band, volume) if self.solve or not bool(state["begun"]) else volume
+        if bool(state["moving"]) and self.solve:
             x, rows = _recentred(x, rows, float(state["pixel_size"]))
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError("the map is not finite: an image holds NaN or infinity")

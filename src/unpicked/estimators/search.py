@@ -44,7 +44,7 @@ class Search:
         temperature: of the posterior at first; it falls to 1 after two thirds of the updates.
         regularisation: 1 / tau^2 in units of the mean weight of a shell.
         memory: part of the earlier statistics that an update keeps, at most.
-        mask: radius of the map's ball in voxels; None means two voxels inside the box.
+        mask: radius of the map's ball in voxels; None means up to the box's faces.
         solver_steps: conjugate-gradient steps of an update.
     """
 
@@ -53,7 +53,7 @@ class Search:
     views: tuple[int, int] = (4608, 4608)
     radius: tuple[int, int] = (4, 9)
     temperature: float = 4.0
-    regularisation: float = 0.2
+    regularisation: float = 0.05
     memory: float = 0.7
     mask: float | None = None
     solver_steps: int = 8
@@ -317,13 +317,16 @@ def placement_of(model: Model) -> Centred:
     return placement
 
 
-def noise_spectrum(old: torch.Tensor, residual: torch.Tensor, band: Band) -> torch.Tensor:
-    """Half the way from the old power per shell to that of the residual ``(k,)``, summed over a shell per image."""
+def noise_spectrum(old: torch.Tensor, residual: torch.Tensor, band: Band, keep: float = 0.5) -> torch.Tensor:
+    """From the old power per shell towards that of the residual ``(k,)``, summed over a shell per image.
+
+    A part ``keep`` of the old one stays.
+    """
     counts = torch.bincount(band.shells, minlength=len(old)).to(residual)[: len(old)]
     new = residual / counts.clamp(min=1)
     floor = FLOOR * float(new.max())
     there = residual > 0
-    return torch.where(there, 0.5 * old + 0.5 * new.clamp(min=floor), old)
+    return torch.where(there, keep * old + (1 - keep) * new.clamp(min=floor), old)
 
 
 def likeliest(data: Particles, model: Model, state: State, search: Search, *, count: int = 1) -> list[Poses]:

@@ -130,6 +130,6 @@ def shell_power(volume: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def soft_mask(box: int, radius: float | None, like: torch.Tensor) -> torch.Tensor:
-    """A ball that falls off over two voxels, two voxels inside the box unless its radius is given."""
-    inner = (box / 2 - 3 if radius is None else radius) - 1
+    """A ball that falls off over two voxels about its radius, or up to the faces of the box where none is given."""
+    inner = (box / 2 - 1 if radius is None else radius) - 1
     return window.soft_ball((box,) * 3, max(inner, 1.0), 2.0, device=like.device).to(like.dtype)

@@ -19,6 +19,9 @@ NAMES = (
     "limits-1d",
     "mtd2d-autocorrelation",
     "sample-complexity",
+    "paper-parametrisations",
+    "paper-noise",
+    "paper-ctf",
 )
 """What can be run; the file of each has its name with underscores, and an ``EXPERIMENT``."""
 

@@ -170,3 +170,19 @@ def shared(name: str) -> Path | None:
         if path.exists():
             return path
     return None
+
+
+def require(name: str, what: str) -> Path:
+    """A file of the shared data that an experiment cannot do without.
+
+    Raises:
+        ValueError: where it is absent.
+    """
+    path = shared(name)
+    if path is None:
+        root = os.environ.get("UNPICKED_SHARED", "../shared")
+        raise ValueError(
+            f"{what} needs {name}, which is not shipped; it was not found in {root}/data; set UNPICKED_SHARED to a "
+            "folder that holds it"
+        )
+    return path

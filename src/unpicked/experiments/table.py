@@ -193,6 +193,7 @@ class Experiment:
         minutes: on two cores, quick and full.
         quick: sizes for a first look.
         full: sizes as published.
+        needs: files of the shared data without which it cannot be run.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Experiment:
     minutes: tuple[float, float]
     quick: Runner
     full: Runner
+    needs: tuple[str, ...] = ()
 
 
 def write(table: Table, folder: Path, *, overwrite: bool = False) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def cs_table(
     files = tuple(dict.fromkeys(texts))
     places = {name: number for number, name in enumerate(files)}
     which = tuple(places[name] for name in texts)
-    indices = tuple(int(value) for value in _numbers(path, rows, "blob/idx"))
+    indices = _indices(path, rows)
     names = tuple(f"{index + 1:06d}@{name}" for index, name in zip(indices, texts, strict=True))
     sizes = choose_pixel_size(path, pixel_size, _pixel_sizes(path, rows), "blob/psize_A")
     box, mixed = _box(path, rows)
@@ -99,7 +100,7 @@ def cs_table(
              *pose_notes, remark, *_aberrations(rows), *half_notes]  # fmt: skip
     return ParticleTable(
         path, "cs", files, which, indices, names, signs, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed, box,
-        rotations, shifts, in_pixels, optics, halves, tuple(notes), rows=rows,
+        rotations, shifts, in_pixels, False, optics, halves, tuple(notes), rows=rows,
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def new_rows(
     names: Sequence[str], box: int, pixel_size: float, optics: Optics | None, halves: Sequence[int] | None
 ) -> NDArray[Any]:
     """Rows of a new .cs file for images ``000001@stack``; ``uid`` comes from the name and the place."""
-    parts = [name.split("@", 1) for name in names]
+    parts = [name.split("@", 1) if re.match(r"[0-9]+@.", name) else ("1", name) for name in names]
     count = len(names)
     fields: dict[str, NDArray[Any]] = {
         "uid": np.array([seeding.derive(row, name) for row, name in enumerate(names)], "<u8"),
@@ -229,11 +230,28 @@ def _numbers(path: Path, rows: NDArray[Any], name: str, width: tuple[int, ...] =
     return out
 
 
+def _indices(path: Path, rows: NDArray[Any]) -> tuple[int, ...]:
+    """Places in the stacks, counted from 0."""
+    values = _numbers(path, rows, "blob/idx")
+    wrong = (values < 0) | (values != np.floor(values))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{path}, row {row + 1}: blob/idx must be a whole number from 0 on; got {values[row]:g}")
+    return tuple(int(value) for value in values)
+
+
+def _decimal(values: NDArray[Any]) -> NDArray[np.float64]:
+    """float32 numbers as float64 by their shortest decimals, which name the same float32: 1.345, not 1.3450000286."""
+    if values.dtype != np.float32:
+        return values.astype(np.float64)
+    return np.array([float(str(value)) for value in values])
+
+
 def _pixel_sizes(path: Path, rows: NDArray[Any]) -> NDArray[np.float64] | None:
     if "blob/psize_A" not in (rows.dtype.names or ()):
         return None
     sizes = _numbers(path, rows, "blob/psize_A")
-    return np.array([float(f"{size:.7g}") for size in sizes])  # float32 in the file
+    return np.array([float(f"{size:.7g}") for size in sizes])  # float32, often the last digit off: 1.3450001
 
 
 def _box(path: Path, rows: NDArray[Any]) -> tuple[int | None, str]:
@@ -299,8 +317,8 @@ def _optics(path: Path, rows: NDArray[Any], ctf: bool | None, given: Mapping[str
             return np.full(count, default)
         values = _numbers(path, rows, f"ctf/{name}")
         if name.endswith("_rad"):
-            values = np.degrees(values)
-        return np.array([float(f"{value:.7g}") for value in values])  # float32 in the file
+            return np.array([float(f"{value:.7g}") for value in np.degrees(values)])  # float32 in the file
+        return _decimal(rows[f"ctf/{name}"])
 
     columns = [of(name, given.get(extra.get(name, ""), 0.0)) for name in _CTF]
     columns += [of("phase_shift_rad", 0.0), of("bfactor", 0.0), of("scale", 1.0)]
@@ -321,5 +339,5 @@ def _aberrations(rows: NDArray[Any]) -> list[str]:
     for what, names in _ABERRATIONS:
         found = [name for name in names if name in (rows.dtype.names or ()) and np.any(rows[name])]
         if found:
-            notes.append(f"{what} ({', '.join(found)}) is not zero in the file: kept there, but not modelled")
+            notes.append(f"the file has {what} ({', '.join(found)}): kept there, but not modelled")
     return notes

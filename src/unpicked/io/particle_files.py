@@ -22,6 +22,7 @@ from unpicked.io.star import Column, Table, as_table, write_star
 from unpicked.ops.rotation import matrix_to_euler
 
 Blocks = dict[str, Table]
+_MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 SPREAD = "unpickedPoseSpread"  # column: standard deviation of an image's rotation that its noise implies, in degrees
 
@@ -44,7 +45,7 @@ def write_particles(
 
     Args:
         path: file name, ending in .star or .cs.
-        particles: the set, or a part of one, as read (not resized: pixel size and box are those of the stacks).
+        particles: the set, or a part of one. Of a cropped one the images as they are stored are meant.
         poses: of every image; None keeps those that came with the images.
         halves: half set of every image, 1 or 2; None keeps what was there.
         columns: more columns (STAR) or numeric fields (.cs), one value per image.
@@ -70,6 +71,7 @@ def write_particles(
         raise ValueError(f"not written, {path}: poses must be finite numbers; got NaN or infinity")
     if path.suffix.lower() not in (".star", ".cs"):
         raise ValueError(f"{path} must end in .star (RELION) or .cs (cryoSPARC)")
+    particles = particles.stored()
     table = table_of(particles)
     stacks = _stacks(particles, table, path) if relocate else None
     if path.suffix.lower() == ".cs":
@@ -95,6 +97,8 @@ def _stacks(particles: Particles, table: ParticleTable | None, out: Path) -> dic
 def _lost(path: Path, particles: Particles, table: ParticleTable | None) -> tuple[str, ...]:
     """What a STAR file cannot hold, and where it says something else than was used."""
     notes = []
+    if table is not None and table.odd_box:
+        notes.append(f"{path}: the pixel that relion_odd_box=True added to the shifts is taken off again")
     signs = _signs(particles)
     if signs is not None and (minus := int((signs < 0).sum())):
         notes.append(
@@ -127,6 +131,8 @@ def _star_blocks(
     if optics is None:
         optics, rows = _made_optics(particles, rows)
     if poses is not None:
+        if table is not None and table.odd_box:
+            poses = replace(poses, shifts=poses.shifts - particles.pixel_size)
         rows = _with(rows, _pose_columns(poses, PIXELS[0] in rows, particles.pixel_size))
     if halves is not None:
         rows = _with(rows, {"rlnRandomSubset": [int(half) for half in halves]})
@@ -186,9 +192,13 @@ def _made_optics(particles: Particles, rows: Table) -> tuple[Table, Table]:
     count, optics = len(particles), particles.optics
     given = rows.strings("rlnOpticsGroup") if "rlnOpticsGroup" in rows else ("1",) * count
     settings: list[tuple[float, ...]] = [()] * count
+    titles: tuple[str, ...] = ()
     if optics is not None:
         kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
         settings = [kinds[group] for group in optics.group]
+        titles = _MICROSCOPE
+    elif titles := tuple(title for title in _MICROSCOPE if title in rows):
+        settings = list(zip(*(rows.floats(title).tolist() for title in titles), strict=True))
     pairs = list(zip(given, settings, strict=True))
     found = list(dict.fromkeys(pairs))
     names = [name for name, _ in found]
@@ -196,9 +206,7 @@ def _made_optics(particles: Particles, rows: Table) -> tuple[Table, Table]:
         names = [str(number) for number in range(1, len(found) + 1)]
     place = dict(zip(found, names, strict=True))
     head: dict[str, Column] = {"rlnOpticsGroup": names, "rlnOpticsGroupName": [f"opticsGroup{name}" for name in names]}
-    if optics is not None:
-        titles = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-        head |= {title: [setting[axis] for _, setting in found] for axis, title in enumerate(titles)}
+    head |= {title: [setting[axis] for _, setting in found] for axis, title in enumerate(titles)}
     head["rlnImagePixelSize"] = [float(particles.pixel_size)] * len(found)
     head["rlnImageSize"] = [particles.box] * len(found)
     head["rlnImageDimensionality"] = [2] * len(found)
@@ -213,13 +221,14 @@ def _cs_rows(
     stacks: Mapping[str, str] | None,
 ) -> NDArray[Any]:
     if table is not None and table.rows is not None:
-        rows = table.rows
+        rows, stated = table.rows, table.signs
     else:
-        poses = particles.poses if poses is None else poses
+        poses, stated = particles.poses if poses is None else poses, None
         rows = new_rows(particles.names, particles.box, particles.pixel_size, particles.optics, particles.halves)
-        signs = _signs(particles)
-        if signs is not None:
-            rows = with_fields(rows, {"blob/sign": signs})
+    signs = _signs(particles)
+    signs = np.ones(len(rows), "<f4") if signs is None else signs
+    if (signs != (1 if stated is None else np.array(stated))).any():
+        rows = with_fields(rows, {"blob/sign": signs})
     if stacks is not None and table is not None:
         places = [stacks[table.files[file]].encode() for file in table.which]
         rows = with_fields(rows, {"blob/path": np.array(places)})

@@ -28,6 +28,10 @@ _ABERRATIONS = (
     ("higher-order aberrations", ("rlnOddZernike", "rlnEvenZernike")),
     ("anisotropic magnification", ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")),
 )
+_TREATED = (
+    ("rlnCtfDataAreCtfPremultiplied", "multiplied by their contrast transfer"),
+    ("rlnCtfDataArePhaseFlipped", "phase flipped"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,7 @@ class ParticleTable:
         rotations: ``(n, 3, 3)``, active, object to image, float64; None without poses.
         shifts: ``(n, 2)`` t_x, t_y; None without poses.
         shifts_in_pixels: whether ``shifts`` still has to be multiplied by the pixel size.
+        odd_box: whether one pixel in x and y was added to the shifts of the particles that were read with this table.
         optics: contrast transfer, or None.
         halves: half set of every row, 1 or 2, or None.
         notes: sentences that tell what was read, converted, assumed and left out.
@@ -73,6 +78,7 @@ class ParticleTable:
     rotations: torch.Tensor | None = None
     shifts: torch.Tensor | None = None
     shifts_in_pixels: bool = False
+    odd_box: bool = False
     optics: Optics | None = None
     halves: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -173,7 +179,7 @@ def star_table(
     notes = [head, *doubles(names), *sizes.notes, *remarks, remark, *_aberrations(table, groups), *half_notes]
     return ParticleTable(
         path, "star", files, which, indices, names, None, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed,
-        box, rotations, shifts, in_pixels, optics, halves, tuple(notes), blocks, block,
+        box, rotations, shifts, in_pixels, False, optics, halves, tuple(notes), blocks, block,
     )  # fmt: skip
 
 
@@ -324,6 +330,12 @@ def _star_ctf(
 ) -> tuple[Optics | None, str]:
     if ctf is False:
         return None, "contrast transfer is left out, as asked"
+    for name, what in _TREATED:
+        if _is_set(name, table, groups):
+            raise ValueError(
+                f"{path}: {name} says that the images are already {what}; expected images as the microscope gives "
+                "them; extract them again without this, or leave contrast transfer out with ctf=False (--no-ctf)"
+            )
     optics, remark = star_optics(table, groups, rows, "images", given)
     if optics is None and ctf:
         raise ValueError(f"{path}: contrast transfer is asked for, but {remark}; add the columns, or ask without it")
@@ -342,15 +354,9 @@ def _aberrations(table: Table, groups: Table | None) -> list[str]:
     for what, names in _ABERRATIONS:
         found = [name for name in names if _is_set(name, table, groups)]
         if found:
-            notes.append(f"{what} ({', '.join(found)}) is not zero in the file: kept there, but not modelled")
-    flags = (("rlnCtfDataAreCtfPremultiplied", "multiplied by their contrast transfer"),
-             ("rlnCtfDataArePhaseFlipped", "phase flipped"))  # fmt: skip
-    for name, what in flags:
-        if _is_set(name, table, groups):
-            notes.append(
-                f"{name} says the images are {what}; they are taken as they came from the microscope: check it"
-            )
-    return notes
+            notes.append(f"the file has {what} ({', '.join(found)}): kept there, but not modelled")
+    treated = [f"{name} says that the images are already {what}" for name, what in _TREATED]
+    return notes + [note for note, (name, _) in zip(treated, _TREATED, strict=True) if _is_set(name, table, groups)]
 
 
 def _is_set(name: str, table: Table, groups: Table | None) -> bool:

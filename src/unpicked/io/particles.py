@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unpicked.data.micrographs import Part
-from unpicked.data.particles import Particles
+from unpicked.data.particles import Particles, Resized
 from unpicked.data.poses import Poses
 from unpicked.io.cryosparc import cs_table
 from unpicked.io.mrc import Contrast, check_contrast
@@ -126,6 +126,8 @@ def read_particles(
     source = StackSource(files, table.which, table.indices, table.names, None if min(signs) > 0 else signs, table)
     size, size_notes = _pixel_size(table, source, pixel_size)
     poses, odd_notes = _moved(table, source.shape[0], size, relion_odd_box)
+    if relion_odd_box and table.kind == "star" and source.shape[0] % 2:
+        source = replace(source, table=replace(table, odd_box=True))
     notes = [*table.notes, *_stack_notes(table, source, contrast), *size_notes, *odd_notes]
     particles = Particles(source, size, table.names, table.optics, poses, table.halves, tuple(notes))
     return checked(particles, check, contrast) if check else particles
@@ -149,8 +151,8 @@ def checked(particles: Particles, count: int = 200, contrast: Contrast = "bright
 def source_of(particles: Particles) -> StackSource | None:
     """The stacks that a set, or the part of a set, is read from; None for one that does not come from files."""
     source = particles.source
-    while isinstance(source, Part):
-        source = source.source
+    while isinstance(source, Part | Resized):
+        source = source.source if isinstance(source, Part) else source.origin
     return source if isinstance(source, StackSource) else None
 
 
@@ -160,9 +162,10 @@ def table_of(particles: Particles) -> ParticleTable | None:
     if origin is None or origin.table is None:
         return None
     source, picks = particles.source, list(range(len(particles)))
-    while isinstance(source, Part):
-        picks = [source.indices[row] for row in picks]
-        source = source.source
+    while isinstance(source, Part | Resized):
+        if isinstance(source, Part):
+            picks = [source.indices[row] for row in picks]
+        source = source.source if isinstance(source, Part) else source.origin
     return origin.table if picks == list(range(len(origin.table))) else origin.table.part(picks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from unpicked.io._files import existing, one_line, output, read_text
 from unpicked.ops.rotation import euler_to_matrix, matrix_to_euler
 
 Column = Sequence[Any]
+_QUOTED = re.compile(r"['\";]")  # how a value starts that is more than its text
+_PLAIN = re.compile(r"[-+.0-9][!-~]*")  # a value, such as a number or the name of an image, that needs no quotes
 _WORD = re.compile(r"'[^']*'(?=\s|$)|\"[^\"]*\"(?=\s|$)|\S+")
 
 
@@ -72,7 +74,12 @@ class Table:
             ValueError: if there is no such column, or a value is not a finite number (it names the row).
         """
         values = self.strings(name)
-        out = np.empty(len(values))
+        try:
+            out = np.fromiter(map(float, values), np.float64, len(values))
+        except ValueError:
+            out = np.full(len(values), math.nan)
+        if np.isfinite(out).all():
+            return out
         for row, text in enumerate(values):
             try:
                 out[row] = float(text)
@@ -102,16 +109,17 @@ def read_star(path: Path | str) -> dict[str, Table]:
     from gemmi import cif
 
     path = existing(path, "STAR file")
-    text = read_text(path)
+    text = read_text(path).removeprefix("\ufeff")
+    escape = _escape(text)
     try:
-        document = cif.read_string(text)
+        document = cif.read_string(_escaped(text, escape))
     except (RuntimeError, ValueError) as error:
         raise ValueError(_complaint(path, text, one_line(error))) from None
     tables = {}
     for block in document:
         items = [item for item in block if item.pair is not None or item.loop is not None]
         if items:
-            tables[block.name.strip()] = _table(path, block.name.strip(), items)
+            tables[block.name.strip()] = _unescaped(_table(path, block.name.strip(), items), escape)
     if not tables:
         raise ValueError(f"{path} holds no table; expected a STAR file with at least one block of data")
     return tables
@@ -341,7 +349,9 @@ def _table(path: Path, name: str, items: Sequence[Any]) -> Table:
         tags = list(loop.tags)
         if not loop.values:
             raise ValueError(f"{path}: the loop of data_{name} at line {line} has no rows; expected at least one")
-        values = [_text(value) for value in loop.values]
+        values = list(loop.values)
+        if any(map(_QUOTED.match, values)):
+            values = [_text(value) for value in values]
         columns = [tuple(values[k :: len(tags)]) for k in range(len(tags))]
     return Table(tuple(tag.removeprefix("_") for tag in tags), tuple(columns), where)
 
@@ -350,6 +360,29 @@ def _text(raw: str) -> str:
     from gemmi import cif
 
     return raw if raw in ("?", ".") else str(cif.as_string(raw))
+
+
+def _escape(text: str) -> str:
+    """Letters that the text does not hold, to begin an escape with; empty where the text needs none.
+
+    CIF knows ASCII only, but folders of RELION projects have names in all languages.
+    """
+    return "" if text.isascii() else next(mark for k in range(len(text)) if (mark := f"~{k}~") not in text)
+
+
+def _escaped(text: str, escape: str) -> str:
+    return re.sub(r"[^\x00-\x7f]", lambda found: f"{escape}{ord(found[0]):06x}", text) if escape else text
+
+
+def _unescaped(table: Table, escape: str) -> Table:
+    if not escape:
+        return table
+    letter = re.compile(re.escape(escape) + "([0-9a-f]{6})")
+
+    def plain(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(letter.sub(lambda found: chr(int(found[1], 16)), value) for value in values)
+
+    return replace(table, names=plain(table.names), columns=tuple(plain(values) for values in table.columns))
 
 
 def _complaint(path: Path, text: str, message: str) -> str:
@@ -383,8 +416,18 @@ def as_table(name: str, columns: Mapping[str, Column]) -> Table:
     Raises:
         ValueError: for other values, or columns of different lengths.
     """
-    values = tuple(tuple(_written(name, column, value) for value in columns[column]) for column in columns)
+    values = tuple(_as_text(name, column, list(columns[column])) for column in columns)
     return Table(tuple(columns), values, f"data_{name}")
+
+
+def _as_text(block: str, column: str, values: list[Any]) -> tuple[str, ...]:
+    """A column as text; columns of one type, as nearly all are, need no look at every value."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return tuple(values)
+    if kinds == {int} or (kinds == {float} and all(map(math.isfinite, values))):
+        return tuple(map(repr, values))
+    return tuple(_written(block, column, value) for value in values)
 
 
 def _written(block: str, column: str, value: Any) -> str:
@@ -407,18 +450,18 @@ def _format(name: str, table: Table) -> str:
         raise ValueError(f"data_{name} has no rows; a STAR loop needs at least one")
     quoted = []
     for column, values in zip(table.names, table.columns, strict=True):
+        if all(map(_PLAIN.fullmatch, values)):
+            quoted.append(list(values))
+            continue
         if bad := next((text for text in values if re.search(r"[\x00-\x1f\x7f]", text)), None):
             raise ValueError(f"{column} of data_{name} must not hold control characters; got {bad!r}")
         quoted.append([text if _bare(text) else str(cif.quote(text)) for text in values])
         if bad := next((text for text in quoted[-1] if "\n" in text), None):
             raise ValueError(f"{column} of data_{name} must not mix both kinds of quotes; got {bad!r}")
     tags = "".join(f"_{column} #{k} \n" for k, column in enumerate(table.names, start=1))
-    widths = [max(len(text) for text in column) for column in quoted]
-    rows = (
-        " ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
-        for row in zip(*quoted, strict=True)
-    )
-    body = "".join(f"{row} \n" for row in rows)
+    widths = [max(map(len, column)) for column in quoted]
+    padded = [[text.rjust(width) for text in column] for column, width in zip(quoted, widths, strict=True)]
+    body = "".join(f"{' '.join(row)} \n" for row in zip(*padded, strict=True))
     return f"\n# version 30001\n\ndata_{name}\n\nloop_ \n{tags}{body}\n"
 
 

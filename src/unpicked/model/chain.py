@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from unpicked._lazy import torch
-from unpicked.model.likelihoods import Score, Stats
-from unpicked.model.noise import White
+from unpicked.data.optics import Optics
+from unpicked.model.likelihoods import Score, Stats, white_noise
+from unpicked.model.noise import Noise, variance_of
 from unpicked.model.spacing import Counts, HardCore, Spacing, begins
+from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import chain
 
@@ -26,7 +28,8 @@ class Chain:
 
     spacing: Spacing = field(default_factory=HardCore)
     cut: bool = False
-    subpixel: ClassVar[int] = 1
+    positions: ClassVar[int] = 1
+    single: ClassVar[bool] = False
     exact: ClassVar[bool] = True
     scored: ClassVar[bool] = False
 
@@ -39,7 +42,7 @@ class Chain:
         self,
         templates: torch.Tensor,
         log_weights: torch.Tensor,
-        noise: White,
+        noise: Noise,
         *,
         statistics: bool = True,
         score: Score | None = None,
@@ -66,9 +69,23 @@ class Chain:
         """Covered fraction that no estimate reaches, for objects of ``side`` samples."""
         return side / self.spacing.gaps(side).least
 
-    def shifted(self, operator: Projector) -> Projector:
-        """The same operator: positions are whole samples."""
-        return operator
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """What the view shows: positions are whole samples."""
+        return view.operator(object, like)
+
+    def measured(self, pixel_size: float, optics: Optics | None) -> Chain:
+        """Itself: positions are samples, and signals know no optics."""
+        return self
+
+    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
+        """That of white noise."""
+        return variance_of(noise)
+
+    def noise(
+        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+    ) -> dict[str, torch.Tensor]:
+        """Background and variance from the residual of the templates."""
+        return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """The object moved by every number of samples up to half its length; samples that come in are zero.
@@ -99,7 +116,7 @@ class ChainStep:
     """
 
     def __init__(
-        self, placement: Chain, templates: torch.Tensor, log_weights: torch.Tensor, noise: White, statistics: bool
+        self, placement: Chain, templates: torch.Tensor, log_weights: torch.Tensor, noise: Noise, statistics: bool
     ) -> None:
         self.placement, self.templates, self.log_weights = placement, templates, log_weights
         self.noise, self.statistics = noise, statistics
@@ -107,7 +124,7 @@ class ChainStep:
         self.law = placement.spacing.gaps(length)
         self.stats: Stats = _empty(kinds, length, self.law)
 
-    def add(self, image: torch.Tensor, seed: int = 0, cut: tuple[bool, bool] | None = None) -> None:
+    def add(self, image: torch.Tensor, seed: int = 0, index: int = 0, cut: tuple[bool, bool] | None = None) -> None:
         """Add one signal ``(n,)``, or the part of one; ``cut`` tells at which ends it was cut off."""
         sums, values = self._sums(image, cut, self._segment(len(image)))
         stats, noise = self.stats, self.noise

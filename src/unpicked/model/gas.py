@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
 from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
+from unpicked.model.noise import variance_of
 from unpicked.ops import evidence, lattice, seeding
 
 SCORED = 1 << 23  # numbers of weighted windows that are held at once where scores are taken
@@ -123,7 +124,7 @@ class _Whole:
         if scene.templates.dim() != 3:
             raise ValueError("the lattice gas is for images; of signals the sum is exact: try ExactEM(), or Patches()")
         self.likelihood, self.scene, self.screen, self.statistics = likelihood, scene, screen, statistics
-        variance = scene.noise.sigma**2
+        variance = variance_of(scene.noise)
         flat = scene.templates.flatten(1)
         bias = scene.log_weights - flat.double().square().sum(1) / (2 * variance)
         self.bank = evidence.Bank(flat / variance, bias.to(flat), scene.length)
@@ -138,7 +139,7 @@ class _Whole:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat))).double()
             self.stats["information"] = none.mT @ none
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
         image = image.to(scene.templates) - scene.noise.mean

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
-from unpicked.model.noise import White
+from unpicked.model.noise import Noise
 
 Stats = dict[str, Any]  # of tensors; Any because torch is imported late
 Score = Callable[[Any, Any], Any]  # of tensors, see Scene
@@ -38,7 +38,7 @@ class Scene:
 
     templates: torch.Tensor
     log_weights: torch.Tensor
-    noise: White
+    noise: Noise
     density: float
     activity: float
     width: int
@@ -56,11 +56,19 @@ class Step(Protocol):
 
     stats: Stats
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
-        """Add one micrograph; ``seed`` feeds whatever is drawn at random."""
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
+        """Add piece ``index`` of the data; ``seed`` feeds whatever is drawn at random."""
 
     def finish(self) -> Stats:
         """The sums over all images added."""
+
+
+@runtime_checkable
+class Separate(Protocol):
+    """A step that knows the log-likelihoods of all pieces that were added to it."""
+
+    def log_likelihoods(self) -> torch.Tensor:
+        """``(n,)`` float64, in the order of adding; of a step without statistics."""
 
 
 class Likelihood(Protocol):
@@ -96,3 +104,20 @@ def empty(templates: torch.Tensor) -> Stats:
     stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros.flatten(1)[:, 0].clone()}
     names = ("occupied", "windows", "free", "square", "sum", "pixels", "log_likelihood")
     return stats | {name: zeros.new_zeros(()) for name in names}
+
+
+def white_noise(
+    stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+) -> dict[str, torch.Tensor]:
+    """Background and variance of white noise, as asked for, from the residual of templates in their pixels."""
+    pixels, new = stats["pixels"], {}
+    shift = torch.zeros_like(pixels)
+    if mean:
+        shift = (stats["sum"] - (stats["weight"] * templates).sum()) / pixels
+        new["mean"] = noise.mean + shift.cpu()
+    if sigma:
+        cross = (stats["numerator"] * templates).sum() - shift * (stats["weight"] * templates).sum()
+        own = (stats["weight"] * templates.square()).sum()
+        square = stats["square"] - 2 * shift * stats["sum"] + pixels * shift**2
+        new["variance"] = torch.maximum((square - 2 * cross + own) / pixels, 1e-3 * square / pixels).cpu()
+    return new

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from unpicked._lazy import torch
 from unpicked.model.likelihoods import Scene, Stats, Step, empty
+from unpicked.model.noise import variance_of
 from unpicked.model.signal_patches import SignalStep, signal_density
 from unpicked.ops import correlate, evidence
 from unpicked.ops.window import tile
@@ -88,7 +89,7 @@ class PatchStep:
             )
         self.dtype, self.device = templates.dtype, templates.device
         self.log_empty, self.log_occupied = math.log1p(-occupied), math.log(occupied)
-        self.variance = scene.noise.sigma**2
+        self.variance = variance_of(scene.noise)
         self.templates = templates / self.variance
         self.log_views = scene.log_weights.to(templates) + self.log_occupied
         self.bias = self._biases(templates, scene.shifts)
@@ -109,7 +110,7 @@ class PatchStep:
         law = -2 * math.log(self.offsets) if shifts is None else shifts.to(norms)
         return (law - norms / (2 * self.variance) + self.log_views.double()[:, None, None]).to(templates)
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add the windows of one micrograph."""
         windows = tile(image.to(self.device, self.dtype) - self.noise.mean, self.side, self.stride)
         if evidence.needs_gradient(windows) and self.spectral is None:

@@ -12,13 +12,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from unpicked._lazy import torch
+from unpicked.data.optics import Optics
 from unpicked.model.gas import Gas, Window
-from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step
-from unpicked.model.noise import White
+from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step, white_noise
+from unpicked.model.noise import Noise, variance_of
 from unpicked.model.patches import Patches, reach
+from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
 from unpicked.objects.classes import Classes
 from unpicked.ops import shift
@@ -27,15 +29,23 @@ __all__ = ["Anywhere", "Gas", "Likelihood", "Patches", "Placement", "Scene", "St
 
 
 class Placement(Protocol):
-    """What EM asks of a placement. ``templates`` are ``(k, L, L)``, one per view; sums are float64."""
+    """What EM asks of a placement. Sums are float64.
+
+    ``templates`` ``(k, *t)`` are what ``seen`` makes of the object: numbers, each of which is seen with a noise and a
+    weight of its own. Anywhere they are the pixels ``(k, L, L)`` of the views' images.
+    """
 
     @property
     def density(self) -> float:
         """Fraction of the data that copies of the object cover."""
 
     @property
-    def subpixel(self) -> int:
-        """Positions per pixel and axis."""
+    def positions(self) -> int:
+        """Templates of every view: sub-pixel positions."""
+
+    @property
+    def single(self) -> bool:
+        """Whether every piece of the data holds exactly one copy, so that its own likelihood judges all estimates."""
 
     @property
     def exact(self) -> bool:
@@ -49,7 +59,7 @@ class Placement(Protocol):
         self,
         templates: torch.Tensor,
         log_weights: torch.Tensor,
-        noise: White,
+        noise: Noise,
         *,
         statistics: bool = True,
         score: Score | None = None,
@@ -65,8 +75,19 @@ class Placement(Protocol):
     def most(self, side: int, dims: int) -> float:
         """Covered fraction that no estimate reaches, for objects of side L in 1 or 2 dimensions."""
 
-    def shifted(self, operator: Projector) -> Projector:
-        """An operator whose templates also take every sub-pixel position."""
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """Coefficients of an object to its templates, all views and sub-pixel positions, in the dtype of ``like``."""
+
+    def measured(self, pixel_size: float, optics: Optics | None) -> Placement:
+        """The placement in data of this pixel size in angstrom and contrast transfer, one entry per piece."""
+
+    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float | torch.Tensor:
+        """Of the noise of every number of a template, to be divided by; in the dtype of ``like``."""
+
+    def noise(
+        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+    ) -> dict[str, torch.Tensor]:
+        """Most likely "mean" and "variance" (or "power" per shell) of the noise, as asked for, given templates."""
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Named coefficients to try where EM may sit in an optimum of the placement's own making."""
@@ -130,7 +151,7 @@ class Anywhere:
         self,
         templates: torch.Tensor,
         log_weights: torch.Tensor,
-        noise: White,
+        noise: Noise,
         *,
         statistics: bool = True,
         score: Score | None = None,
@@ -190,6 +211,34 @@ class Anywhere:
             activity=float(estimates["activity"]),
             shifts=estimates.get("shifts"),
         )
+
+    @property
+    def positions(self) -> int:
+        """Sub-pixel positions of a template."""
+        return self.subpixel**2
+
+    @property
+    def single(self) -> bool:
+        """No: there may be any number of copies."""
+        return False
+
+    def measured(self, pixel_size: float, optics: Optics | None) -> Anywhere:
+        """Itself: lengths are pixels, and contrast transfer is not modelled."""
+        return self
+
+    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
+        """That of white noise."""
+        return variance_of(noise)
+
+    def noise(
+        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+    ) -> dict[str, torch.Tensor]:
+        """Background and variance from the residual of the templates."""
+        return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
+
+    def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
+        """Images of the views at every sub-pixel position."""
+        return self.shifted(view.operator(object, like))
 
     def shifted(self, operator: Projector) -> Projector:
         """Templates at every sub-pixel position, the positions of one view next to each other."""

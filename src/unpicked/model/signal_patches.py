@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unpicked._lazy import torch
 from unpicked.model.likelihoods import Scene, Stats, empty
+from unpicked.model.noise import variance_of
 
 if TYPE_CHECKING:
     from unpicked.model.patches import Patches
@@ -36,13 +37,13 @@ class SignalStep:
                 f"apart; got {scene.density}; try a lower density or spacing='arbitrary'"
             )
         self.start = self.rate / (1 - self.rate * (scene.width - 1))
-        self.variance = scene.noise.sigma**2
+        self.variance = variance_of(scene.noise)
         self.templates = scene.templates.detach().double().cpu().contiguous()
         self.log_weights = scene.log_weights.detach().double().cpu().contiguous()
         self.stats: Stats = empty(self.templates)
         self.ratios: list[torch.Tensor] = []  # per window: log-evidence against noise alone
 
-    def add(self, image: torch.Tensor, seed: int) -> None:
+    def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add the windows that begin in one block of a signal and end in it."""
         signal = image.detach().double().cpu() - self.scene.noise.mean
         if signal.dim() != 1:

@@ -19,10 +19,13 @@ class Projector:
     Attributes:
         project: ``(..., size)`` coefficients to ``(..., k, L, L)`` images, or ``(..., k, L)`` signals.
         backproject: the exact adjoint, to ``(..., size)``.
+        normal: makes of weights, as many as numbers are seen, x -> backproject(weights * project(x)) of one object
+            ``(size,)``, where there is a way that costs the same for any number of views; it may be less exact.
     """
 
     project: Callable[[torch.Tensor], torch.Tensor]
     backproject: Callable[[torch.Tensor], torch.Tensor]
+    normal: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]] | None = None
 
 
 @runtime_checkable
@@ -49,6 +52,20 @@ class Volume(Object, Protocol):
 
     def projector(self, rotations: torch.Tensor) -> Projector:
         """Projections along ``(k, 3, 3)`` active rotations, in their dtype and on their device."""
+
+
+@runtime_checkable
+class Sliced(Protocol):
+    """A volume whose projections are also known as Fourier coefficients, without the images."""
+
+    def slicer(
+        self, rotations: torch.Tensor, points: torch.Tensor, radius: float, *, like: torch.Tensor, precise: bool
+    ) -> Projector:
+        """Orthonormal coefficients ``(..., k, p)`` of the projections at frequencies ``(p, 2)``, complex.
+
+        ``backproject`` is the adjoint over the whole plane, where every coefficient counts twice, as itself and as its
+        conjugate; so does ``normal``, which takes weights ``(k, p)``.
+        """
 
 
 class Image(Object, Protocol):

@@ -7,6 +7,7 @@ of n images and T shifts against K views are one product of (n T, 2 P) with (2 P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from jaxtyping import Complex, Float, Int
 
 from unpicked._lazy import torch
 
-_ROOM = 1 << 24  # scores that are held at once
+# scores that are held at once: on a CPU those that stay in its cache
+_ROOM = {"cpu": 1 << 20}
+_MOST = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,8 @@ def scores(
     """
     columns = _pairs(slices).mT.contiguous()
     power = (slices.real.square() + slices.imag.square()).mT.contiguous()
-    step = max(1, _ROOM // (len(ramps) * len(slices)))
+    room = _ROOM.get(slices.device.type, _MOST)
+    step = max(1, room // (len(ramps) * len(slices)))
     for first in range(0, len(images), step):
         part = slice(first, first + step)
         some = images[part]
@@ -105,31 +109,53 @@ def posterior_sums(
     ramps: Complex[torch.Tensor, "t p"],
     *,
     temperature: float = 1.0,
+    log_prior: Float[torch.Tensor, "t k"] | None = None,
 ) -> Sums:
-    """One E-step with equal prior weights of views and shifts; above 1 a temperature flattens the posterior."""
+    """One E-step; above 1 a temperature flattens the posterior.
+
+    Args:
+        images: coefficients.
+        slices: of the views.
+        noise: power per coefficient.
+        ramps: exp(-2 pi i q.t / N) of the shifts.
+        temperature: by which log-likelihoods are divided.
+        log_prior: logarithms of the probabilities of shifts and views; None means that all are equally likely.
+    """
     views, points = slices.shape
     real = noise.dtype
     numerator = torch.zeros(views, 2 * points, dtype=real, device=noise.device)
     weight = torch.zeros(views, points if images.transfer is not None else 1, dtype=real, device=noise.device)
     total = torch.zeros(views, dtype=torch.float64, device=noise.device)
     likelihood, effective = (torch.zeros((), dtype=torch.float64, device=noise.device) for _ in range(2))
-    prior = -torch.log(torch.tensor(float(views * len(ramps)), dtype=torch.float64))
+    equal = math.log(views * len(ramps)) if log_prior is None else 0.0
+    least = torch.finfo(real).eps ** 1.5  # share of an image below which a view is left out
+    lowest = 0.49 * math.log(torch.finfo(real).tiny)  # squares stay normal numbers: others cost thirty times the time
     for part, found in scores(images, slices, noise, ramps):
+        if log_prior is not None:
+            found += log_prior
         flat = found.flatten(1)
         top = flat.amax(1, keepdim=True)
-        evidence = top[:, 0].double() + (flat - top).exp_().sum(1, dtype=torch.float64).log()
-        likelihood += (evidence + prior.to(evidence)).sum()
-        share = flat.sub_(top).div_(temperature).exp_()
-        share /= share.sum(1, keepdim=True)
-        effective += (1 / share.square().sum(1)).double().sum()
-        some = images[part]
-        rows = _pairs(some.filtered[:, None] * ramps.conj()).flatten(0, 1)
-        by_row = share.unflatten(1, (len(ramps), views))
-        numerator += by_row.flatten(0, 1).mT @ rows
+        flat -= top
+        mass = None if temperature == 1 else flat.exp().sum(1, dtype=torch.float64)
+        if mass is not None:
+            flat /= temperature
+        by_row = flat.clamp_(min=lowest).exp_().unflatten(1, (len(ramps), views))
         seen = by_row.sum(1)
+        whole = seen.sum(1, dtype=torch.float64)
+        likelihood += (top[:, 0].double() + (whole if mass is None else mass).log() - equal).sum()
+        effective += (whole / torch.linalg.vector_norm(flat, dim=1)).square().sum()
+        scale = (1 / whole).to(real)[:, None]
+        seen *= scale
         total += seen.sum(0, dtype=torch.float64)
+        some = images[part]
+        rows = _pairs((scale * some.filtered)[:, None] * ramps.conj()).flatten(0, 1)
+        kept = (seen.amax(0) > least).nonzero()[:, 0]
+        if 2 * len(kept) > views:
+            numerator.addmm_(by_row.flatten(0, 1).mT, rows)
+        else:
+            numerator.index_add_(0, kept, by_row[:, :, kept].flatten(0, 1).mT @ rows)
         if images.transfer is not None:
-            weight += seen.mT @ some.weight
+            weight.addmm_(seen.mT, some.weight)
     if images.transfer is None:
         weight = total.to(real)[:, None]
     sums = torch.view_as_complex(numerator.unflatten(1, (2, points)).movedim(1, -1).contiguous())
@@ -142,6 +168,8 @@ def best(
     noise: Float[torch.Tensor, " p"],
     ramps: Complex[torch.Tensor, "t p"],
     count: int = 1,
+    *,
+    log_prior: Float[torch.Tensor, "t k"] | None = None,
 ) -> tuple[Float[torch.Tensor, "n c"], Int[torch.Tensor, "n c"], Int[torch.Tensor, "n c"]]:
     """The most likely pairs of view and shift of every image.
 
@@ -150,6 +178,8 @@ def best(
     """
     values, views, shifts = [], [], []
     for _, found in scores(images, slices, noise, ramps):
+        if log_prior is not None:
+            found += log_prior
         over, shift = found.max(1)
         top = over.topk(min(count, over.shape[1]), dim=1)
         values.append(top.values)

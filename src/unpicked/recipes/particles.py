@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,56 +15,21 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
-from unpicked.estimators import search as searching
 from unpicked.estimators import slices_to_map
 from unpicked.estimators.refine import Refine, poses_of, spreads
 from unpicked.estimators.search import Search
 from unpicked.evaluate.halves import Halves, halves
-from unpicked.model.centred import Centred
-from unpicked.model.model import Model
-from unpicked.model.views import Projection
-from unpicked.objects.voxels import Voxels
-from unpicked.ops import fourier, gridding, orientations, rotation, seeding
-from unpicked.ops.band import Band
-from unpicked.ops.gridding import Cube
-from unpicked.reconstruct import Reconstruction, Report, reconstruct
+from unpicked.ops import fourier, rotation, seeding
+from unpicked.recipes.particle_job import ParticleJob
+from unpicked.recipes.particle_methods import STARTS, WHOLE, Found, Setting, apparent_energy, low_band
+from unpicked.reconstruct import Reconstruction, Report
+
+__all__ = ["ParticleAnswer", "ParticleJob", "from_particles", "ready", "sizes", "working"]
 
 COARSE = 32  # pixels of the first stage
-BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
-FAINT = 250.0  # below which they need not be
-
-
-@dataclass(frozen=True)
-class ParticleJob:
-    """How to reconstruct a volume from a stack of particles; the flags of ``unpicked reconstruct particles``."""
-
-    method: Literal["auto", "search", "known"] = "auto"
-    """auto and search: views are searched from random starts, then poses are fitted image by image, from coarse to fine
-    pixels; known: the poses of the data (or of --poses) are taken as they are."""
-    max_shift: float = 0.0
-    """Farthest that a particle's centre may lie from that of its image, in angstrom; 0 takes images as centred."""
-    voxel: float | None = None
-    """Working voxel size in angstrom: images are cropped to the nearest even size. The pixel size if not given."""
-    diameter: float | None = None
-    """Of the particle, in angstrom: the map is zero outside this ball. Nearly the box if not given."""
-    starts: int = 3
-    """Random starts of the search; the one most likely on images kept apart goes on."""
-    rounds: int = 6
-    """Rounds of fitting poses and solving the map at every pixel size."""
-    halves: bool = False
-    """Solve two halves of the images as well, from starts of their own, and compare them."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_shift) and self.max_shift >= 0):
-            raise ValueError(f"--max-shift must not be negative, in angstrom; got {self.max_shift}")
-        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
-            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
-        if self.diameter is not None and not self.diameter > 0:
-            raise ValueError(f"--diameter must be positive, in angstrom; got {self.diameter}")
-        if self.starts < 1:
-            raise ValueError(f"--starts must be at least 1; got {self.starts}")
-        if self.rounds < 1:
-            raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
+SOFT = 300.0  # energy per particle below which a pose is too uncertain to be taken as known
+FAR = 10.0  # degrees
+GAP = 5.0  # degrees in the median by which refinement may move the poses of a first stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +45,7 @@ class ParticleAnswer:
         data: the images at the working pixel.
         notes: sentences: read, converted, assumed, tried, found.
         halves: the two half maps, the second aligned to the first, and what comparing them gave.
+        before: poses of the first stage, before they were refined; None where the method has one stage only.
     """
 
     map: Map
@@ -91,17 +56,22 @@ class ParticleAnswer:
     data: Particles
     notes: tuple[str, ...]
     halves: tuple[Map, Map, Halves] | None = None
+    before: Poses | None = None
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``result.json``."""
-        row = self.last.history[-1]
+        row, spread = self.last.history[-1], float(self.spread.median())
         out: dict[str, Any] = {
-            "sigma": row["sigma"],
-            "log_likelihood": row["log_likelihood"],
-            "energy": row["energy"],
-            "particles": row["images"],
-            "pose_spread_deg": float(self.spread.median()),
+            "sigma": row.get("sigma"),
+            "log_likelihood": row["log_likelihood"] if "sigma" in row else None,
+            "energy": row.get("energy"),
+            "particles": len(self.poses),
+            "pose_spread_deg": spread if math.isfinite(spread) else None,
         }
+        if "loss" in row:  # by gradients: a misfit in parts of the images' power, and no noise level
+            out["misfit"] = row["mean_loss"]
+        if self.before is not None:
+            out |= _moved(self.before, self.poses, "")[0]
         if self.halves is not None:
             out["halves"] = self.halves[2].to_json()
         return out
@@ -190,197 +160,139 @@ def from_particles(
     ready(data, job, start)
     folder = Path(checkpoint) if checkpoint is not None else None
     box = working(data, job.voxel)
-    whole = _Pipeline(job, box, seed, start, folder, resume, report, device)
-    last, stages, notes = whole.run(data, "")
-    map, poses = _result(last, data, box, whole.mask(box, data))
+    whole = Setting(job, box, seed, start, folder, resume, report, device)
+    found, before = _stages(whole, data)
+    notes, stages = list(found.notes), dict(found.runs)
+    poses = Poses(found.poses.rotations.cpu(), found.poses.shifts.cpu())
+    if before is not None:
+        before = Poses(before.rotations.cpu(), before.shifts.cpu())
+        if job.method == "encoder":
+            notes.append(_moved(before, poses, job.method)[1])
     pair = None
     if job.halves:
-        found = []
+        maps = []
         for number, indices in enumerate(data.split(seed), 1):
-            own = replace(whole, seed=seeding.derive(seed, "half", number))
-            ended, more, said = own.run(data.part(indices), f"half-{number}")
-            stages |= more
-            notes += [f"half {number}: {sentence}" for sentence in said]
-            found.append(_result(ended, data.part(indices), box, whole.mask(box, data))[0])
-        judged, moved = halves(found[0], found[1], shared_start=start is not None or job.method == "known")
-        pair = (found[0], moved, judged)
+            own = replace(whole, seed=seeding.derive(seed, "half", number), prefix=f"half-{number}-")
+            half, _ = _stages(own, data.part(indices))
+            stages |= half.runs
+            notes += [f"half {number}: {sentence}" for sentence in half.notes]
+            maps.append(_map(half.run, data, box, whole.mask(box, data)))
+        judged, moved = halves(maps[0], maps[1], shared_start=start is not None or job.method == "known")
+        pair = (maps[0], moved, judged)
     return ParticleAnswer(
-        map=map,
+        map=_map(found.run, data, box, whole.mask(box, data)),
         poses=poses,
-        spread=spreads(last.state).cpu(),
-        last=last,
+        spread=found.spread.cpu(),
+        last=found.run,
         stages=stages,
         data=replace(data, poses=None),
         notes=(*data.notes, *notes),
         halves=pair,
+        before=before,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pipeline:
-    """The stages, run on all images or on some of them."""
-
-    job: ParticleJob
-    box: int
-    seed: int
-    start: Map | None
-    folder: Path | None
-    resume: bool
-    report: Report | None
-    device: str
-
-    def run(self, data: Particles, name: str) -> tuple[Reconstruction, dict[str, Reconstruction], list[str]]:
-        """The last run, all of them by name, and sentences on what was found."""
-        prefix = f"{name}-" if name else ""
-        if self.job.method == "known":
-            fine = data if self.box == data.box else data.cropped(self.box)
-            limit = (self.box - 1) // 2
-            known = Refine(3, (limit, limit), rescues=0, steps=0, mask=self.mask(fine.box, fine), solver_steps=30)
-            run = self._solve(fine, known, f"{prefix}known", None)
-            return run, {f"{prefix}known": run}, []
-        runs: dict[str, Reconstruction] = {}
-        notes: list[str] = []
-        edges, x, poses = sizes(self.box), torch.empty(0), data.poses
-        for stage, edge in enumerate(edges):
-            coarse = replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
-            limit = (edge - 1) // 2
-            if stage == 0:
-                x, poses, said = self._searched(coarse, prefix, runs)
-                notes += said
-                first, rescues = round(0.6 * limit), 3
-            else:
-                values = fourier.resize_volume(x.view((edges[stage - 1],) * 3), edge)
-                x, first, rescues = values.flatten(), (edges[stage - 1] - 1) // 2, 0
-            refine = Refine(
-                self.job.rounds if stage == 0 else max(3, self.job.rounds - 2),
-                (first, limit),
-                rescues=rescues,
-                rescue_radius=first,
-                candidates=2,
-                steps=4 if stage == 0 else 2,
-                turn=8.0 if stage == 0 else 3.0,
-                mask=self.mask(coarse.box, coarse),
-            )
-            run = self._solve(replace(coarse, poses=poses), refine, f"{prefix}refine-{edge}", x)
-            runs[f"{prefix}refine-{edge}"] = run
-            x, poses = run.x, poses_of(run.state)
-        return run, runs, notes
-
-    def _searched(
-        self, data: Particles, prefix: str, runs: dict[str, Reconstruction]
-    ) -> tuple[torch.Tensor, Poses, list[str]]:
-        """A map and poses from random starts, or from the start map."""
-        level = apparent_energy(data, self.device)
-        search = schedule(level, data.box, self.mask(data.box, data))
-        keep = list(range(len(data)))
-        apart = keep[::20] if len(data) >= 1000 and self.job.starts > 1 else []
-        fitted = data.part(sorted(set(keep) - set(apart))) if apart else data
-        found: list[tuple[float, Reconstruction]] = []
-        starts = 1 if self.start is not None else self.job.starts
-        for number in range(starts):
-            first = None
-            if self.start is not None:
-                first = self.start.rescale(data.box).values * (self.start.box / data.box) ** 2
-                first = first.float().flatten()
-            name = f"{prefix}search-{number}"
-            run = self._solve(fitted, search, name, first, seeding.derive(self.seed, "search", number))
-            runs[name] = run
-            held = data.part(apart) if apart else data
-            found.append((held_out(held, run), run))
-        best = max(range(starts), key=lambda number: found[number][0])
-        run = found[best][1]
-        notes = [
-            f"search at {data.box} pixels of {data.pixel_size:.3g} A: apparent energy {level:.0f} per particle, "
-            f"{search.iterations} updates of {min(search.batch, len(fitted))} images, temperature from "
-            f"{search.temperature:.2g}"
-        ]
-        if starts > 1:
-            told = ", ".join(f"{value:.2f}" for value, _ in found)
-            which = "images kept apart" if apart else "all images"
-            notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
-        return run.x, searching.likeliest(data, run.model, run.state, search)[0], notes
-
-    def _solve(
-        self, data: Particles, method: Search | Refine, name: str, x: torch.Tensor | None, seed: int | None = None
-    ) -> Reconstruction:
-        model = Model(
-            Voxels(data.box),
-            Projection(rotation.super_fibonacci(8).to(self.device)),
-            Centred(self.job.max_shift),
+def _stages(setting: Setting, data: Particles) -> tuple[Found, Poses | None]:
+    """What the last stage found, with the runs and notes of all, and the poses that the first stage handed on."""
+    method = setting.job.method
+    if method in WHOLE:
+        return WHOLE[method](setting, data if setting.box == data.box else data.cropped(setting.box)), None
+    if method in ("em", "sgd"):
+        return _marginalised(setting, data), None
+    edges = sizes(setting.box)
+    coarse = _at(data, edges[0])
+    began = STARTS[method](setting, coarse)
+    runs, notes, x, noise = dict(began.runs), list(began.notes), began.run.x, began.noise
+    faint, first = apparent_energy(coarse, setting.device) < SOFT, low_band(edges[0])
+    if faint:
+        soft = runs[f"{setting.prefix}soft"] = _soft(setting, coarse, x)
+        x, noise = soft.x, soft.state["noise"]
+        notes.append(
+            f"particles this faint do not tell their poses one by one: views stay marginalised to the end, at "
+            f"{edges[0]} pixels"
         )
-        report = self.report
-        named = None
-        if report is not None:
-            named = partial(_named, report, name, method.iterations)
-        return reconstruct(
-            data,
-            model,
-            method,
-            seed=self.seed if seed is None else seed,
-            start=x,
-            moves=0,
-            checkpoint=None if self.folder is None else self.folder / name,
-            resume=self.resume,
-            batch_size=max(64, (1 << 25) // data.box**2 // 8),
-            report=named,
+    poses = began.poses
+    for stage, edge in enumerate(edges):
+        limit = (edge - 1) // 2
+        if stage:
+            before = edges[stage - 1]
+            coarse = _at(data, edge)
+            x, first = fourier.resize_volume(x.view((before,) * 3), edge).flatten(), (before - 1) // 2
+        refine = Refine(
+            1 if faint else setting.job.rounds if stage == 0 else max(3, setting.job.rounds - 2),
+            (first, first) if faint else (first, limit),
+            rescues=3 if stage == 0 else 0,
+            rescue_radius=first,
+            candidates=2,
+            steps=4 if stage == 0 else 2,
+            turn=8.0 if stage == 0 else 3.0,
+            mask=setting.mask(coarse.box, coarse),
+            solve=not faint,
+            noise=tuple(noise.tolist()),
         )
-
-    def mask(self, edge: int, data: Particles) -> float | None:
-        """Radius of the map's ball in pixels of images cropped to ``edge``."""
-        pixel = data.pixel_size * data.box / edge
-        return None if self.job.diameter is None else min(self.job.diameter / 2 / pixel, edge / 2 - 1)
-
-
-def _named(report: Report, stage: str, iterations: int, name: str, row: dict[str, float]) -> None:
-    left = max(0.0, iterations - 1 - row["step"]) * row["seconds"]
-    report(stage, row | {"passes": float(iterations), "seconds_left": left})
+        name = f"refine-{edge}"
+        run = runs[f"{setting.prefix}{name}"] = setting.solve(replace(coarse, poses=poses), refine, name, x)
+        x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
+    return Found(run, poses, runs, tuple(notes), spread=spreads(run.state)), began.poses
 
 
-def schedule(energy: float, box: int, mask: float | None) -> Search:
-    """Updates that suit particles of this energy: faint ones take more, of more images, and no temperature."""
-    limit = (box - 1) // 2
-    radius = (max(2, round(limit * 4 / 15)), max(3, round(limit * 0.6)))
-    if energy >= BRIGHT:
-        return Search(25, 1000, radius=radius, mask=mask)
-    temperature = 1.0 + 3.0 * max(0.0, (energy - FAINT) / (BRIGHT - FAINT))
-    return Search(40, 2000, radius=radius, temperature=temperature, regularisation=0.3, mask=mask)
+def _marginalised(setting: Setting, data: Particles) -> Found:
+    """Classical maximum likelihood, all views and shifts marginalised to the end."""
+    from unpicked.recipes.particle_em import ParticleEMJob, from_particles_em
+
+    job = setting.job
+    method: Literal["em", "sgd"] = "sgd" if job.method == "sgd" else "em"
+    own = ParticleEMJob(method, job.max_shift, job.voxel, job.diameter, job.starts)
+    found = from_particles_em(
+        replace(data, notes=()),
+        own,
+        seed=setting.seed,
+        start=setting.start,
+        checkpoint=None if setting.folder is None else setting.folder / f"{setting.prefix}{method}",
+        resume=setting.resume,
+        report=setting.report,
+        device=setting.device,
+    )
+    runs = {f"{setting.prefix}{name}": run for name, run in found.stages.items()}
+    return Found(found.last, found.poses, runs, found.notes, spread=torch.full((len(data),), math.nan))
 
 
-def apparent_energy(data: Particles, device: str = "cpu") -> float:
-    """Mean power of the images above that of the outermost shells, over the latter: E where noise is white."""
-    band = Band(data.box, (data.box - 1) // 2)
-    sample = range(0, len(data), max(1, len(data) // 1000))
-    found = searching.coefficients(data, sample, band, torch.device(device))
-    power = band.shell_mean((found.coefficients.real.square() + found.coefficients.imag.square()).mean(0)).double()
-    floor = float(power[-max(1, len(power) // 8) :].mean())
-    counts = 2 * torch.bincount(band.shells, minlength=len(power)).to(power)
-    return float((counts * (power - floor).clamp(min=0)).sum()) / max(floor, 1e-12 * float(power.max()))
+def _at(data: Particles, edge: int) -> Particles:
+    """The images at ``edge`` pixels, without what is known of their poses."""
+    return replace(data if edge == data.box else data.cropped(edge), poses=None, notes=())
 
 
-def held_out(data: Particles, run: Reconstruction) -> float:
-    """Log-likelihood per image, views marginalised, of the map and the noise that a search ended with."""
-    state, box = run.state, data.box
-    radius = len(state["noise"]) - 1
-    band = Band(box, radius)
-    cube = Cube(box, radius)
-    grid = rotation.super_fibonacci(9216).to(state["x"])
-    spectrum = gridding.spectrum(state["x"].view((box,) * 3), cube)
-    slices = gridding.read(cube, spectrum, grid, band.points)
-    noise = state["noise"][band.shells.to(state["noise"].device)].float()
-    images = searching.coefficients(data, range(len(data)), band, state["x"].device)
-    ramps = band.ramp(orientations.shift_grid(float(state["reach"])).to(grid))
-    sums = orientations.posterior_sums(images, slices, noise, ramps)
-    square = images.coefficients.real.square() + images.coefficients.imag.square()
-    empty = -(square / noise).sum(dtype=torch.float64) - len(data) * (math.pi * noise.double()).log().sum()
-    return float(sums.log_likelihood + empty) / len(data)
+def _soft(setting: Setting, data: Particles, x: torch.Tensor) -> Reconstruction:
+    """Map and noise with views marginalised on finer grids and in a wider band."""
+    limit = (data.box - 1) // 2
+    method = Search(
+        12,
+        5000,
+        views=(4608, 18_432),
+        radius=(low_band(data.box), limit),
+        temperature=1.0,
+        memory=0.0,
+        mask=setting.mask(data.box, data),
+    )
+    return setting.solve(data, method, "soft", x)
 
 
-def _result(run: Reconstruction, data: Particles, box: int, mask: float | None) -> tuple[Map, Poses]:
-    """The map in the data's grey values, and the poses."""
-    pixel = data.pixel_size * data.box / box
+def _moved(before: Poses, after: Poses, method: str) -> tuple[dict[str, float], str]:
+    """How far refinement has moved the poses of the first stage, in figures and in words."""
+    turned = rotation.geodesic_distance(before.rotations.to(after.rotations), after.rotations)
+    far = float((turned > FAR).double().mean())
+    figures = {"before_moved_deg": float(turned.median()), "before_far": far}
+    words = f"{method}: refinement turned its poses by {figures['before_moved_deg']:.2g} degrees in the median, "
+    words += f"{100 * far:.1f} % of them by more than {FAR:g}"
+    if figures["before_moved_deg"] > GAP:
+        words += "; they were far from what the images say: try more steps, or --method search"
+    return figures, words
+
+
+def _map(run: Reconstruction, data: Particles, box: int, mask: float | None) -> Map:
+    """The map in the data's grey values."""
     values = _on_zero(run.x.view((box,) * 3).cpu(), mask) * (box / data.box)
-    found = poses_of(run.state)
-    return Map(values, pixel), Poses(found.rotations.cpu(), found.shifts.cpu())
+    return Map(values, data.pixel_size * data.box / box)
 
 
 def _on_zero(values: torch.Tensor, mask: float | None) -> torch.Tensor:

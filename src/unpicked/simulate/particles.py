@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,9 +25,9 @@ from unpicked.objects.gaussians import Gaussians
 from unpicked.ops import fourier, rotation, seeding
 from unpicked.ops.correlate import fast_size
 from unpicked.ops.ctf import electron_wavelength
-from unpicked.ops.window import crop_or_pad
 from unpicked.simulate.micrographs import NoisyImages, Specimen
 from unpicked.simulate.scatterers import Scatterers, Views, scatterers, volume
+from unpicked.simulate.slices import Slices, Spectrum
 
 PROBE = 256  # views over which the power of the images is averaged
 
@@ -46,9 +46,9 @@ class ParticleSimulation(NoisyImages):
         max_shift: radius of the disc that the shifts are uniform in, angstrom.
         power: mean over views of a clean image's sum of squares, with contrast transfer, in the box.
         variance: mean over views of its variance in the box.
-        atoms: the specimen as point scatterers, or None where it is a map.
-        precise: whether projections of atoms are summed in float64 instead of float32.
-        held: form factors on the frequency grids in use, by padded length.
+        seen_as: the specimen as point scatterers, or as the transform of a map.
+        dtype: of projections.
+        held: what projects, by padded length.
     """
 
     specimen: Specimen
@@ -56,9 +56,9 @@ class ParticleSimulation(NoisyImages):
     max_shift: float
     power: float
     variance: float
-    atoms: Scatterers | None
-    precise: bool
-    held: dict[int, Views] = field(default_factory=dict, init=False, repr=False)
+    seen_as: Scatterers | Spectrum
+    dtype: torch.dtype
+    held: dict[int, Views | Slices] = field(default_factory=dict, init=False, repr=False)
 
     def pose(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotation ``(3, 3)`` and shift ``(2,)`` t_x, t_y in angstrom of image ``index``, float64."""
@@ -78,10 +78,7 @@ class ParticleSimulation(NoisyImages):
         """The object at a rotation and a shift in angstrom, with the contrast transfer of image ``index``."""
         box, pixel = self.specimen.box, self.specimen.voxel_size
         length = self.padded(index)
-        if self.atoms is None:
-            coefficients = _of_map(self.specimen, turn, shift / pixel, length)
-        else:
-            coefficients = self._views(self.atoms, length).coefficients(turn, shift / pixel)
+        coefficients = self._views(length).coefficients(turn, shift / pixel)
         if self.optics is not None:
             sx, sy = _axes(length, pixel, coefficients.real.dtype)
             coefficients = coefficients * self.optics.values(sx, sy, [index])[0]
@@ -98,9 +95,9 @@ class ParticleSimulation(NoisyImages):
 
     def truth(self) -> Map:
         """The object at the working voxel, limited to |q| < box / 2 and to the ball of the box's diameter."""
-        if self.atoms is None:
+        if isinstance(self.seen_as, Spectrum):
             return self.specimen.truth()
-        values = volume(self.atoms, self.specimen.box)
+        values = volume(self.seen_as, self.specimen.box)
         return Map(values * (fourier.distances(values.shape) <= self.specimen.box / 2), self.specimen.voxel_size)
 
     def facts(self) -> dict[str, Any]:
@@ -135,11 +132,11 @@ class ParticleSimulation(NoisyImages):
             }
         return facts
 
-    def _views(self, atoms: Scatterers, length: int) -> Views:
-        """Filters for one padded length, made once."""
+    def _views(self, length: int) -> Views | Slices:
+        """What projects on one padded length, made once."""
         if length not in self.held:
-            fine = self.specimen.object.shape[-1] / self.specimen.box
-            self.held[length] = Views.of(atoms, fine, length, torch.float64 if self.precise else torch.float32)
+            pixel = self.specimen.object.shape[-1] / self.specimen.box
+            self.held[length] = self.seen_as.views(pixel, length, self.dtype)
         return self.held[length]
 
 
@@ -162,7 +159,7 @@ def simulate_particles(
     """Lazy particle images of a specimen; rotations are uniform and continuous, never from a grid.
 
     Args:
-        specimen: what is seen; atoms are projected exactly, maps through their fine grid.
+        specimen: what is seen; atoms are projected exactly, maps through their fine grid (3e-4).
         count: number of images.
         noise: level of the white noise, of the images with contrast transfer in their box; None: clean images.
         seed: of everything random.
@@ -174,7 +171,7 @@ def simulate_particles(
         phase_shift: of a phase plate, degrees.
         ctf_groups: number of different settings; None: one per image.
         max_shift: shifts are uniform in a disc of this radius, angstrom.
-        precise: project atoms in float64 instead of float32 (rounding of about 1e-6 of the image).
+        precise: project in float64 instead of float32 (rounding of about 1e-6 of the image).
 
     Returns:
         The data as an estimator sees them (no poses), and the simulation, which knows poses, truth map and figures.
@@ -197,15 +194,19 @@ def simulate_particles(
         )
     shared = {"voltage_kv": voltage, "cs_mm": cs, "amplitude_contrast": amplitude_contrast, "phase_shift": phase_shift}
 
-    def settings(number: int, groups: int | None, stream: str) -> Optics | None:
-        return None if defocus is None else _optics(number, groups, defocus, astigmatism, shared, seed, stream)
+    def settings(number: int, groups: int | None, draws: Callable[[int], torch.Tensor]) -> Optics | None:
+        return None if defocus is None else _optics(number, groups, defocus, astigmatism, shared, draws)
 
-    object = specimen.object
-    atoms = scatterers(object, specimen.x) if isinstance(object, Gaussians) else None
-    common = (specimen, max_shift, atoms, precise, seed)
-    power, variance = _measured(_simulation(common, PROBE, settings(PROBE, None, "probe"), 0.0, 1.0, 1.0))
+    def drawn(group: int) -> torch.Tensor:
+        return torch.rand(2, generator=seeding.generator(seed, "optics", group), dtype=torch.float64)
+
+    few = ctf_groups is not None and ctf_groups <= PROBE  # the few there are, else all that there might be
+    probe = settings(PROBE, ctf_groups if few else None, drawn if few else _evenly)
+    dtype = torch.float64 if precise else torch.float32
+    common = (specimen, max_shift, _seen_as(specimen, dtype), dtype, seed)
+    power, variance = _measured(_simulation(common, PROBE, probe, 0.0, 1.0, 1.0))
     sigma = 0.0 if noise is None else noise.sigma(power, variance, specimen.box)
-    optics = settings(count, ctf_groups, "optics")
+    optics = settings(count, ctf_groups, drawn)
     simulation = _simulation(common, count, optics, sigma, power, variance)
     names = tuple(f"{index + 1:06d}@particles.mrcs" for index in range(count))
     return Particles(simulation, specimen.voxel_size, names, optics), simulation
@@ -242,15 +243,21 @@ def displacement(optics: Optics, pixel: float) -> float:
     return float(torch.maximum(torch.maximum(*each), spherical).max())
 
 
+def _seen_as(specimen: Specimen, dtype: torch.dtype) -> Scatterers | Spectrum:
+    if isinstance(specimen.object, Gaussians):
+        return scatterers(specimen.object, specimen.x)
+    return Spectrum.of(specimen.object.values(specimen.x).to(dtype), specimen.box)
+
+
 def _simulation(
-    common: tuple[Specimen, float, Scatterers | None, bool, int],
+    common: tuple[Specimen, float, Scatterers | Spectrum, torch.dtype, int],
     count: int,
     optics: Optics | None,
     sigma: float,
     power: float,
     variance: float,
 ) -> ParticleSimulation:
-    specimen, max_shift, atoms, precise, seed = common
+    specimen, max_shift, seen_as, dtype, seed = common
     return ParticleSimulation(
         size=(specimen.box, specimen.box),
         count=count,
@@ -261,8 +268,8 @@ def _simulation(
         max_shift=max_shift,
         power=power,
         variance=variance,
-        atoms=atoms,
-        precise=precise,
+        seen_as=seen_as,
+        dtype=dtype,
     )
 
 
@@ -285,10 +292,9 @@ def _optics(
     defocus: tuple[float, float],
     astigmatism: float,
     shared: dict[str, float],
-    seed: int,
-    stream: str,
+    draw: Callable[[int], torch.Tensor],
 ) -> Optics:
-    """Settings of every group from its own stream; image i belongs to group i modulo their number."""
+    """Settings of every group from its own two draws; image i belongs to group i modulo their number."""
     least, largest = defocus
     if not (math.isfinite(least) and math.isfinite(largest) and 0 < least <= largest):
         raise ValueError(
@@ -300,8 +306,8 @@ def _optics(
     if groups is not None and not 1 <= groups <= count:
         raise ValueError(f"ctf_groups must lie between 1 and the number of images, {count}; got {groups}")
     number = groups or count
-    draws = [torch.rand(2, generator=seeding.generator(seed, stream, k), dtype=torch.float64) for k in range(number)]
-    centres = [least + (largest - least) * float(draw[0]) for draw in draws]
+    draws = [draw(group) for group in range(number)]
+    centres = [least + (largest - least) * float(pair[0]) for pair in draws]
 
     def same(value: float) -> tuple[float, ...]:
         return (float(value),) * number
@@ -309,12 +315,17 @@ def _optics(
     return Optics(
         defocus_u=tuple(z + astigmatism / 2 for z in centres),
         defocus_v=tuple(z - astigmatism / 2 for z in centres),
-        astigmatism_angle=tuple(180 * float(draw[1]) for draw in draws) if astigmatism else same(0.0),
+        astigmatism_angle=tuple(180 * float(pair[1]) for pair in draws) if astigmatism else same(0.0),
         b_factor=same(0.0),
         scale=same(1.0),
         group=tuple(index % number for index in range(count)),
         **{name: same(value) for name, value in shared.items()},
     )
+
+
+def _evenly(number: int) -> torch.Tensor:
+    """Point ``number`` of a sequence that fills the unit square evenly (Roberts 2018: powers of the plastic number)."""
+    return (0.5 + number * torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)) % 1
 
 
 def _first_of_groups(optics: Optics) -> list[int]:
@@ -337,15 +348,6 @@ def _axes(length: int, pixel: float, dtype: torch.dtype) -> tuple[torch.Tensor, 
     columns = torch.arange(length // 2 + 1, dtype=torch.float64) / (length * pixel)
     sy, sx = torch.meshgrid(rows, columns, indexing="ij")
     return sx.to(dtype), sy.to(dtype)
-
-
-def _of_map(specimen: Specimen, turn: torch.Tensor, shift: torch.Tensor, length: int) -> torch.Tensor:
-    """Half spectrum of the padded image of a specimen that is a map, shift in pixels, |q| < length / 2."""
-    image = crop_or_pad(specimen.images(turn[None])[0], (length, length))
-    half = torch.fft.rfft2(torch.fft.ifftshift(image), norm="ortho")
-    qx, qy = (axis * length for axis in _axes(length, 1.0, torch.float64))
-    ramp = -2 * math.pi * (qx * shift[0] + qy * shift[1]) / length
-    return half * torch.polar((qx.square() + qy.square() < length**2 / 4).double(), ramp)
 
 
 def _cut(wide: torch.Tensor, box: int) -> torch.Tensor:

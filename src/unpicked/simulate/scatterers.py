@@ -46,6 +46,13 @@ class Scatterers:
             out += share.to(out).reshape(shape) * torch.exp(square * variance.to(out).reshape(shape))
         return out
 
+    def views(self, pixel: float, length: int, dtype: torch.dtype | None = None) -> Views:
+        """Ready to project on images of ``length`` pixels, each ``pixel`` voxels, in ``dtype`` (float32 if None)."""
+        q = torch.arange(frequencies_kept(length), device=self.positions.device).double()
+        radius = (q[:, None].square() + q.square()).sqrt()
+        filters = self.form(radius / (length * pixel)) * (radius < length / 2) / (length * pixel)
+        return Views(self, pixel, length, filters.to(dtype or torch.float32))
+
 
 def scatterers(object: Gaussians, x: torch.Tensor) -> Scatterers:
     """The scatterers of Gaussians and their coefficients: those that follow each other at one place become one.
@@ -95,14 +102,6 @@ class Views:
     pixel: float
     length: int
     filters: torch.Tensor
-
-    @staticmethod
-    def of(scatterers: Scatterers, pixel: float, length: int, dtype: torch.dtype | None = None) -> Views:
-        """Ready to project; ``dtype`` (float32 unless given) is that of the product, the device the positions'."""
-        q = torch.arange(frequencies_kept(length), device=scatterers.positions.device).double()
-        radius = (q[:, None].square() + q.square()).sqrt()
-        filters = scatterers.form(radius / (length * pixel)) * (radius < length / 2) / (length * pixel)
-        return Views(scatterers, pixel, length, filters.to(dtype or torch.float32))
 
     def coefficients(self, rotation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Half spectrum ``(length, length // 2 + 1)`` of one view, orthonormal, DC first, |q| < length / 2.
