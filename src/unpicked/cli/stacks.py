@@ -133,7 +133,9 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
     from unpicked.io.particle_files import SPREAD, write_particles
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
-    columns = {SPREAD: answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()}  # beyond that nothing is known
+    columns = {}
+    if not answer.spread.isnan().all():  # some methods predict none; beyond 180 degrees nothing is known
+        columns[SPREAD] = answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()
     told = write_particles(
         folder / "particles.star", source, answer.poses, columns=columns, relocate=True, overwrite=True
     )

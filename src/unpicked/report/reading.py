@@ -161,8 +161,7 @@ def read(folder: Path, truth: Map | None) -> Run:
 def read_history(path: Path) -> History:
     """Rows of numbers by run, in the order of the file; an empty or foreign cell becomes NaN.
 
-    A run may be called "stage-1 start-0", or "refine-64 start-0" of a stack, where 64 are the pixels of the stage: its
-    passes are then counted on from the last one of the stage before.
+    A run may be called "stage-1 start-0": its passes are then counted on from the last one of the stage before.
     """
     runs: History = {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -185,8 +184,8 @@ def read_history(path: Path) -> History:
 
 
 def stage(run: str) -> int:
-    """Number of the stage in the name of a run, as in "stage-1 start-0" or "refine-64 start-0"; 0 if there is none."""
-    found = re.match(r"(?:stage|refine)-(\d+) ", run)
+    """Number of the stage in the name of a run, as in "stage-1 start-0"; 0 where there is none."""
+    found = re.match(r"stage-(\d+) ", run)
     return int(found[1]) if found else 0
 
 
@@ -327,7 +326,7 @@ def _posed(path: Path, notes: list[str]) -> Posed | None:
         table = read_particle_table(path, ctf=False)
         poses = table.poses()
         rows = (table.blocks or {})[table.block]
-        spread = np.array(rows.floats(SPREAD)) if SPREAD in rows else None
+        spread = rows.floats(SPREAD) if SPREAD in rows else None
     except (OSError, ValueError, KeyError) as error:
         notes.append(f"{path.name} cannot be used: {' '.join(str(error).split())}; views and poses are not shown")
         return None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpicked.report.figures import FIRST, GRID, INK, MUTED, Rows, svg
+from unpicked.report.figures import FIRST, GRID, INK, MUTED, svg
 
 Values = NDArray[np.float64]
 
-CELLS = 12  # an image in each cell, on average, before cells are made smaller
+CELLS = 12  # images per cell, on average, before cells are made smaller
+DOTS = 500  # images that are drawn one by one at most
 MOST = 20_000  # directions that are looked at for the coverage
 
 
@@ -23,12 +26,12 @@ def sphere(directions: Values) -> tuple[Values, Values]:
     Returns:
         Edges ``(m, 4)``: rot from and to, z from and to (z the cosine of tilt); and ``(m,)`` densities.
     """
-    rows = int(min(18, max(4, 2 * round(math.sqrt(len(directions) / CELLS / math.pi / 4) * 2))))
+    rows = min(18, max(4, round(math.sqrt(len(directions) / CELLS * math.pi / 4))))  # 4 rows^2 / pi cells
     bands = np.linspace(0, math.pi, rows + 1)
     edges, density = [], []
     rot = np.arctan2(directions[:, 1], directions[:, 0])
     tilt = np.arccos(directions[:, 2].clip(-1, 1))
-    for low, high in zip(bands[:-1], bands[1:], strict=True):
+    for low, high in pairwise(bands):
         around = max(3, round(2 * rows * math.sin((low + high) / 2)))
         inside = (tilt >= low) & ((tilt < high) | (high == bands[-1]))
         count, _ = np.histogram(rot[inside], around, (-math.pi, math.pi))
@@ -78,7 +81,7 @@ def sphere_plot(directions: Values) -> str:
             axes.plot(*hammer(around, np.full(73, math.cos(math.radians(tilt)))), color=GRID, linewidth=0.8)
         for rot in (-math.pi, math.pi):
             axes.plot(*hammer(np.full(73, rot), up), color=MUTED, linewidth=1)
-        if len(directions) <= 500:
+        if len(directions) <= DOTS:
             rot = np.arctan2(directions[:, 1], directions[:, 0])
             axes.plot(*hammer(rot, directions[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
         for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", math.sqrt(2), 0.03)):
@@ -92,8 +95,8 @@ def sphere_plot(directions: Values) -> str:
 def coverage(directions: Values, width: float = 10.0) -> tuple[float, float]:
     """Least and greatest coverage of a direction of Fourier space; 1 is that of views spread evenly.
 
-    A view fills the plane of Fourier space across it, so a direction is covered by the views within ``width`` degrees of
-    the circle across it.
+    A view fills the plane of Fourier space across it, so a direction is covered by the views that lie within ``width``
+    degrees of the circle across it.
     """
     count = 400
     z = 1 - (np.arange(count) + 0.5) / count  # half a sphere: opposite directions are covered alike
@@ -141,37 +144,51 @@ def spread_plot(spread: Values) -> str:
     return svg("spread", draw, size=(4.1, 2.5))
 
 
-def course(name: str, stages: Sequence[tuple[str, Mapping[str, Rows]]], kept: Sequence[str], log: bool = False) -> str:
-    """One figure of the history, a panel per stage, which share the axis of values.
+@dataclass(frozen=True)
+class Panel:
+    """One stage of a figure of the history.
 
-    Args:
-        name: column of the history.
-        stages: title and rows by run, of the stages that have the column.
-        kept: names of the runs that the job went on with.
-        log: a logarithmic axis of values.
+    Attributes:
+        title: of the stage.
+        runs: by the number of the start, the passes and the values.
+        kept: number of the start that went on.
     """
-    lengths = [max(len(rows) for rows in runs.values()) for _, runs in stages]
-    widths = [max(length, 0.3 * sum(lengths)) for length in lengths]
+
+    title: str
+    runs: Mapping[int, Sequence[tuple[float, float]]]
+    kept: int
+
+
+def unit(title: str) -> str:
+    """What the passes of a stage are called."""
+    return "rounds" if title.endswith((" pixels", " poses")) else "updates"
+
+
+def course(name: str, panels: Sequence[Panel], log: bool = False) -> str:
+    """One figure of the history, a panel per stage; they share the axis of values, which may be logarithmic."""
+    passes = [max(step for drawn in panel.runs.values() for step, _ in drawn) for panel in panels]
+    counts = [max(len(drawn) for drawn in panel.runs.values()) for panel in panels]
+    widths = [max(count, 0.4 * max(counts)) for count in counts]
 
     def draw(figure: Any) -> None:
-        panels = figure.subplots(1, len(stages), sharey=True, squeeze=False, width_ratios=widths)[0]
-        for number, (panel, (title, runs)) in enumerate(zip(panels, stages, strict=True)):
-            panel.patch.set_visible(False)
-            for run in sorted(runs, key=lambda run: run in kept):
-                drawn = [(k + 1, y) for k, row in enumerate(runs[run]) if math.isfinite(y := row.get(name, math.nan))]
-                colour, width = (FIRST, 2.0) if run in kept else (MUTED, 1.0)
-                mark = "o" if len(drawn) <= 12 else None
-                panel.plot(*zip(*drawn, strict=True), color=colour, linewidth=width, marker=mark, markersize=3.5)
-            panel.set_xlim(0.4, lengths[number] + 0.6)
-            panel.xaxis.get_major_locator().set_params(integer=True, nbins=5 if lengths[number] > 12 else 3)
-            panel.set_title(title, fontsize=9, color=MUTED)
-            panel.set_xlabel("update" if title == "search" else "round")
-            if number:
-                panel.tick_params(axis="y", left=False)
+        places = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for number, (axes, panel) in enumerate(zip(places, panels, strict=True)):
+            axes.patch.set_visible(False)
+            for start in sorted(panel.runs, key=lambda start: start == panel.kept):
+                x, y = zip(*panel.runs[start], strict=True)
+                colour, width = (FIRST, 2.0) if start == panel.kept else (MUTED, 1.0)
+                mark = "o" if len(x) <= 12 else None
+                axes.plot(x, y, color=colour, linewidth=width, marker=mark, markersize=3.5)
+            axes.margins(x=0.08)
+            axes.set_xlim(right=max(passes[number] * 1.04, 1.5))
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=5 if counts[number] > 12 else 3)
+            axes.set_title(panel.title, fontsize=9, color=MUTED)
+            axes.set_xlabel(unit(panel.title)[:-1])
+            axes.tick_params(axis="y", left=not number)
         if log:
-            _logarithmic(panels[0])
-        elif name != "judge":
-            panels[0].set_ylim(bottom=0)
+            _logarithmic(places[0])
+        else:
+            places[0].set_ylim(bottom=0)
 
     return svg(f"history-{name}", draw, size=(4.1, 2.5))
 
