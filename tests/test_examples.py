@@ -14,6 +14,12 @@ def test_from_micrographs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "correlation with the truth" in capsys.readouterr().out
 
 
+def test_from_particles(capsys: pytest.CaptureFixture[str]) -> None:
+    correlation, error = runpy.run_path(str(EXAMPLES / "from_particles.py"))["main"](count=300)
+    assert correlation > 0.9 and error < 4
+    assert "median error of the poses" in capsys.readouterr().out
+
+
 def test_compare_methods(capsys: pytest.CaptureFixture[str]) -> None:
     objectives = runpy.run_path(str(EXAMPLES / "compare_methods.py"))["main"](size=96, iterations=3)
     assert set(objectives) == {"ball", "voxels"}

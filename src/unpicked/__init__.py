@@ -98,6 +98,8 @@ _PLACES = {
     "from_micrographs": "recipes",
     "SignalJob": "recipes",
     "from_signal": "recipes",
+    "ParticleJob": "recipes.particle_job",
+    "from_particles": "recipes.particles",
     "ParticleEMJob": "recipes.particle_em",
     "from_particles_em": "recipes.particle_em",
     "ImageJob": "recipes",
