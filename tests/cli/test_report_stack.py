@@ -90,7 +90,7 @@ def test_the_page_speaks_of_particles(tmp_path: Path) -> None:
         "reconstructed from a particle stack by",
         "energy per image, E",
         "poses, at best",
-        "2.0°",
+        ">2.0°<",
         "Undetermined: untilted projections",
         "Searched over all views from 2 random starts, then fitted image by image",
         "Not modelled. Where images were defocused",
@@ -122,7 +122,7 @@ def test_known_poses_are_said_to_be_taken_not_found(tmp_path: Path) -> None:
     history = [{"run": "known start-0", "step": 0.0, "energy": 5.0, "spread": 2.0}]
     page = text_of(report(make_stack(tmp_path / "run", settings=settings, history=history, notes=[])))
     assert "Taken as they are from truth.star; nothing has tested them." in page
-    assert "That of the given poses" in page and "Known poses, 1 rounds" in page
+    assert "That of the given poses" in page and "Known poses, 1 round." in page
     assert "poses, at best" not in page and "random start" not in page
 
 

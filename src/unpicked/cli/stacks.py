@@ -133,7 +133,7 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
     from unpicked.io.particle_files import SPREAD, write_particles
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
-    columns = {}
+    columns: dict[str, list[float]] = {}
     if not answer.spread.isnan().all():  # some methods predict none; beyond 180 degrees nothing is known
         columns[SPREAD] = answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()
     told = write_particles(

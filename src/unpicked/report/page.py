@@ -40,6 +40,8 @@ class Figure:
 
 def render(run: Run, **parts: Any) -> str:
     """The page of a run as text; ``parts`` take the place of those of micrographs."""
+    if "convergence" not in parts:
+        parts |= {"convergence": sections.convergence(run.history), "passes": passes(run.history)}
     return template("page.html.j2").render({**_parts(run), **parts})
 
 
@@ -63,8 +65,6 @@ def _parts(run: Run) -> dict[str, Any]:
         shells=sections.shells(run),
         patches=sections.patches(run),
         posed=None,
-        convergence=sections.convergence(run.history),
-        passes=passes(run.history),
         source="micrographs",
         found="map",
         file="volume.mrc",

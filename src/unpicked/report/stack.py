@@ -96,7 +96,7 @@ def key_figures(run: Run) -> tuple[Figure, ...]:
         out.append(Figure("noise, σ", words.number(sigma, 4), note))
     if spread is not None and not _known(run):
         note = "median spread of a rotation that the noise implies; its error is at least that"
-        out.append(Figure("poses, at best", f"{spread:.2g}°", note))
+        out.append(Figure("poses, at best", f"{words.number(spread, 2)}°", note))
     return (*out, page.resolution(run.truth, run.halves))
 
 
@@ -142,7 +142,7 @@ def stages(runs: History, notes: list[str]) -> list[Stage]:
             key, start = found[2], int(found[1])
         groups.setdefault(key, {})[start] = rows
     return [
-        Stage(key, group, kept if kept in group else min(group), kept in group or len(group) == 1)
+        Stage(key, group, kept if kept is not None and kept in group else min(group), kept in group or len(group) == 1)
         for key, group in groups.items()
     ]
 
@@ -181,11 +181,11 @@ def convergence(course: list[Stage]) -> dict[str, Any]:
 
 def passes(course: list[Stage]) -> str:
     """The stages in words."""
-    said = [
-        f"{stage.title}, {len(stage.runs[stage.kept])} {views.unit(stage.title)}"
-        + (f" from each of {len(stage.runs)} starts" if len(stage.runs) > 1 else "")
-        for stage in course
-    ]
+    said = []
+    for stage in course:
+        count, unit = len(stage.runs[stage.kept]), views.unit(stage.title)
+        each = f" from each of {len(stage.runs)} starts" if len(stage.runs) > 1 else ""
+        said.append(f"{stage.title}, {count} {unit if count != 1 else unit[:-1]}{each}")
     text = "; then ".join(said) or "no pass was recorded"
     return text[0].upper() + text[1:]
 
@@ -213,7 +213,7 @@ def _more(run: Run) -> list[tuple[str, str]]:
     """Where the poses come from, and whether contrast transfer is in the model."""
     settings = _settings(run)
     method, starts, start = (settings.get(name) for name in ("method", "starts", "start"))
-    begun = f"the map {start}" if start else "one random start" if starts == 1 else f"{starts} random starts"
+    begun = f"the map {start}" if start else "one random start" if starts == 1 else f"{starts or 'some'} random starts"
     unused = "what the file says of poses was not used"
     where = {
         "known": f"Taken as they are from {settings.get('poses') or settings.get('file')}; nothing has tested them.",

@@ -71,7 +71,7 @@ def sphere_plot(directions: Values) -> str:
         axes.set_axis_off()
         axes.set_aspect("equal")
         strength = 0.85 * (density / 3).clip(0, 1)
-        for level in np.unique(strength.round(2)):  # few opacities make a small file
+        for level in np.unique(strength.round(2)[strength >= 0.005]):  # few opacities make a small file
             chosen = [outline(cell) for cell in edges[strength.round(2) == level]]
             axes.add_collection(PolyCollection(chosen, facecolors=FIRST, alpha=float(level), linewidths=0))
         around, up = np.linspace(-math.pi, math.pi, 73), np.cos(np.linspace(0, math.pi, 73))
@@ -84,7 +84,7 @@ def sphere_plot(directions: Values) -> str:
         if len(directions) <= DOTS:
             rot = np.arctan2(directions[:, 1], directions[:, 0])
             axes.plot(*hammer(rot, directions[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
-        for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", math.sqrt(2), 0.03)):
+        for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", 1.11, 0.03)):
             axes.text(x, y, name, color=MUTED, ha="left" if x else "center", fontsize=8)
         axes.set_xlim(-2.06, 2.06)
         axes.set_ylim(-1.17, 1.17)
