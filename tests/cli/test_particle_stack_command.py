@@ -5,14 +5,17 @@ import json
 import math
 import shutil
 from functools import partial
+from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
 
+import unpicked
 from answers import answered, is_refused
 from unpicked.cli import main
+from unpicked.cli.stacks import compared
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_map, write_stack
 from unpicked.io.particle_files import SPREAD
@@ -21,7 +24,8 @@ from unpicked.io.poses import read_poses
 from unpicked.io.star import read_star, write_star
 
 JOB = ("--rounds", 1, "--starts", 1, "--threads", 1)
-BOX, VOXEL, COUNT = 24, 2.2, 100
+BOX, VOXEL, COUNT = 24, 2.0, 100
+PROTEIN = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
 RUN = {"volume.mrc", "particles.star", "result.json", "settings.json", "history.csv", "report.html"}
 
 
@@ -48,10 +52,10 @@ def quietly(*words):
 
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
-    """A stack of a phantom, shared by all tests: never write there."""
+    """A stack of a small protein, shared by all tests: never write there."""
     out = tmp_path_factory.mktemp("data") / "sim"
     size = ("--box", BOX, "--voxel", VOXEL, "--count", COUNT)
-    quietly("simulate", "particles", "--out", out, "--phantom", "shepp-logan", *size, "--energy", 3000, "--seed", 3)
+    quietly("simulate", "particles", "--out", out, "--structure", PROTEIN, *size, "--energy", 3000, "--seed", 3)
     return out
 
 
@@ -201,21 +205,32 @@ def test_a_coarser_voxel_crops_the_images_and_leaves_the_rows_as_they_were(sim, 
     assert (again.box, len(again)) == (BOX, COUNT) and again.pixel_size == pytest.approx(VOXEL)
 
 
-def test_a_bare_stack_takes_its_pixel_size_from_an_option_and_is_not_cropped(bare, tmp_path, reconstruct):
-    assert is_refused(reconstruct(bare, tmp_path / "none"), "bare.mrcs", "no pixel size", "--voxel")
-    assert not (tmp_path / "none").exists()
-    for option in ("--voxel", "--pixel-size"):
-        out = tmp_path / option.strip("-")
-        assert reconstruct(bare, out, option, VOXEL, "--resume")[0] == 0
-        found, again = read_map(out / "volume.mrc"), read_particles(out / "particles.star")
-        assert (found.box, len(again)) == (BOX, COUNT)
-        assert found.voxel_size == pytest.approx(VOXEL, rel=1e-6) and again.pixel_size == pytest.approx(VOXEL)
-    result = json.loads((tmp_path / "voxel" / "result.json").read_text())
+def test_a_bare_stack_takes_its_pixel_size_from_voxel_and_is_not_cropped(bare, done, tmp_path, reconstruct):
+    out = tmp_path / "run"
+    assert is_refused(reconstruct(bare, out), "bare.mrcs", "no pixel size", "--voxel")
+    assert not out.exists()
+    assert reconstruct(bare, out, "--voxel", VOXEL)[0] == 0
+    found, wanted = read_map(out / "volume.mrc"), read_map(done / "volume.mrc")
+    assert found.box == BOX and found.voxel_size == pytest.approx(VOXEL, rel=1e-6)
+    assert torch.equal(found.values, wanted.values), "the same images give the same map"
+    again = read_particles(out / "particles.star")
+    assert len(again) == COUNT and again.pixel_size == pytest.approx(VOXEL)
+    result = json.loads((out / "result.json").read_text())
     assert result["settings"]["voxel"] == VOXEL and result["settings"]["pixel_size"] is None
-    assert any("pixel size" in note and "--voxel" in note for note in result["data"]["notes"])
-    maps = [(tmp_path / name / "volume.mrc").read_bytes() for name in ("voxel", "pixel-size")]
-    assert maps[0] == maps[1], "both say the same thing"
-    assert reconstruct(bare, tmp_path / "voxel", "--voxel", VOXEL, "--resume")[0] == 0
+    assert any("--voxel" in note for note in result["data"]["notes"])
+    assert reconstruct(bare, out, "--voxel", VOXEL, "--resume")[0] == 0
+
+
+def test_the_pixel_size_of_a_bare_stack_is_not_its_voxel_where_both_are_given(bare, tmp_path, reconstruct):
+    out = tmp_path / "run"
+    assert is_refused(reconstruct(bare, out, "--pixel-size", VOXEL, "--voxel", 1), "--voxel", "pixel size, 2 A")
+    assert not out.exists()
+
+
+def test_words_of_a_comparison_that_found_no_resolution():
+    assert compared({"correlation": 0.2, "resolution_05": None}) == (
+        "correlation with the truth 0.2000, FSC below 0.5 in every shell"
+    )
 
 
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(sim, tmp_path, reconstruct):

@@ -133,7 +133,9 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
     from unpicked.io.particle_files import SPREAD, write_particles
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
-    columns = {SPREAD: answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()}  # beyond that nothing is known
+    columns = {}
+    if not answer.spread.isnan().all():  # some methods predict none; beyond 180 degrees nothing is known
+        columns[SPREAD] = answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()
     told = write_particles(
         folder / "particles.star", source, answer.poses, columns=columns, relocate=True, overwrite=True
     )
@@ -142,7 +144,14 @@ def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> r
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     figures = answer.figures()
     return runs.Written(
-        data={"kind": "particles", "images": len(source), "box": source.box, "pixel_size": source.pixel_size},
+        data={
+            "kind": "particles",
+            "images": len(source),
+            "box": source.box,
+            "pixel_size": source.pixel_size,
+            "voxel_size": answer.map.voxel_size,
+            "contrast_transfer": source.optics is not None,
+        },
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,
@@ -166,7 +175,9 @@ def _words(folder: Path, count: int, figures: Mapping[str, Any]) -> str:
 
 def compared(found: Mapping[str, Any]) -> str:
     """The figures of a comparison with the truth in words."""
-    return f"correlation with the truth {found['correlation']:.4f}, FSC 0.5 at {found['resolution_05']:.2f} A"
+    resolution = found["resolution_05"]
+    reached = "FSC below 0.5 in every shell" if resolution is None else f"FSC 0.5 at {resolution:.2f} A"
+    return f"correlation with the truth {found['correlation']:.4f}, {reached}"
 
 
 def poses_of(data: Particles, path: Path) -> Poses:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -38,11 +38,15 @@ class Figure:
     note: str = ""
 
 
-def render(run: Run) -> str:
-    """The page of a run as text."""
+def render(run: Run, **parts: Any) -> str:
+    """The page of a run as text; ``parts`` take the place of those of micrographs."""
+    return template("page.html.j2").render({**_parts(run), **parts})
+
+
+def _parts(run: Run) -> dict[str, Any]:
     result, volume = run.result, run.volume
     verdict = str(result.get("verdict", "not verified"))
-    return template("page.html.j2").render(
+    return dict(
         style=own("page.css"),
         script=own("surface.js"),
         name=run.name,
@@ -51,13 +55,14 @@ def render(run: Run) -> str:
         verdict_sentence=VERDICTS.get(verdict, verdict),
         result=sentence(str(result.get("result", "how the run ended is not recorded"))),
         key=key_figures(result, volume, run.truth, run.halves),
-        statements=_statements(run),
+        statements=statements(run, hand(run.truth)),
         volume=volume,
         field=volume.box * volume.voxel_size,
         surface=sections.surface(run),
         views=_views(run),
         shells=sections.shells(run),
         patches=sections.patches(run),
+        posed=None,
         convergence=sections.convergence(run.history),
         passes=passes(run.history),
         source="micrographs",
@@ -94,10 +99,11 @@ def key_figures(
     if sigma is not None:
         note = "per working pixel, in the grey values of the files"
         out.append(Figure("noise, σ", words.number(sigma, 4), note))
-    return (*out, _resolution(truth, halves))
+    return (*out, resolution(truth, halves))
 
 
-def _resolution(truth: Truth | None, halves: Halves | None) -> Figure:
+def resolution(truth: Truth | None, halves: Halves | None) -> Figure:
+    """The resolution, of whichever kind it is, or that it was not measured."""
     if truth is not None:
         c = truth.comparison
         limit = "the Nyquist limit; " if c.at_nyquist else ""
@@ -154,15 +160,16 @@ def _views(run: Run) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def _statements(run: Run) -> list[tuple[str, str]]:
+def statements(run: Run, hand: str, more: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
     """Hand, contrast, prior and what was not done: what a reader must know before believing the map."""
-    said = [("Hand", _hand(run.truth)), ("Contrast", _contrast(run.result))]
+    said = [("Hand", hand), ("Contrast", _contrast(run.result)), *more]
     if run.share is not None:
         said.append(("Prior", sections.share_words(run)))
     return [*said, ("Not done", _not_done(run))]
 
 
-def _hand(truth: Truth | None) -> str:
+def hand(truth: Truth | None) -> str:
+    """What is known of the hand of a map from untilted images."""
     text = "Undetermined: untilted projections fit a map and its mirror image equally well."
     if truth is None:
         return text

@@ -21,6 +21,8 @@ from unpicked.evaluate.align import masked_cosine
 from unpicked.evaluate.compare import Comparison, compare
 from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.io.mrc import read_map
+from unpicked.io.particle_files import SPREAD
+from unpicked.io.particles import read_particle_table
 from unpicked.report.words import as_number
 
 FILES = ("result.json", "history.csv", "volume.mrc")
@@ -72,6 +74,21 @@ class Patches:
 
 
 @dataclass(frozen=True)
+class Posed:
+    """Poses of the images of a stack.
+
+    Attributes:
+        directions: ``(n, 3)`` unit vectors x, y, z of the views in the frame of the map.
+        shifts: ``(n, 2)`` in angstrom.
+        spread: ``(n,)`` standard deviation of the rotations that the noise implies, in degrees, or None.
+    """
+
+    directions: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    spread: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run.
 
@@ -84,6 +101,7 @@ class Run:
         halves: comparison of two half maps.
         share: per shell 0, 1, ... the part of the precision that comes from the data, 0 to 1.
         patches: examples of what was found.
+        posed: poses of the images, of a run on a stack.
         notes: sentences on what could not be used.
     """
 
@@ -95,7 +113,13 @@ class Run:
     halves: Halves | None = None
     share: tuple[float, ...] | None = None
     patches: Patches | None = None
+    posed: Posed | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def stack(self) -> bool:
+        """Whether the data were a stack of particle images."""
+        return dict(self.result.get("data") or {}).get("kind") == "particles"
 
     @property
     def share_observed(self) -> bool:
@@ -119,6 +143,7 @@ def read(folder: Path, truth: Map | None) -> Run:
     result = read_result(folder / "result.json")
     volume = read_map(folder / "volume.mrc")
     notes: list[str] = []
+    posed = _posed(folder / "particles.star", notes) if (result.get("data") or {}).get("kind") == "particles" else None
     return Run(
         folder.resolve().name,
         result,
@@ -128,6 +153,7 @@ def read(folder: Path, truth: Map | None) -> Run:
         _halves(folder, result, notes),
         _share(result, notes),
         _patches(folder / "patches.npz", notes),
+        posed,
         tuple(notes),
     )
 
@@ -289,6 +315,28 @@ def _numbers(given: object, low: float, high: float) -> tuple[float, ...] | None
     if any(value is None or not low - 1e-6 <= value <= high + 1e-6 for value in values):
         return None
     return tuple(min(max(value, low), high) for value in values if value is not None)
+
+
+def _posed(path: Path, notes: list[str]) -> Posed | None:
+    """Poses of ``particles.star``; the stacks that it names need not be there."""
+    if not path.is_file():
+        notes.append(f"{path.name} is gone; views and poses are not shown")
+        return None
+    try:
+        table = read_particle_table(path, ctf=False)
+        poses = table.poses()
+        rows = (table.blocks or {})[table.block]
+        spread = rows.floats(SPREAD) if SPREAD in rows else None
+    except (OSError, ValueError, KeyError) as error:
+        notes.append(f"{path.name} cannot be used: {' '.join(str(error).split())}; views and poses are not shown")
+        return None
+    if poses is None:
+        notes.append(f"{path.name} holds no poses; views and poses are not shown")
+        return None
+    if spread is not None and not (np.isfinite(spread) & (spread >= 0)).all():
+        notes.append(f"{SPREAD} of {path.name} must not be negative; it is not shown")
+        spread = None
+    return Posed(poses.rotations[:, 2].double().numpy(), poses.shifts.double().numpy(), spread)
 
 
 def _patches(path: Path, notes: list[str]) -> Patches | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unpicked.data.maps import Map
 from unpicked.io._files import output
-from unpicked.report import page, target
+from unpicked.report import page, stack, target
 from unpicked.report.reading import read
 
 
@@ -19,7 +19,8 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
         run: folder that holds ``result.json``, ``history.csv`` and ``volume.mrc`` (or ``target.npy``, of a signal or
             an image, with its standard errors in ``errors.npy``); ``half1.mrc`` with
             ``half2.mrc``, and ``patches.npz`` (``patches``, ``projections`` and, if there are any, ``averages``,
-            ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist.
+            ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist; so is ``particles.star`` of
+            a run on a particle stack.
         truth: map to compare with; default the one that ``result.json`` names under ``data.truth``, where the
             file still exists.
         overwrite: replace an existing page.
@@ -40,7 +41,8 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
     if (folder / "target.npy").is_file():
         text = target.render(target.read(folder))
     else:
-        text = page.render(read(folder, truth))
+        run = read(folder, truth)
+        text = stack.render(run) if run.stack else page.render(run)
     path = folder / "report.html"
     with output(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")

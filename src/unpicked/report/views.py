@@ -1,0 +1,205 @@
+"""The pictures of a particle stack's page: directions of view on a sphere, spreads of poses, the course in stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpicked.report.figures import FIRST, GRID, INK, MUTED, svg
+
+Values = NDArray[np.float64]
+
+CELLS = 12  # images per cell, on average, before cells are made smaller
+DOTS = 500  # images that are drawn one by one at most
+MOST = 20_000  # directions that are looked at for the coverage
+
+
+def sphere(directions: Values) -> tuple[Values, Values]:
+    """Cells of equal area, and how many directions lie in each over the mean.
+
+    Returns:
+        Edges ``(m, 4)``: rot from and to, z from and to (z the cosine of tilt); and ``(m,)`` densities.
+    """
+    rows = min(18, max(4, round(math.sqrt(len(directions) / CELLS * math.pi / 4))))  # 4 rows^2 / pi cells
+    bands = np.linspace(0, math.pi, rows + 1)
+    edges, density = [], []
+    rot = np.arctan2(directions[:, 1], directions[:, 0])
+    tilt = np.arccos(directions[:, 2].clip(-1, 1))
+    for low, high in pairwise(bands):
+        around = max(3, round(2 * rows * math.sin((low + high) / 2)))
+        inside = (tilt >= low) & ((tilt < high) | (high == bands[-1]))
+        count, _ = np.histogram(rot[inside], around, (-math.pi, math.pi))
+        share = (math.cos(low) - math.cos(high)) / 2 / around
+        for k in range(around):
+            sides = (2 * math.pi * (k + part) / around - math.pi for part in (0, 1))
+            edges.append((*sides, math.cos(high), math.cos(low)))
+            density.append(count[k] / (share * len(directions)))
+    return np.array(edges), np.array(density)
+
+
+def hammer(rot: Values, z: Values) -> tuple[Values, Values]:
+    """Place on Hammer's map of the whole sphere, which keeps areas: x from -2 to 2, y from -1 to 1."""
+    cosine, half = np.sqrt((1 - z * z).clip(0)), rot / 2
+    scale = 1 / np.sqrt(1 + cosine * np.cos(half))
+    return 2 * cosine * np.sin(half) * scale, z * scale
+
+
+def sphere_plot(directions: Values) -> str:
+    """Directions of view on a map of equal areas; the darker a cell, the more images look along it."""
+    from matplotlib.collections import PolyCollection
+
+    edges, density = sphere(directions)
+    part = np.linspace(0, 1, 9)
+
+    def outline(cell: Values) -> Values:
+        left, right, low, high = cell
+        heights = np.cos(np.arccos(high) + part * (np.arccos(low) - np.arccos(high)))
+        round_ = left + part * (right - left)
+        rot = np.concatenate([np.full(9, left), round_, np.full(9, right), round_[::-1]])
+        z = np.concatenate([heights, np.full(9, low), heights[::-1], np.full(9, high)])
+        return np.stack(hammer(rot, z), 1)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        strength = 0.85 * (density / 3).clip(0, 1)
+        for level in np.unique(strength.round(2)):  # few opacities make a small file
+            chosen = [outline(cell) for cell in edges[strength.round(2) == level]]
+            axes.add_collection(PolyCollection(chosen, facecolors=FIRST, alpha=float(level), linewidths=0))
+        around, up = np.linspace(-math.pi, math.pi, 73), np.cos(np.linspace(0, math.pi, 73))
+        for rot in np.deg2rad((-120, -60, 0, 60, 120)):
+            axes.plot(*hammer(np.full(73, rot), up), color=GRID, linewidth=0.8)
+        for tilt in (30, 60, 90, 120, 150):
+            axes.plot(*hammer(around, np.full(73, math.cos(math.radians(tilt)))), color=GRID, linewidth=0.8)
+        for rot in (-math.pi, math.pi):
+            axes.plot(*hammer(np.full(73, rot), up), color=MUTED, linewidth=1)
+        if len(directions) <= DOTS:
+            rot = np.arctan2(directions[:, 1], directions[:, 0])
+            axes.plot(*hammer(rot, directions[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
+        for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", math.sqrt(2), 0.03)):
+            axes.text(x, y, name, color=MUTED, ha="left" if x else "center", fontsize=8)
+        axes.set_xlim(-2.06, 2.06)
+        axes.set_ylim(-1.17, 1.17)
+
+    return svg("views", draw, size=(4.6, 2.65))
+
+
+def coverage(directions: Values, width: float = 10.0) -> tuple[float, float]:
+    """Least and greatest coverage of a direction of Fourier space; 1 is that of views spread evenly.
+
+    A view fills the plane of Fourier space across it, so a direction is covered by the views that lie within ``width``
+    degrees of the circle across it.
+    """
+    count = 400
+    z = 1 - (np.arange(count) + 0.5) / count  # half a sphere: opposite directions are covered alike
+    turn = math.pi * (1 + math.sqrt(5)) * np.arange(count)
+    flat = np.sqrt(1 - z * z)
+    places = np.stack([flat * np.cos(turn), flat * np.sin(turn), z], 1)
+    seen = directions[:: max(1, len(directions) // MOST)]
+    reach = math.sin(math.radians(width))
+    near = np.zeros(count)
+    for first in range(0, len(seen), 2048):
+        near += (np.abs(seen[first : first + 2048] @ places.T) < reach).sum(0)
+    shares = near / len(seen) / reach
+    return float(shares.min()), float(shares.max())
+
+
+def by_chance(count: int) -> tuple[float, float]:
+    """The coverage of so many directions drawn evenly at random."""
+    drawn = np.random.default_rng(1).normal(size=(min(count, MOST), 3))
+    return coverage(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+
+
+def spread_plot(spread: Values) -> str:
+    """How many images have which spread of their pose."""
+    end = max(float(np.percentile(spread, 99)) * 1.05, 1e-3)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        bins = int(min(40, max(8, math.sqrt(len(spread)))))
+        axes.hist(spread.clip(max=end), bins, (0, end), color=FIRST, linewidth=0, rwidth=0.9)
+        middle = float(np.median(spread))
+        axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        late = middle > 0.6 * end
+        place = (-5 if late else 5, -2)
+        axes.annotate(
+            f"median {middle:.2g}°", (middle, 1), place, xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="right" if late else "left", va="top",
+        )  # fmt: skip
+        axes.set_xlim(0, end)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("spread of the pose (degrees)")
+        axes.set_ylabel("images")
+
+    return svg("spread", draw, size=(4.1, 2.5))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One stage of a figure of the history.
+
+    Attributes:
+        title: of the stage.
+        runs: by the number of the start, the passes and the values.
+        kept: number of the start that went on.
+    """
+
+    title: str
+    runs: Mapping[int, Sequence[tuple[float, float]]]
+    kept: int
+
+
+def unit(title: str) -> str:
+    """What the passes of a stage are called."""
+    return "rounds" if title.endswith((" pixels", " poses")) else "updates"
+
+
+def course(name: str, panels: Sequence[Panel], log: bool = False) -> str:
+    """One figure of the history, a panel per stage; they share the axis of values, which may be logarithmic."""
+    passes = [max(step for drawn in panel.runs.values() for step, _ in drawn) for panel in panels]
+    counts = [max(len(drawn) for drawn in panel.runs.values()) for panel in panels]
+    widths = [max(count, 0.4 * max(counts)) for count in counts]
+
+    def draw(figure: Any) -> None:
+        places = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for number, (axes, panel) in enumerate(zip(places, panels, strict=True)):
+            axes.patch.set_visible(False)
+            for start in sorted(panel.runs, key=lambda start: start == panel.kept):
+                x, y = zip(*panel.runs[start], strict=True)
+                colour, width = (FIRST, 2.0) if start == panel.kept else (MUTED, 1.0)
+                mark = "o" if len(x) <= 12 else None
+                axes.plot(x, y, color=colour, linewidth=width, marker=mark, markersize=3.5)
+            axes.margins(x=0.08)
+            axes.set_xlim(right=max(passes[number] * 1.04, 1.5))
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=5 if counts[number] > 12 else 3)
+            axes.set_title(panel.title, fontsize=9, color=MUTED)
+            axes.set_xlabel(unit(panel.title)[:-1])
+            axes.tick_params(axis="y", left=not number)
+        if log:
+            _logarithmic(places[0])
+        else:
+            places[0].set_ylim(bottom=0)
+
+    return svg(f"history-{name}", draw, size=(4.1, 2.5))
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
+    if high / low > 30:
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_minor_formatter(lambda tick, _: f"{tick:g}" if f"{tick:e}"[0] in "25" else "")
