@@ -41,8 +41,8 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
     if (folder / "target.npy").is_file():
         text = target.render(target.read(folder))
     else:
-        run = read(folder, truth)
-        text = stack.render(run) if run.stack else page.render(run)
+        found = read(folder, truth)
+        text = stack.render(found) if found.stack else page.render(found)
     path = folder / "report.html"
     with output(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
