@@ -1,8 +1,8 @@
 """Poses ab initio of a 70S ribosome at 32 pixels: the default pipeline here, and peers on the same images if asked to.
 
 1,000 images at SNR (box) 1, 0.3 and 0.1 and their first 200, no contrast transfer, no shifts, rotations uniform and
-continuous. Errors are geodesic angles in degrees after one registration on both hands (`unpicked compare-poses`),
-beside the correlation of the aligned map with the truth and CPU seconds; one thread. The map is
+continuous. Errors are geodesic angles in degrees after one registration on both hands (`unpicked compare-poses`);
+beside them stand the correlation of the aligned map with the truth, and CPU seconds; one thread. The map is
 `maps/clean70SRibosome_vol_65p.mrc` of the folder UNPICKED_SHARED (or --map), taken at 5 A per voxel.
 
 With --peers they run from environments of their own in a cache folder: ASPIRE and cryoDRGN from PyPI, RELION as
@@ -177,7 +177,7 @@ def aspire(folder: Path, data: Particles, options: argparse.Namespace) -> Answer
 
 def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answer:
     """`abinit --zdim 0`. It needs a CTF file: one of amplitude contrast 1, without defocus and Cs, is constant."""
-    write_stack(folder / "images.mrcs", data.images(range(len(data))), data.pixel_size)
+    write_stack(data.images(range(len(data))), folder / "images.mrcs", data.pixel_size)
     row = [data.box, data.pixel_size, 0.0, 0.0, 0.0, 300.0, 0.0, 1.0, 0.0]
     with open(folder / "ctf.pkl", "wb") as file:
         pickle.dump(np.tile(np.array(row, np.float32), (len(data), 1)), file)
@@ -197,7 +197,7 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
 
 def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer:
     """Stochastic gradient descent from nothing, then ten iterations of refinement from its map."""
-    write_stack(folder / "particles.mrcs", data.images(range(len(data))), data.pixel_size)
+    write_stack(data.images(range(len(data))), folder / "particles.mrcs", data.pixel_size)
     write_particles(folder / "particles.star", data)
     program, diameter = str(shutil.which("relion_refine")), round(0.9 * data.box * data.pixel_size)
     shared = ["--particle_diameter", str(diameter), "--sym", "C1", "--flatten_solvent", "--zero_mask", "--j", "1"]

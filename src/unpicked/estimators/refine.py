@@ -29,6 +29,7 @@ from unpicked.ops.orientations import Images
 from unpicked.priors import Prior
 
 LEAST = 0.02  # 1 / tau^2 in units of the mean weight of a shell, for the solver's sake
+RESTING = 0.3  # part of the noise's own spread by which poses at rest turn in a round, in the median
 FAINTEST = 0.02  # least part of a shell that is kept
 _COLUMNS = 14  # rotation 9, shift 2 in angstrom, misfit, spread in degrees, whether the rescue was taken
 
@@ -217,10 +218,13 @@ class Refine:
         }
 
     def done(self, history: Sequence[dict[str, float]], state: State) -> bool:
-        """After the last round, or where the poses at the last radius came to rest."""
-        if int(state["step"]) >= self.iterations:
-            return True
-        return history[-1]["radius"] == self.radius[1] and float(state["turned"]) < self.tolerance
+        """Whether the poses came to rest at the last radius: they turned far less than the noise leaves them free."""
+        if history[-1]["radius"] != self.radius[1]:
+            return False
+        turned = float(state["turned"])
+        if int(state["step"]) < self.iterations:
+            return turned < self.tolerance
+        return not self.solve or turned <= RESTING * history[-1]["spread"]
 
     def _band(self, model: Model, state: State) -> Band:
         first, last = self.radius

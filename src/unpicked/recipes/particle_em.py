@@ -7,7 +7,6 @@ refine the views in stages, and learn between stages what power the map has in e
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from unpicked.model.views import Projection
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import fourier, rotation, seeding
 from unpicked.priors import Both, Prior, Shells, Support, globular
-from unpicked.recipes.particles import working
+from unpicked.recipes.particle_job import check_field, check_settings, working
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 
 COARSE, FINE = 4608, 36864  # views: about 15 and 7.5 degrees apart
@@ -59,14 +58,7 @@ class ParticleEMJob:
     """Images of an update of sgd."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_shift) and self.max_shift >= 0):
-            raise ValueError(f"--max-shift must not be negative, in angstrom; got {self.max_shift}")
-        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
-            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
-        if self.diameter is not None and not self.diameter > 0:
-            raise ValueError(f"--diameter must be positive, in angstrom; got {self.diameter}")
-        if self.starts < 1:
-            raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        check_settings(self.max_shift, self.voxel, self.diameter, self.starts)
         if self.updates < 3:
             raise ValueError(f"--updates must be at least 3, one for every band; got {self.updates}")
         if self.polish < 0:
@@ -125,14 +117,7 @@ def from_particles_em(
         ValueError: for settings that do not fit the data.
     """
     box = working(data, job.voxel)
-    field = data.box * data.pixel_size
-    if 2 * job.max_shift >= field:
-        raise ValueError(f"--max-shift must be below half the box, {field / 2:g} A; got {job.max_shift:g}")
-    if start is not None and abs(start.box * start.voxel_size - field) > 0.01 * field:
-        raise ValueError(
-            f"the start map's field of view must be that of the images, {field:.1f} A; got "
-            f"{start.box * start.voxel_size:.1f} A; crop or pad it"
-        )
+    check_field(data, job.max_shift, start)
     coarse = replace(data.cropped(box), poses=None, notes=())  # held in memory: every update reads it
     folder = Path(checkpoint) if checkpoint is not None else None
     stages = _Stages(coarse, job, seed, folder, resume, report, device)

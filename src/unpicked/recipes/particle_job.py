@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from unpicked.data.maps import Map
+from unpicked.data.particles import Particles
+
 
 @dataclass(frozen=True)
 class ParticleJob:
@@ -39,17 +42,58 @@ class ParticleJob:
     """Solve two halves of the images as well, from starts of their own, and compare them."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_shift) and self.max_shift >= 0):
-            raise ValueError(f"--max-shift must not be negative, in angstrom; got {self.max_shift}")
-        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
-            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
-        if self.diameter is not None and not self.diameter > 0:
-            raise ValueError(f"--diameter must be positive, in angstrom; got {self.diameter}")
-        if self.starts < 1:
-            raise ValueError(f"--starts must be at least 1; got {self.starts}")
+        check_settings(self.max_shift, self.voxel, self.diameter, self.starts)
         if self.rounds < 1:
             raise ValueError(f"--rounds must be at least 1; got {self.rounds}")
         if self.heads < 0 or (self.branches == "none" and self.heads > 1):
             raise ValueError(f"--heads must not be negative, and 1 with --branches none; got {self.heads}; try heads")
         if self.steps < 2:
             raise ValueError(f"--steps must be at least 2, one for each of two rates; got {self.steps}")
+
+
+def check_settings(max_shift: float, voxel: float | None, diameter: float | None, starts: int) -> None:
+    """What all methods ask of the settings that they share.
+
+    Raises:
+        ValueError: for a number that makes no sense; the message names the option.
+    """
+    if not (math.isfinite(max_shift) and max_shift >= 0):
+        raise ValueError(f"--max-shift must not be negative, in angstrom; got {max_shift}")
+    if voxel is not None and not (math.isfinite(voxel) and voxel > 0):
+        raise ValueError(f"--voxel must be positive, in angstrom; got {voxel}")
+    if diameter is not None and not diameter > 0:
+        raise ValueError(f"--diameter must be positive, in angstrom; got {diameter}")
+    if starts < 1:
+        raise ValueError(f"--starts must be at least 1; got {starts}")
+
+
+def check_field(data: Particles, max_shift: float, start: Map | None) -> None:
+    """Refuse shifts beyond the images and start maps of another field of view.
+
+    Raises:
+        ValueError: for either.
+    """
+    field = data.box * data.pixel_size
+    if 2 * max_shift >= field:
+        raise ValueError(f"--max-shift must be below half the box, {field / 2:g} A; got {max_shift:g}")
+    if start is not None and abs(start.box * start.voxel_size - field) > 0.01 * field:
+        raise ValueError(
+            f"the start map's field of view must be that of the images, {field:.1f} A; got "
+            f"{start.box * start.voxel_size:.1f} A; crop or pad it"
+        )
+
+
+def working(data: Particles, voxel: float | None) -> int:
+    """Edge in working pixels: the even size nearest to the wanted voxel.
+
+    Raises:
+        ValueError: for a voxel finer than the pixel, or so coarse that fewer than 8 pixels remain.
+    """
+    if voxel is None:
+        return data.box
+    size = 2 * round(data.box * data.pixel_size / voxel / 2)
+    if voxel < data.pixel_size * (1 - 1e-6):
+        raise ValueError(f"--voxel must be at least the pixel size, {data.pixel_size:g} A; got {voxel:g}")
+    if size < 8:
+        raise ValueError(f"--voxel {voxel:g} leaves {size} of {data.box} pixels; give a finer one")
+    return min(size, data.box)

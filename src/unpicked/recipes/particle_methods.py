@@ -29,6 +29,7 @@ from unpicked.objects.voxels import Voxels
 from unpicked.ops import fourier, gridding, orientations, rotation, seeding
 from unpicked.ops.band import Band
 from unpicked.ops.gridding import Cube
+from unpicked.recipes.particle_em import ParticleEMJob, from_particles_em
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 
@@ -243,9 +244,32 @@ def known(setting: Setting, data: Particles) -> Found:
     return Found(run, poses_of(run.state), {f"{setting.prefix}known": run}, spread=spreads(run.state))
 
 
+def marginalised(setting: Setting, data: Particles) -> Found:
+    """Classical maximum likelihood, all views and shifts marginalised to the end."""
+    job = setting.job
+    method: Literal["em", "sgd"] = "sgd" if job.method == "sgd" else "em"
+    found = from_particles_em(
+        replace(data, notes=()),
+        ParticleEMJob(method, job.max_shift, None, job.diameter, job.starts),
+        seed=setting.seed,
+        start=setting.start,
+        checkpoint=None if setting.folder is None else setting.folder / f"{setting.prefix}{method}",
+        resume=setting.resume,
+        report=setting.report,
+        device=setting.device,
+    )
+    runs = {f"{setting.prefix}{name}": run for name, run in found.stages.items()}
+    return Found(found.last, found.poses, runs, found.notes, spread=torch.full((len(data),), math.nan))
+
+
 STARTS: dict[str, Callable[[Setting, Particles], Found]] = {"auto": searched, "search": searched, "encoder": encoded}
 """Methods of the first, coarse stage, from which poses are refined."""
-WHOLE: dict[str, Callable[[Setting, Particles], Found]] = {"table": tabled, "known": known}
+WHOLE: dict[str, Callable[[Setting, Particles], Found]] = {
+    "table": tabled,
+    "known": known,
+    "em": marginalised,
+    "sgd": marginalised,
+}
 """Methods at the working pixel that nothing follows."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
@@ -20,7 +20,7 @@ from unpicked.estimators.refine import Refine, poses_of, spreads
 from unpicked.estimators.search import Search
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.ops import fourier, rotation, seeding
-from unpicked.recipes.particle_job import ParticleJob
+from unpicked.recipes.particle_job import ParticleJob, check_field, working
 from unpicked.recipes.particle_methods import STARTS, WHOLE, Found, Setting, apparent_energy, low_band
 from unpicked.reconstruct import Reconstruction, Report
 
@@ -77,22 +77,6 @@ class ParticleAnswer:
         return out
 
 
-def working(data: Particles, voxel: float | None) -> int:
-    """Edge in working pixels: the even size nearest to the wanted voxel.
-
-    Raises:
-        ValueError: for a voxel finer than the pixel, or so coarse that fewer than 8 pixels remain.
-    """
-    if voxel is None:
-        return data.box
-    size = 2 * round(data.box * data.pixel_size / voxel / 2)
-    if voxel < data.pixel_size * (1 - 1e-6):
-        raise ValueError(f"--voxel must be at least the pixel size, {data.pixel_size:g} A; got {voxel:g}")
-    if size < 8:
-        raise ValueError(f"--voxel {voxel:g} leaves {size} of {data.box} pixels; give a finer one")
-    return min(size, data.box)
-
-
 def ready(data: Particles, job: ParticleJob, start: Map | None = None) -> None:
     """Refuse what cannot work before anything is written.
 
@@ -107,14 +91,7 @@ def ready(data: Particles, job: ParticleJob, start: Map | None = None) -> None:
             f"{'two half maps need' if job.halves else 'a map needs'} at least {least} images; got {len(data)}"
         )
     box = working(data, job.voxel)
-    field = data.box * data.pixel_size
-    if 2 * job.max_shift >= field:
-        raise ValueError(f"--max-shift must be below half the box, {field / 2:g} A; got {job.max_shift:g}")
-    if start is not None and abs(start.box * start.voxel_size - field) > 0.01 * field:
-        raise ValueError(
-            f"the start map's field of view must be that of the images, {field:.1f} A; got "
-            f"{start.box * start.voxel_size:.1f} A; crop or pad it"
-        )
+    check_field(data, job.max_shift, start)
     if box < 16:
         raise ValueError(f"images of {box} working pixels are too coarse for a search; give a finer --voxel")
 
@@ -197,8 +174,6 @@ def _stages(setting: Setting, data: Particles) -> tuple[Found, Poses | None]:
     method = setting.job.method
     if method in WHOLE:
         return WHOLE[method](setting, data if setting.box == data.box else data.cropped(setting.box)), None
-    if method in ("em", "sgd"):
-        return _marginalised(setting, data), None
     edges = sizes(setting.box)
     coarse = _at(data, edges[0])
     began = STARTS[method](setting, coarse)
@@ -234,27 +209,6 @@ def _stages(setting: Setting, data: Particles) -> tuple[Found, Poses | None]:
         run = runs[f"{setting.prefix}{name}"] = setting.solve(replace(coarse, poses=poses), refine, name, x)
         x, poses, noise = run.x, poses_of(run.state), run.state["noise"]
     return Found(run, poses, runs, tuple(notes), spread=spreads(run.state)), began.poses
-
-
-def _marginalised(setting: Setting, data: Particles) -> Found:
-    """Classical maximum likelihood, all views and shifts marginalised to the end."""
-    from unpicked.recipes.particle_em import ParticleEMJob, from_particles_em
-
-    job = setting.job
-    method: Literal["em", "sgd"] = "sgd" if job.method == "sgd" else "em"
-    own = ParticleEMJob(method, job.max_shift, job.voxel, job.diameter, job.starts)
-    found = from_particles_em(
-        replace(data, notes=()),
-        own,
-        seed=setting.seed,
-        start=setting.start,
-        checkpoint=None if setting.folder is None else setting.folder / f"{setting.prefix}{method}",
-        resume=setting.resume,
-        report=setting.report,
-        device=setting.device,
-    )
-    runs = {f"{setting.prefix}{name}": run for name, run in found.stages.items()}
-    return Found(found.last, found.poses, runs, found.notes, spread=torch.full((len(data),), math.nan))
 
 
 def _at(data: Particles, edge: int) -> Particles:

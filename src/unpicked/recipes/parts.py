@@ -187,7 +187,8 @@ def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Pri
     beliefs: list[Prior] = []
     power = known.power
     if job.prior == "wilson":
-        beliefs.append(known.wilson or wilson(object, power))
+        first = wilson(object, power)  # rounded: sums differ in the last digit with the number of threads
+        beliefs.append(known.wilson or replace(first, variance=float(f"{first.variance:.9g}")))
     elif job.prior == "shells":
         beliefs.append(globular(job.box, power))
     elif job.prior == "ridge":

@@ -126,7 +126,7 @@ def spread_plot(spread: Values) -> str:
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         bins = int(min(40, max(8, math.sqrt(len(spread)))))
-        axes.hist(spread.clip(max=end), bins, (0, end), color=FIRST, linewidth=0, rwidth=0.9)
+        axes.hist(spread.clip(max=end), bins=bins, range=(0, end), color=FIRST, linewidth=0, rwidth=0.9)
         middle = float(np.median(spread))
         axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         late = middle > 0.6 * end
