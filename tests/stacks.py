@@ -27,6 +27,18 @@ def beads(seed: int = 0, count: int = 60) -> Structure:
     return Structure(("C",) * count, places, 20 * ones, ones, "beads")
 
 
+def twins(seed: int = 0, apart: float = 1.5) -> Structure:
+    """Two chains of beads, the second the first one turned by 180 degrees about z, but for ``apart`` angstrom r.m.s. of
+    every atom and coordinate: a molecule that looks nearly the same from elsewhere.
+    """
+    one = beads(seed, 40)
+    first = 0.6 * one.positions + torch.tensor([9.0, 0.0, 0.0], dtype=torch.float64)
+    noise = torch.randn(first.shape, generator=seeding.generator(seed, "twins"), dtype=torch.float64)
+    second = first * torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64) + apart * noise
+    places, ones = torch.cat([first, second]), torch.ones(2 * len(first), dtype=torch.float64)
+    return Structure(("C",) * len(places), places, 20 * ones, ones, "twins")
+
+
 @lru_cache
 def stack(
     count: int = 300, box: int = 24, level: float = 2000.0, seed: int = 0, shift: float = 0.0, lens: bool = False

@@ -13,7 +13,7 @@ from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.estimators.base import Batch, add
-from unpicked.estimators.refine import Refine, poses_of
+from unpicked.estimators.refine import APART, Refine, far_apart, poses_of
 from unpicked.estimators.search import Search
 from unpicked.model.centred import Centred
 from unpicked.model.model import Model
@@ -181,3 +181,14 @@ def test_micrographs_are_refused() -> None:
     data = Micrographs(InMemory(torch.zeros(2, 32, 32)), 1.0, ("a", "b"))
     with pytest.raises(TypeError, match="Particles"):
         reconstruct(data, model(16), SEARCH, moves=0)
+
+
+def test_candidates_of_a_rescue_lie_apart() -> None:
+    near = torch.stack([rotation.exp_map(torch.tensor([0.0, 0.0, 0.1 * place])) for place in range(5)])
+    far = rotation.exp_map(torch.tensor([0.0, 2.0, 0.0])) @ near[:2]
+    ranked = torch.cat([near[:3], far, near[3:]])[None].expand(2, -1, -1, -1).clone()
+    ranked[1, 3:5] = near[3]  # the second image has nothing else to offer
+    chosen = far_apart(ranked, 2)
+    assert chosen.tolist() == [[0, 3], [0, 1]]
+    assert float(rotation.geodesic_distance(ranked[0, 0], ranked[0, 3])) > APART
+    assert far_apart(ranked[:, :1], 2).tolist() == [[0], [0]]

@@ -8,8 +8,12 @@ from typing import Literal
 import pytest
 import torch
 
-from stacks import stack
+from stacks import stack, twins
+from unpicked.data.micrographs import InMemory
 from unpicked.data.particles import Particles
+from unpicked.data.poses import Poses
+from unpicked.data.snr import energy
+from unpicked.estimators.refine import Refine, poses_of
 from unpicked.evaluate.compare import compare
 from unpicked.evaluate.poses import compare_poses
 from unpicked.model.centred import Centred
@@ -20,7 +24,10 @@ from unpicked.ops import rotation
 from unpicked.recipes.particle_methods import apparent_energy, held_out, schedule
 from unpicked.recipes.particles import ParticleAnswer, ParticleJob, from_particles, sizes
 from unpicked.reconstruct import reconstruct
-from unpicked.simulate.particles import ParticleSimulation
+from unpicked.simulate.particles import ParticleSimulation, simulate_particles
+from unpicked.simulate.specimens import specimen_from_structure
+
+VIEWS = Projection(rotation.super_fibonacci(8))
 
 
 def solved(data: Particles, truth: ParticleSimulation, seed: int, **job: object) -> tuple[ParticleAnswer, float, float]:
@@ -46,6 +53,24 @@ def test_shifted_images_with_contrast_transfer() -> None:
     found = compare_poses(answer.poses, truth.poses())
     assert error < 3
     assert found.shift_rmse_A < 1.0
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_rescue_asks_the_other_side_of_a_molecule_that_looks_the_same_from_there(seed: int) -> None:
+    """Poses of which 35 in 100 are those of the other chain: all come to one side, not only each to a good fit."""
+    data, truth = simulate_particles(
+        specimen_from_structure(twins(seed), 24, 2.2, b_factor=60.0), count=300, noise=energy(5000.0), seed=seed
+    )
+    data = replace(data, source=InMemory(data.images()))
+    half = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+    other = torch.rand(len(data), generator=torch.Generator().manual_seed(seed)) < 0.35
+    poses = truth.poses()
+    mixed = torch.where(other[:, None, None], poses.rotations @ half, poses.rotations)
+    given = replace(data, poses=Poses(mixed, poses.shifts))
+    method = Refine(5, (9, 11), rescues=5, candidates=2, solver_steps=5)
+    run = reconstruct(given, Model(Voxels(24), VIEWS, Centred()), method, seed=seed, moves=0)
+    far = rotation.geodesic_distance(poses_of(run.state).rotations, poses.rotations) > 90
+    assert min(float(far.double().mean()), 1 - float(far.double().mean())) < 0.03
 
 
 def test_known_poses_stay_and_give_the_map() -> None:

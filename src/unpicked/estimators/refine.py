@@ -30,6 +30,8 @@ from unpicked.priors import Prior
 
 LEAST = 0.02  # 1 / tau^2 in units of the mean weight of a shell, for the solver's sake
 RESTING = 0.3  # part of the noise's own spread by which poses at rest turn in a round, in the median
+APART = 30.0  # degrees between candidates of a rescue
+AMONG = 64  # likeliest views from which they are taken: as many of 4,608 lie within 36 degrees
 FAINTEST = 0.02  # least part of a shell that is kept
 _COLUMNS = 14  # rotation 9, shift 2 in angstrom, misfit, spread in degrees, whether the rescue was taken
 
@@ -271,7 +273,9 @@ class Refine:
     def _offered(
         self, model: Model, state: State, images: Images, reach: float
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The likeliest views and shifts of a grid, in the low band."""
+        """The likeliest views and shifts of a grid, in the low band, apart from each other: a molecule that looks
+        nearly the same from elsewhere must be asked there as well.
+        """
         box, step, device = _box(model), int(state["step"]), state["x"].device
         band = Band(box, self.rescue_radius)
         cube = Cube(box, self.rescue_radius)
@@ -280,8 +284,11 @@ class Refine:
         slices = gridding.read(cube, gridding.spectrum(state["x"].view((box,) * 3), cube), grid, band.points)
         shifts = orientations.shift_grid(reach).to(device)
         noise = state["noise"][band.shells.to(device)].float()
-        _, views, moves = orientations.best(images.first(len(band)), slices, noise, band.ramp(shifts), self.candidates)
-        return [(grid[views[:, rank]], shifts[moves[:, rank]]) for rank in range(self.candidates)]
+        among = self.candidates if self.candidates == 1 else AMONG
+        _, views, moves = orientations.best(images.first(len(band)), slices, noise, band.ramp(shifts), among)
+        ranks = far_apart(grid[views], self.candidates).to(views)
+        views, moves = views.gather(1, ranks), moves.gather(1, ranks)
+        return [(grid[views[:, place]], shifts[moves[:, place]]) for place in range(ranks.shape[1])]
 
     def _solved(self, sums: Inserted, band: Band, old: torch.Tensor) -> torch.Tensor:
         """The map: nearly least squares, then every shell as far as it stands out of the noise (Wiener)."""
@@ -304,6 +311,22 @@ def poses_of(state: State) -> Poses:
 def spreads(state: State) -> torch.Tensor:
     """Predicted standard deviation ``(n,)`` of every rotation in degrees."""
     return state["rows"][:, 12].clone()
+
+
+def far_apart(rotations: torch.Tensor, count: int) -> torch.Tensor:
+    """Ranks ``(n, count)`` of the first of ``(n, k, 3, 3)`` rotations and of the next ones far from those chosen; where
+    none is far, the next one.
+    """
+    chosen = torch.zeros(len(rotations), 1, dtype=torch.long, device=rotations.device)
+    free = torch.ones(rotations.shape[:2], device=rotations.device)
+    order = torch.arange(rotations.shape[1], 0, -1, device=rotations.device)
+    for _ in range(1, min(count, rotations.shape[1])):
+        latest = rotations.gather(1, chosen[:, -1:, None, None].expand(-1, 1, 3, 3))
+        trace = (rotations * latest).sum((2, 3))  # 1 + 2 cos of the angle
+        near = trace > 1 + 2 * math.cos(math.radians(APART))
+        free = torch.where(near, free.clamp(max=0.5), free).scatter(1, chosen[:, -1:], 0.0)
+        chosen = torch.cat([chosen, (free * len(order) * 4 + order).argmax(1, keepdim=True)], 1)
+    return chosen
 
 
 def _recentred(x: torch.Tensor, rows: torch.Tensor, pixel: float) -> tuple[torch.Tensor, torch.Tensor]:

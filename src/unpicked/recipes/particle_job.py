@@ -36,7 +36,7 @@ class ParticleJob:
     and quarter turns, one more for its half turn, or a single one as published."""
     heads: int = 0
     """Outputs of the encoder; 0 means 16 for heads, and 1 for the others."""
-    steps: int = 2400
+    steps: int = 3000
     """Updates of an encoder or a table, of 32 images each."""
     halves: bool = False
     """Solve two halves of the images as well, from starts of their own, and compare them."""

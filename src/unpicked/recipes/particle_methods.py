@@ -36,7 +36,7 @@ from unpicked.reconstruct import Reconstruction, Report, reconstruct
 BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
 FAINT = 250.0  # below which they need not be
 CROP = 16  # pixels that an encoder is shown
-FIRST = 0.45  # part of an encoder's updates at the first, longer steps
+FIRST = 0.2  # part of an encoder's updates in the first run
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +164,11 @@ def searched(setting: Setting, data: Particles) -> Found:
 
 
 def encoded(setting: Setting, data: Particles) -> Found:
-    """A map and poses from an encoder of random weights, in two runs: long steps, then short ones.
+    """A map and poses from an encoder of random weights, in two runs.
 
     The first finds the map and which way an image is turned, in a growing band; the second begins with its map and
-    weights, forgets its momentum, and reads all frequencies.
+    weights, forgets its momentum, reads all frequencies, and ends with short steps. On clean images of 32 pixels steps
+    of 1e-3 at its beginning are what brings the error below 3 degrees: with 3e-4 it ends at 5.
     """
     job, runs, name = setting.job, {}, "encoder"
     seed = seeding.derive(setting.seed, name)
@@ -203,7 +204,7 @@ def long_steps(data: Particles, job: ParticleJob) -> Gradient:
 def short_steps(data: Particles, job: ParticleJob, begin: Learned | None = None) -> Gradient:
     """The updates that follow, with what the first have learned."""
     return Gradient(
-        _encoder(data, job, learning_rate=3e-4, least_rate=1e-5, settled=0.0, spread=0.0),
+        _encoder(data, job, learning_rate=1e-3, least_rate=1e-5, settled=0.0, spread=0.0),
         max(1, job.steps - round(FIRST * job.steps)),
         map_rate=0.1,
         least_map_rate=0.01,

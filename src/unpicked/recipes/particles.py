@@ -196,8 +196,8 @@ def _stages(setting: Setting, data: Particles) -> tuple[Found, Poses | None]:
         refine = Refine(
             1 if faint else setting.job.rounds if stage == 0 else max(3, setting.job.rounds - 2),
             (first, first) if faint else (first, limit),
-            rescues=3 if stage == 0 else 0,
-            rescue_radius=first,
+            rescues=setting.job.rounds if stage == 0 else 1,
+            rescue_radius=low_band(edges[0]),
             candidates=2,
             steps=4 if stage == 0 else 2,
             turn=8.0 if stage == 0 else 3.0,
