@@ -77,7 +77,7 @@ class PaperParametrisations:
                 "several poses per image, of which the best counts; all without refinement",
                 "median and mean: pose error in degrees modulo the pseudo-C2 of the dimer, of images that were held "
                 "out (table and search: of those that were fitted); plain mean: the same without the pseudo-symmetry, "
-                "near 90 for a perfect map: the paper's mean absolute error does not say which it is",
+                "near 90 where images end at either side: the paper's mean absolute error does not say which it is",
                 "loss: misfit over the last 100 updates in parts of the images' power; FSC 0.143 and 0.5: angstrom, "
                 f"Nyquist is {2 * 102.4 / self.sizes.box:.3g}",
                 "published are 10 runs of 10,000 updates on 9,000 images of 128 pixels; learning rates of our reading",

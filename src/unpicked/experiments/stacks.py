@@ -51,7 +51,7 @@ COLUMNS = (
 NOTES = (
     "median: pose error in degrees modulo the pseudo-C2 of the dimer; before: that of the first stage, before "
     "refinement; held out: that of the encoder on images that it has not seen; plain mean: what a mean absolute error "
-    "is without the pseudo-symmetry, near 90 for a perfect map",
+    "is without the pseudo-symmetry, near 90 where images end at either side of it",
     "FSC 0.143 and 0.5: angstrom where the FSC with the band-limited truth falls below; Nyquist where it never does",
 )
 
