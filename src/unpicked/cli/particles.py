@@ -120,18 +120,8 @@ def simulate(
     """
     common.begin()
     levels = {"energy": energy, "snr_box": snr_box, "snr_disc": snr_disc, "snr_db": snr_db, "sigma": sigma}
-    told = [name for name, value in levels.items() if value is not None]
-    if clean and told:
-        raise ValueError(f"give --clean or one noise level, not both; got --clean and {_option(told[0])}")
-    if len(told) > 1:
-        raise ValueError(f"give exactly one noise level; got {' and '.join(_options(told))}")
-    if box < 4:
-        raise ValueError(f"--box must be at least 4 pixels; got {box}")
-    if count < 1:
-        raise ValueError(f"--count must be at least 1; got {count}")
-    held = (count // 10 if dataset is not None else 0) if held is None else held
-    if not 0 <= held < count:
-        raise ValueError(f"--held must lie between 0 and one less than --count, {count - 1}; got {held}")
+    level = _level(levels, clean, dataset is not None)
+    held = _held(box, count, held, dataset is not None)
     microscope: dict[str, Any] = {
         "defocus": defocus, "ctf_groups": ctf_groups, "astigmatism": astigmatism, "voltage": voltage, "cs": cs,
         "amplitude_contrast": amplitude_contrast, "phase_shift": phase_shift,
@@ -143,7 +133,6 @@ def simulate(
                  "max_shift": max_shift, "b_factor": b_factor, **microscope}  # fmt: skip
         if given := [name for name, value in fixed.items() if value is not None]:
             raise ValueError(f"--dataset fixes what {_option(given[0])} says; give one of them")
-        level = noise_level(**levels) if told else None
         data, simulation, notes = _dataset(dataset, structure, level, count, box, common.seed)
         facts["dataset"] = dataset
     else:
@@ -151,9 +140,6 @@ def simulate(
             raise ValueError(f"{_option(next(iter(microscope)))} needs --ctf")
         if ctf:
             microscope.setdefault("defocus", (4000.0, 12000.0))
-        if not (clean or told):
-            raise ValueError(f"give exactly one noise level of {', '.join(_options(levels))}, or --clean; got none")
-        level = None if clean else noise_level(**levels)
         from unpicked.simulate.particles import simulate_particles
 
         atoms = 60.0 if b_factor is None else b_factor
@@ -173,6 +159,34 @@ def simulate(
         + ("no noise" if simulation.sigma == 0 else f"E = {facts['energy']:.1f} per image, {facts['snr_db']:.1f} dB")
     )
     return common.end(facts)
+
+
+def _level(levels: dict[str, float | None], clean: bool, dataset: bool) -> NoiseLevel | None:
+    """The noise level that was asked for; None for none, or for that of a dataset.
+
+    Raises:
+        ValueError: for several, or for none where there is no dataset.
+    """
+    told = [name for name, value in levels.items() if value is not None]
+    if clean and told:
+        raise ValueError(f"give --clean or one noise level, not both; got --clean and {_option(told[0])}")
+    if len(told) > 1:
+        raise ValueError(f"give exactly one noise level; got {' and '.join(_options(told))}")
+    if not (told or clean or dataset):
+        raise ValueError(f"give exactly one noise level of {', '.join(_options(levels))}, or --clean; got none")
+    return noise_level(**levels) if told else None
+
+
+def _held(box: int, count: int, held: int | None, dataset: bool) -> int:
+    """Number of images that are held out; ValueError for sizes that cannot be."""
+    if box < 4:
+        raise ValueError(f"--box must be at least 4 pixels; got {box}")
+    if count < 1:
+        raise ValueError(f"--count must be at least 1; got {count}")
+    held = (count // 10 if dataset else 0) if held is None else held
+    if not 0 <= held < count:
+        raise ValueError(f"--held must lie between 0 and one less than --count, {count - 1}; got {held}")
+    return held
 
 
 def _options(names: Any) -> list[str]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
 from unpicked.ops import fourier, special
+from unpicked.ops.point_group import point_group
 from unpicked.priors.base import Turnable
 
 
@@ -98,13 +99,8 @@ def group(name: str) -> Float[torch.Tensor, "n 3 3"]:
     Raises:
         ValueError: for another name.
     """
-    dihedral, n = _order(name)
-    angles = 2 * math.pi * torch.arange(n, dtype=torch.float64) / n
-    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    rows = [cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1]
-    turns = torch.stack(rows, -1).reshape(n, 3, 3)
-    flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
-    return torch.cat([turns, turns * flip]) if dihedral else turns
+    _order(name)
+    return point_group(name.upper())
 
 
 def _order(name: str) -> tuple[bool, int]:
