@@ -10,7 +10,7 @@ import pytest
 
 from answers import answered, is_refused
 
-SMALL = ("--length", 5, "--angles", 8, "--starts", 1, "--moves", 0, "--iterations", 3, 3, "--window", 5)
+SMALL = ("--no-verify", "--length", 5, "--angles", 8, "--starts", 1, "--moves", 0, "--iterations", 3, 3, "--window", 5)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_reconstruct_writes_the_target_and_a_finished_run_is_left_alone(
 ) -> None:
     out, truth = tmp_path / "run", simulated / "target.npy"
     words = ("reconstruct", "image", simulated / "images", *SMALL, "--out", out, "--quiet", "--json")
-    status, said, _ = answered(capsys, *words, "--truth", truth, "--no-verify")
+    status, said, _ = answered(capsys, *words, "--truth", truth)
     assert status == 0
     summary = json.loads(said.splitlines()[-1])
     assert summary["verdict"] == "not verified"

@@ -26,8 +26,8 @@ from unpicked.priors import Wilson
 from unpicked.recipes import MicrographJob
 from unpicked.recipes.known import Known, kept
 
-JOB = "--box 8 --lmax 4 --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
-LONG = "--box 8 --lmax 4 --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
+JOB = "--box 8 --lmax 4 --no-verify --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
+LONG = "--box 8 --lmax 4 --no-verify --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
 RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "patches.npz"}
 RUN |= {"checkpoint/stage-0/start-0.pt", "checkpoint/stage-0/known.json"}
 
@@ -171,7 +171,7 @@ def test_every_way_to_name_the_files_gives_the_same_volume(reconstruct, sim, don
         "list": sorted(folder.iterdir()),
         "relative": "micrographs.star",
     }
-    assert reconstruct(names[how], tmp_path / "run", "--no-verify")[0] == 0
+    assert reconstruct(names[how], tmp_path / "run")[0] == 0
     assert (tmp_path / "run" / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
 
 
@@ -496,7 +496,7 @@ def test_every_choice_runs_to_the_end(reconstruct, sim, tmp_path, more):
 
 def test_the_prior_is_learned_between_stages(reconstruct, sim, tmp_path):
     """The run tells what it believed in the end, and how much of every shell the observed information holds."""
-    job = "--box 8 --lmax 4 --starts 1 --moves 0 --threads 1".split()
+    job = "--box 8 --lmax 4 --no-verify --starts 1 --moves 0 --threads 1".split()
     two, one = "--views 12 24 --iterations 5 2".split(), "--views 12 --iterations 2".split()
     told = []
     for solver, stages in (("fisher", two), ("anderson", two), ("squarem", one)):
@@ -529,7 +529,7 @@ def test_overwrite_leaves_nothing_that_a_later_resume_could_take_for_its_own(rec
 
 def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
     run = tmp_path / "run"
-    job = "--box 8 --lmax 4 --views 12 24 --iterations 4 3 --starts 3 --refined 2 --moves 0 --threads 1".split()
+    job = [*LONG[:-9], "--iterations", "4", "3", "--starts", "3", "--refined", "2", "--moves", "0", "--threads", "1"]
     status, _, err = reconstruct(sim / "micrographs.star", run, "--quiet", job=job)
     assert (status, err) == (0, "")
     assert {"checkpoint/stage-1/start-0.pt", "checkpoint/rival-1/stage-1/start-0.pt"} <= set(files(run))
@@ -540,7 +540,7 @@ def test_several_starts_go_through_all_stages(reconstruct, sim, tmp_path):
         names = {row["run"] for row in csv.DictReader(file)}
     assert {"stage-1 start-0", "rival-1 stage-1 start-0"} < names
     again, _, err = reconstruct(
-        sim / "micrographs.star", tmp_path / "no", "--quiet", job=[*job[:9], "2", "--refined", "5"]
+        sim / "micrographs.star", tmp_path / "no", "--quiet", job=[*job[:10], "2", "--refined", "5"]
     )
     assert again == 2 and "--refined must lie between 1 and --starts" in err
 

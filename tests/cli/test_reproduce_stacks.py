@@ -86,7 +86,7 @@ def test_noise_at_toy_size(reproduce, tmp_path, monkeypatch):
     table = finished(reproduce("paper-noise", "--seeds", "1", "--out", "o", "--json"), tmp_path / "o", "paper-noise", 6)
     rows = {(row["set"], row["method"]): row for row in table["rows"]}
     course = rows["A", "encoder"]
-    assert course["steps"] == [4, 8, 13, 18, 19] and len(course["FSC 0.143 at steps"]) == 5
+    assert course["steps"] == [3, 8, 13, 18, 19] and len(course["FSC 0.143 at steps"]) == 5
     assert "steps" not in rows["F", "encoder"]
     for name in ("A", "F"):
         assert rows[name, "known"]["before"] is None

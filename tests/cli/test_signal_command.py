@@ -11,7 +11,7 @@ import pytest
 from answers import answered, is_refused
 
 SMALL = ["--length", "5", "--samples", "4000", "--density", "0.3", "--sigma", "0.7", "--seed", "3", "--threads", "1"]
-PLAIN = ["--length", "5", "--iterations", "40", "--threads", "1", "--quiet"]
+PLAIN = ["--length", "5", "--iterations", "40", "--threads", "1", "--quiet", "--no-verify"]
 JOB = [*PLAIN, "--starts", "2"]
 ONCE = [*PLAIN, "--starts", "1", "--moves", "0"]
 

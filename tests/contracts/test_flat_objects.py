@@ -13,6 +13,7 @@ from unpicked.model.views import Identity, InPlane, OfClasses, View, Weighable
 from unpicked.objects.base import Image, Object
 from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
+from unpicked.objects.even import Even
 from unpicked.objects.pixels import Pixels
 from unpicked.objects.samples import Samples
 from unpicked.ops import rotation
@@ -30,6 +31,8 @@ IMAGES: dict[str, Image] = {
 OBJECTS: dict[str, Object] = {
     **IMAGES,
     "samples": Samples(7),
+    "even samples": Even(6),
+    "even samples, odd length": Even(7),
     "kinds of samples": Classes(Samples(5), 3),
     "kinds of disks": Classes(Disk(5), 2),
 }

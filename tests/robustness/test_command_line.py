@@ -18,7 +18,7 @@ from unpicked.cli import main
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_image, write_map
 
-JOB = "--box 8 --lmax 2 --views 4 --iterations 1 --starts 1 --moves 0 --threads 1".split()
+JOB = "--box 8 --lmax 2 --no-verify --views 4 --iterations 1 --starts 1 --moves 0 --threads 1".split()
 
 
 @pytest.fixture(autouse=True)

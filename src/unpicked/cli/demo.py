@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from unpicked.cli import runs
@@ -37,6 +38,7 @@ def demo(
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.recipes import MicrographJob, from_micrographs
+    from unpicked.recipes.trials import MicrographTrial
 
     data, run = out / "data", out / "run"
     if not overwrite:
@@ -68,10 +70,13 @@ def demo(
         Output(run, overwrite), settings, common, began, truth=path,
         compare=lambda: compare(mrc.read_map(run / "volume.mrc"), truth),
     )  # fmt: skip
-    summary = runs.close(judged, write_volume(run, answer))
+    written = write_volume(run, answer)
+    trial = partial(MicrographTrial, answer.prepared, job, device=device)
+    summary = runs.close(judged, written, runs.verified(judged, trial))
     found = summary["figures"]["compare"]
     common.say(
-        f"{summary['result']}\ncorrelation with the truth {found['correlation']:.4f} (hand {found['hand']}), "
+        f"{summary['result']}\n{summary['figures']['verify']['sentence']}\n"
+        f"correlation with the truth {found['correlation']:.4f} (hand {found['hand']}), "
         f"in {summary['seconds']:.0f} s\n{run / 'volume.mrc'}\n{run / 'result.json'}\n{run / 'report.html'}"
     )
     return common.end(summary)

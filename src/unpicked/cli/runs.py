@@ -15,6 +15,7 @@ from unpicked.cli.common import Common, Output
 
 if TYPE_CHECKING:
     from unpicked.reconstruct import History, Reconstruction
+    from unpicked.verify import Trial, Verdict
 
 Answer = TypeVar("Answer")  # what a recipe gives
 
@@ -78,6 +79,7 @@ def complete(
     solve: Callable[..., Answer],
     write: Callable[[Path, Answer], Written],
     notes: tuple[str, ...] = (),
+    trial: Callable[..., Trial] | None = None,
 ) -> int:
     """Fill a run folder and say what was found; a finished run with the same settings is only compared and drawn.
 
@@ -87,6 +89,7 @@ def complete(
         solve: takes ``seed``, ``checkpoint``, ``resume`` and ``report``.
         write: writes the answer's own files.
         notes: the first of the answer's notes, which can be said before it is sought.
+        trial: takes ``checkpoint``, ``resume`` and ``report``; None leaves the answer unverified.
     """
     common, folder = run.common, run.output.out
     known = {**run.settings, "data_files": shared.identity(files)}
@@ -99,16 +102,28 @@ def complete(
         common.say(note)
     answer = solve(seed=common.seed, checkpoint=folder / "checkpoint", resume=run.resume, report=common.progress)
     written = write(folder, answer)
-    summary = close(run, written)
+    verdict = None if trial is None else verified(run, trial)
+    summary = close(run, written, verdict)
     for note in written.notes[len(notes) :]:
         common.say(note)
     common.say(f"{summary['result']}\n{written.words}; verdict: {summary['verdict']}; see {folder / 'report.html'}")
+    if verdict is not None:
+        common.say(verdict.sentence)
     if run.compare is not None:
         common.say(written.compared(summary["figures"]["compare"]))
     return common.end(summary)
 
 
-def close(run: Run, written: Written) -> dict[str, Any]:
+def verified(run: Run, trial: Callable[..., Trial]) -> Verdict:
+    """The verdict on a pipeline; its fits keep their state beside that of the run."""
+    from unpicked.verify import verify
+
+    common = run.common
+    place = run.output.out / "checkpoint" / "verify"
+    return verify(trial(checkpoint=place, resume=run.resume, report=common.progress), seed=common.seed)
+
+
+def close(run: Run, written: Written, verdict: Verdict | None = None) -> dict[str, Any]:
     """Write ``history.csv`` and ``result.json``, which is written last: it marks a finished run; then :func:`judge`.
 
     The seconds told are those of this process; a resumed run took at least as long as its passes.
@@ -120,8 +135,8 @@ def close(run: Run, written: Written) -> dict[str, Any]:
         **shared.header(run.settings, run.common.seed),
         "data": {**written.data, "notes": list(written.notes), "truth": None},
         "result": written.last.result.value,
-        "verdict": "not verified",
-        "figures": dict(written.figures),
+        "verdict": "not verified" if verdict is None else verdict.verdict,
+        "figures": {**written.figures, **({} if verdict is None else {"verify": verdict.to_json()})},
         "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
         "peak_memory_mb": shared.peak_memory_mb(),
     }

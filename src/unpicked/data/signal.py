@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -136,6 +136,20 @@ class Signal:
         """The same signals in other blocks."""
         return replace(self, block=block, halo=halo)
 
+    def part(self, indices: Sequence[int]) -> Signal:
+        """Some whole blocks, each a signal of its own; all must be of one length.
+
+        Raises:
+            ValueError: for no block, or blocks of several lengths, as the last one of a signal may be.
+        """
+        if not indices:
+            raise ValueError("a part of a signal needs at least one block; got none")
+        extents = tuple(self.extent(index) for index in indices)
+        lengths = {extent.end - extent.start for extent in extents}
+        if len(lengths) > 1:
+            raise ValueError(f"blocks must be of one length; got {sorted(lengths)}; leave the last one out")
+        return Signal(_Blocks(self.source, extents), name=f"{len(indices)} blocks of {self.name}")
+
     def __len__(self) -> int:
         return self.rows * len(self.starts)
 
@@ -179,6 +193,31 @@ class _Array:
         if isinstance(part, torch.Tensor):
             return part
         return torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """:class:`Rows` over blocks of others."""
+
+    source: Rows
+    extents: tuple[Extent, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.extents)
+
+    @property
+    def length(self) -> int:
+        return self.extents[0].end - self.extents[0].start
+
+    @property
+    def digest(self) -> tuple[Any, ...]:
+        """That of the whole, and where the blocks begin."""
+        return (*self.source.digest, tuple((extent.row, extent.start) for extent in self.extents))
+
+    def read(self, row: int, start: int, stop: int) -> torch.Tensor:
+        extent = self.extents[row]
+        return self.source.read(extent.row, extent.start + start, extent.start + stop)
 
 
 def _as_rows(samples: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -129,14 +129,9 @@ def from_micrographs(
         ValueError: for settings that do not fit the data.
     """
     prepared = data if isinstance(data, Prepared) else ready(data, job, start)
-    # the Fourier crop keeps coefficients: undo its factor, so that the volume has the grey values of the files
-    grey = prepared.scale / prepared.source.grid.ratio**2
-    object, notes = parts.volume(job)
-    x = None if start is None else object.fit(start.values.double() / grey)
-    whole = prepared.micrographs
-    views, note = parts.affordable(job, object)
-    solve = partial(Stages, job=replace(job, views=views), object=object, device=device, resume=resume, report=report)
-    found = solve(whole, seed=seed, start=x, checkpoint=checkpoint).solve()
+    whole, grey = prepared.micrographs, _grey_value(prepared)
+    solve, notes = stages(prepared, job, start, device=device, resume=resume, report=report)
+    found = solve(whole, seed=seed, checkpoint=checkpoint).solve()
     last, runs = found.last, found.runs
     halved = None
     if job.halves:
@@ -144,7 +139,7 @@ def from_micrographs(
         for number, half in enumerate(whole.split(), 1):
             own = seeding.derive(seed, "half", number)
             place = None if checkpoint is None else checkpoint / f"half-{number}"
-            own_answer = solve(half, seed=own, start=x, checkpoint=place, name=f"half-{number} ").solve()
+            own_answer = solve(half, seed=own, checkpoint=place, name=f"half-{number} ").solve()
             maps.append(_grey(own_answer.last, grey))
             runs |= own_answer.runs
         compared, second = halves(maps[0], maps[1], shared_start=start is not None)
@@ -159,7 +154,6 @@ def from_micrographs(
             *prepared.notes,
             *_optics_note(whole),
             *notes,
-            *note,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
             *found.notes,
@@ -169,6 +163,27 @@ def from_micrographs(
         halves=halved,
         gallery=_gallery(last, whole[0], seed),
     )
+
+
+def stages(
+    prepared: Prepared, job: MicrographJob, start: Map | None, *, device: str, resume: bool, report: Report | None
+) -> tuple[Callable[..., Stages], list[str]]:
+    """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them."""
+    object, notes = parts.volume(job)
+    x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
+    views, more = parts.affordable(job, object)
+    solve = partial(
+        Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report
+    )
+    return solve, notes + more
+
+
+def _grey_value(prepared: Prepared) -> float:
+    """By which a map of prepared images is multiplied to have the grey values of the files.
+
+    The Fourier crop keeps coefficients: its factor is undone.
+    """
+    return prepared.scale / prepared.source.grid.ratio**2
 
 
 def _inside(map: Map) -> Map:

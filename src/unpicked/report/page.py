@@ -9,16 +9,10 @@ from importlib import resources
 from typing import Any
 
 from unpicked.data.maps import Map
-from unpicked.report import sections, tiles, words
+from unpicked.report import sections, tiles, verdict, words
 from unpicked.report.reading import Halves, History, Run, Truth, kept_starts
 from unpicked.report.words import as_number, sentence
 
-VERDICTS = {
-    "supported": "The data support this structure: held-out data prefer it to every null model.",
-    "not supported": "The data do not support this structure: held-out data prefer a null model.",
-    "undecided": "Undecided: held-out data prefer neither this structure nor the null models.",
-    "not verified": "Not verified: nothing has tested yet whether this structure is in the data.",
-}
 TITLES = {"files": "micrographs", "truth": "truth, for comparison only"}
 UNITS = {"pixel_size": " Å", "voxel_size": " Å"}
 
@@ -47,14 +41,13 @@ def render(run: Run, **parts: Any) -> str:
 
 def _parts(run: Run) -> dict[str, Any]:
     result, volume = run.result, run.volume
-    verdict = str(result.get("verdict", "not verified"))
     return dict(
         style=own("page.css"),
         script=own("surface.js"),
         name=run.name,
         version=result.get("version", "unknown"),
-        verdict=verdict,
-        verdict_sentence=VERDICTS.get(verdict, verdict),
+        verdict=verdict.verdict(result),
+        verdict_sentence=verdict.heading(result),
         result=sentence(str(result.get("result", "how the run ended is not recorded"))),
         key=key_figures(result, volume, run.truth, run.halves),
         statements=statements(run, hand(run.truth)),
@@ -162,7 +155,7 @@ def _views(run: Run) -> dict[str, Any]:
 
 def statements(run: Run, hand: str, more: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
     """Hand, contrast, prior and what was not done: what a reader must know before believing the map."""
-    said = [("Hand", hand), ("Contrast", _contrast(run.result)), *more]
+    said = [*verdict.statements(run.result), ("Hand", hand), ("Contrast", _contrast(run.result)), *more]
     if run.share is not None:
         said.append(("Prior", sections.share_words(run)))
     return [*said, ("Not done", _not_done(run))]
@@ -192,7 +185,7 @@ def _contrast(result: Mapping[str, Any]) -> str:
 
 def _not_done(run: Run) -> str:
     parts = []
-    if run.result.get("verdict", "not verified") == "not verified":
+    if verdict.verdict(run.result) == "not verified":
         parts.append("No test on held-out data, so a map of noise or of the starting point is not excluded.")
     if run.halves is not None and run.halves.shared_start:
         parts.append("No independent halves: both started from one map, and may agree on what they started from.")

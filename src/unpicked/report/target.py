@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unpicked._lazy import torch
 from unpicked.evaluate.images import best_angle, turned
 from unpicked.io.npy import read_array
-from unpicked.report import figures, page, sections, tiles, words
+from unpicked.report import figures, page, sections, tiles, verdict, words
 from unpicked.report.reading import History, read_history, read_result
 from unpicked.report.words import as_number, sentence
 
@@ -78,7 +78,6 @@ def read(folder: Path) -> TargetRun:
 def render(run: TargetRun) -> str:
     """The page as text."""
     result = run.result
-    verdict = str(result.get("verdict", "not verified"))
     kinds, size = len(run.values), run.values.shape[1:]
     lead = f"{' × '.join(map(str, size))} {_unit(run)}" + (
         f", {kinds} kinds, in no particular order" if kinds > 1 else ""
@@ -90,8 +89,8 @@ def render(run: TargetRun) -> str:
         source="images" if run.image else "a signal",
         found="target",
         file="target.npy",
-        verdict=verdict,
-        verdict_sentence=page.VERDICTS.get(verdict, verdict),
+        verdict=verdict.verdict(result),
+        verdict_sentence=verdict.heading(result),
         result=sentence(str(result.get("result", "how the run ended is not recorded"))),
         key=_key(run),
         statements=_statements(run),
@@ -142,12 +141,12 @@ def _key(run: TargetRun) -> tuple[page.Figure, ...]:
 
 
 def _statements(run: TargetRun) -> list[tuple[str, str]]:
-    said = []
+    said = verdict.statements(run.result)
     if run.errors is not None:
         said.append(
             ("Errors", "Standard errors by the observed information of the data; they do not tell of a wrong optimum.")
         )
-    if run.result.get("verdict", "not verified") == "not verified":
+    if verdict.verdict(run.result) == "not verified":
         parts = ["No test on held-out data, so a target of noise or of the starting point is not excluded."]
         parts += [] if run.truth is not None else ["No comparison with a known target."]
         said.append(("Not done", " ".join(parts)))

@@ -1,0 +1,352 @@
+"""What :func:`unpicked.verify.verify` needs of each kind of data: pieces, pipeline, nulls and a likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from unpicked._lazy import torch
+from unpicked.data.base import Data
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.data.signal import Signal
+from unpicked.estimators.acceleration import Anderson
+from unpicked.estimators.base import log_likelihood
+from unpicked.estimators.em import EM
+from unpicked.estimators.exact_em import ExactEM
+from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
+from unpicked.model.chain import Chain
+from unpicked.model.likelihoods import Scene
+from unpicked.model.model import Model
+from unpicked.model.noise import variance_of
+from unpicked.model.patches import Patches, PatchStep
+from unpicked.model.spacing import HardCore
+from unpicked.model.views import Identity, Projection, View
+from unpicked.objects.ball import Ball
+from unpicked.objects.base import Object
+from unpicked.objects.classes import Classes
+from unpicked.objects.disk import Disk
+from unpicked.objects.even import Even
+from unpicked.ops import rotation
+from unpicked.preprocess import Prepared
+from unpicked.recipes import parts
+from unpicked.recipes.images import ImageJob, Ready, from_images
+from unpicked.recipes.job import MicrographJob
+from unpicked.recipes.micrographs import stages
+from unpicked.recipes.signals import SignalJob, from_signal
+from unpicked.reconstruct import Reconstruction, Report, reconstruct
+from unpicked.verify import Score
+
+if TYPE_CHECKING:
+    from unpicked.recipes.images import Start as ImageStart
+    from unpicked.recipes.signals import Start as SignalStart
+
+BLOCKS = 32  # pieces of a signal
+SHORTEST = 20  # targets that a piece of a signal is long at least
+TILE = 64  # edge of a tile of a micrograph in pixels, about
+VIEWS = 128  # by which held-out micrographs are judged
+CALIBRATED = 400  # patches to which the share of empty ones is fitted
+
+
+@dataclass(frozen=True, eq=False)
+class SignalTrial:
+    """A long signal, cut into blocks.
+
+    Attributes:
+        data: the signal.
+        job: how it is reconstructed.
+        start: what every fold starts from.
+        checkpoint: folder for the folds' states.
+        resume: go on from that folder.
+        report: called after every pass.
+    """
+
+    piece: ClassVar[str] = "block"
+    data: Signal
+    job: SignalJob
+    start: SignalStart = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Report | None = None
+
+    @property
+    def blocks(self) -> Signal:
+        """Blocks of equal length; those of a short signal are fewer."""
+        wanted = min(BLOCKS, self.data.length // (SHORTEST * self.job.length))
+        return self.data.cut(max(self.data.length // max(wanted, 1), 1))
+
+    @property
+    def count(self) -> int:
+        """Whole blocks of full length."""
+        blocks = self.blocks
+        return blocks.rows * (blocks.length // blocks.shape[0])
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """White, and autoregressive."""
+        return White(), Autoregressive()
+
+    def part(self, indices: Sequence[int]) -> Signal:
+        """Some of the blocks."""
+        blocks = self.blocks
+        whole = blocks.length // blocks.shape[0]
+        return blocks.part([index // whole * len(blocks.starts) + index % whole for index in indices])
+
+    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+        """One block after the other."""
+        return (piece[None] for piece in data)
+
+    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+        """The signal's pipeline."""
+        assert isinstance(data, Signal)
+        found = from_signal(
+            data, self.job, seed=seed, start=self.start, checkpoint=_folder(self.checkpoint, name),
+            resume=self.resume, report=_named(self.report, name),
+        )  # fmt: skip
+        return found.run
+
+    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+        """The best target that reads the same from both ends."""
+        plain = Even(self.job.length)
+        model = replace(run.model, object=plain, view=Identity(), placement=self._chain(run))
+        start = plain.fit(_mean_of_kinds(run).double())
+        estimator = ExactEM(
+            iterations=100,
+            estimate_sigma=self.job.sigma is None,
+            estimate_density=self.job.density is None,
+            tolerance=0.01,
+        )
+        return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
+
+    def score(self, run: Reconstruction, data: Data) -> Score:
+        """The exact likelihood, of blocks at whose ends copies may be cut."""
+        model = replace(run.model, placement=self._chain(run))
+
+        def judged(tiles: torch.Tensor) -> torch.Tensor:
+            return log_likelihood(Signal.of(tiles), model, run.x.double())
+
+        return judged
+
+    def _chain(self, run: Reconstruction) -> Chain:
+        placement = run.model.placement
+        if isinstance(placement, Chain):
+            return replace(placement, cut=True)
+        most = self.job.limit
+        return Chain(HardCore(self.job.spacing, min(max(placement.density, 1e-6), 0.999 * most)), cut=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTrial:
+    """Images that hold a small one many times.
+
+    Attributes:
+        data: looked through.
+        job: how the small one is reconstructed.
+        start: what every fold starts from.
+        checkpoint: folder for the folds' states.
+        resume: go on from that folder.
+        report: called after every pass.
+    """
+
+    piece: ClassVar[str] = "image"
+    data: Ready
+    job: ImageJob
+    start: ImageStart = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Report | None = None
+
+    @property
+    def count(self) -> int:
+        """Images; a single one is cut in two."""
+        return max(2, len(self.data.images))
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """White, and of any spectrum."""
+        return White(), Spectrum()
+
+    def part(self, indices: Sequence[int]) -> Micrographs:
+        """Some of the images, or one half of the only one."""
+        return _part(self.data.images, indices)
+
+    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+        """Squares of some patches."""
+        return _tiles(data, self.job.length)
+
+    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+        """The pipeline of images."""
+        assert isinstance(data, Micrographs)
+        found = from_images(
+            replace(self.data, images=data), self.job, seed=seed, start=self.start,
+            checkpoint=_folder(self.checkpoint, name), resume=self.resume, report=_named(self.report, name),
+        )  # fmt: skip
+        return found.last
+
+    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+        """Rings: the best radial profile."""
+        plain = Disk(self.job.length, self.job.reach, 0)
+        return _radial(run, data, plain, Identity(), _mean_of_kinds(run), seed, self.job.sigma, self.job.density)
+
+    def score(self, run: Reconstruction, data: Data) -> Score:
+        """Independent patches of twice the target's side."""
+        return _by_patches(run.model, run.x, self.tiles(data))
+
+
+@dataclass(frozen=True, eq=False)
+class MicrographTrial:
+    """Micrographs of a molecule.
+
+    Attributes:
+        data: prepared.
+        job: how the volume is reconstructed.
+        start: what every fold starts from.
+        checkpoint: folder for the folds' states.
+        resume: go on from that folder.
+        report: called after every pass.
+        device: torch device of the computation.
+    """
+
+    piece: ClassVar[str] = "micrograph"
+    data: Prepared
+    job: MicrographJob
+    start: Map | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Report | None = None
+    device: str = "cpu"
+
+    @property
+    def count(self) -> int:
+        """Micrographs; a single one is cut in two."""
+        return max(2, len(self.data.micrographs))
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """White, and of any spectrum."""
+        return White(), Spectrum()
+
+    def part(self, indices: Sequence[int]) -> Micrographs:
+        """Some of the micrographs, or one half of the only one."""
+        return _part(self.data.micrographs, indices)
+
+    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+        """Squares of some patches."""
+        return _tiles(data, self.job.box)
+
+    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+        """The pipeline of micrographs."""
+        assert isinstance(data, Micrographs)
+        solve, _ = stages(
+            self.data, replace(self.job, halves=False, held_out=0), self.start, device=self.device,
+            resume=self.resume, report=_named(self.report, name),
+        )  # fmt: skip
+        return solve(data, seed=seed, checkpoint=_folder(self.checkpoint, name)).solve().last
+
+    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+        """Balls: the best radial profile, seen from one side."""
+        plain = Ball(self.job.box, 0, parts.ball_reach(self.job.box))
+        one = Projection(rotation.super_fibonacci(1).to(run.x.device))
+        values = run.model.object.values(run.x)
+        return _radial(run, data, plain, one, values, seed, self.job.sigma, self.job.density)
+
+    def score(self, run: Reconstruction, data: Data) -> Score:
+        """Independent patches of twice the box's side."""
+        model = run.model
+        if len(model.view) > VIEWS:
+            model = replace(model, view=Projection(rotation.super_fibonacci(VIEWS).to(run.x.device)))
+        return _by_patches(model, run.x, self.tiles(data))
+
+
+def _part(whole: Micrographs, indices: Sequence[int]) -> Micrographs:
+    return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
+
+
+def _tiles(data: Data, length: int) -> Iterator[torch.Tensor]:
+    """Every micrograph in square tiles ``(n, s, s)`` of whole patches of twice the length; what is left over is not
+    judged.
+    """
+    side = 2 * length
+    side *= max(1, min(round(TILE / side), min(data.shape) // side))
+    for image in data:
+        yield image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
+
+
+def _by_patches(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> Score:
+    """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
+    side, templates = 2 * model.side, model.templates(x).float()
+    # the share of this density is taken out again; patches know neither activity nor least distance
+    scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
+    variance, mean = float(variance_of(model.noise)), model.noise.mean
+
+    def ratios(tiles: torch.Tensor) -> torch.Tensor:
+        step = PatchStep(Patches(side), scene, statistics=False)
+        step.add(tiles.flatten(0, 1).to(templates.device), 0)  # one below the other
+        return torch.cat(step.ratios).view(len(tiles), -1)
+
+    seen: list[torch.Tensor] = []
+    count = 0
+    for tiles in known:
+        some = tiles[:: max(1, len(tiles) * (tiles.shape[1] // side) ** 2 // CALIBRATED)]
+        seen.append(ratios(some).flatten())
+        count += len(seen[-1])
+        if count >= CALIBRATED:
+            break
+    found = torch.cat(seen)
+    share = found.new_tensor(0.5)
+    for _ in range(200):  # EM in one parameter
+        share = torch.sigmoid(torch.logit(share) + found).mean().clamp(1e-6, 1 - 1e-6)
+
+    def judged(tiles: torch.Tensor) -> torch.Tensor:
+        rest = (tiles.double() - mean).flatten(1)
+        white = -0.5 * (rest.square().sum(1) / variance + rest.shape[1] * math.log(2 * math.pi * variance))
+        gains = torch.logaddexp(ratios(tiles) + share.log(), (1 - share).log()).sum(1)
+        return white + gains.to(white)
+
+    return judged
+
+
+def _radial(
+    run: Reconstruction,
+    data: Data,
+    plain: Object,
+    view: View,
+    values: torch.Tensor,
+    seed: int,
+    sigma: float | None,
+    density: float | None,
+) -> Reconstruction:
+    """EM of an object without structure, from what a run found."""
+    estimator = EM(
+        iterations=20,
+        frozen=20,
+        estimate_sigma=sigma is None,
+        estimate_density=density is None,
+        acceleration=Anderson(),
+        tolerance=0.5,
+    )
+    model = replace(run.model, object=plain, view=view)
+    start = parts.fitted(plain, values.to(run.x))
+    return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
+
+
+def _mean_of_kinds(run: Reconstruction) -> torch.Tensor:
+    values = run.model.object.values(run.x)
+    return values.mean(0) if isinstance(run.model.object, Classes) else values
+
+
+def _folder(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name.replace(" ", "-")
+
+
+def _named(report: Report | None, fold: str) -> Report | None:
+    if report is None:
+        return None
+
+    def named(name: str, row: dict[str, float]) -> None:
+        report(f"verification, {fold}, {name}", row)
+
+    return named

@@ -1,0 +1,50 @@
+"""What a report says of verification: the sentence that heads it, and the evidence beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VERDICTS = {
+    "supported": "The data support this structure: held-out data prefer it to every null model.",
+    "not supported": "The data do not support this structure: held-out data prefer a null model.",
+    "undecided": "Undecided: held-out data prefer neither this structure nor the null models.",
+    "not verified": "Not verified: nothing has tested yet whether this structure is in the data.",
+}
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """supported, not supported, undecided or not verified."""
+    return str(result.get("verdict", "not verified"))
+
+
+def heading(result: Mapping[str, Any]) -> str:
+    """One sentence: that of the verification, else what its verdict means."""
+    told = _found(result).get("sentence")
+    word = verdict(result)
+    return str(told) if told else VERDICTS.get(word, word)
+
+
+def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the verdict was come by; nothing where there is none."""
+    evidence = _found(result).get("evidence")
+    if not isinstance(evidence, Mapping) or not evidence.get("folds"):
+        return []
+    folds = list(evidence["folds"])
+    names = list(folds[0]["over"])
+    gains = "; ".join(f"{name} {sum(float(fold['over'][name]) for fold in folds):+.4g}" for name in names)
+    units = " and ".join(str(fold["units"]) for fold in folds)
+    plural = f"{evidence.get('unit', 'piece')}s"
+    text = (
+        f"Fitted to each half of the data and judged on the other ({units} {plural}). "
+        f"Log-likelihood of the held-out halves above each null model, in log units: {gains}."
+    )
+    missing = evidence.get("not_run") or []
+    if missing:
+        text += f" Not run: {', '.join(map(str, missing))}."
+    return [("Verification", text)]
+
+
+def _found(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = dict(result.get("figures") or {}).get("verify")
+    return found if isinstance(found, Mapping) else {}

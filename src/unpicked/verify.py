@@ -1,0 +1,222 @@
+"""Whether data support a structure at all: fitted to one part of them, it must explain the other better than nulls do.
+
+Half maps that agree prove little: two halves of pure noise, begun with one template, agree to 0.97. What is asked here
+is that the structure of one fold explains the other fold, by its marginal likelihood, better than the best of three
+nulls that were fitted to the same fold: white noise, stationary noise of any spectrum, and particles that have no
+structure. Pipeline and data come as a :class:`Trial`, so that nothing here depends on what is reconstructed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from unpicked._lazy import torch
+from unpicked.data.base import Data
+from unpicked.evaluate.nulls import Null
+from unpicked.ops import seeding
+from unpicked.reconstruct import Reconstruction
+
+SIGMAS = 3.0  # standard errors by which a structure must be better
+UNITS = 8  # pieces of a fold that make a standard error; of fewer, their tiles do
+FEATURELESS = "particles without structure"
+
+Word = Literal["supported", "not supported", "undecided"]
+Score = Callable[[Any], Any]  # tiles (n, *tile) to their log-likelihoods (n,) float64
+
+
+class Trial(Protocol):
+    """Data in pieces, and the pipeline that is to be judged; what kinds there are is known to ``recipes``."""
+
+    @property
+    def count(self) -> int:
+        """Number of whole pieces: micrographs, or blocks of a signal."""
+
+    @property
+    def piece(self) -> str:
+        """What a piece is called."""
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """Nulls of these data, not fitted."""
+
+    def part(self, indices: Sequence[int]) -> Data:
+        """Some of the pieces."""
+
+    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+        """Every piece of a part in tiles ``(n, *tile)``, all of one shape."""
+
+    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+        """The pipeline, on a part of the data."""
+
+    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+        """Particles at the same places without any structure, fitted to the same part."""
+
+    def score(self, run: Reconstruction, data: Data) -> Score:
+        """The marginal likelihood of tiles under what was fitted to a part; what is still free is fitted to it too."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the structure of one fold was worth on the other.
+
+    Attributes:
+        units: pieces or tiles that were judged.
+        gain: log-likelihood of the structure over the best null, summed over the units.
+        error: standard error of ``gain``.
+        nulls: log-likelihood of the structure over each null, by name.
+        best: name of the best null.
+        plain: whether the best null is that of particles without structure.
+        over_noise: gain over the best null that knows no particles.
+        over_noise_error: its standard error.
+    """
+
+    units: int
+    gain: float
+    error: float
+    nulls: dict[str, float]
+    best: str
+    plain: bool
+    over_noise: float
+    over_noise_error: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, and what it rests on.
+
+    Attributes:
+        verdict: supported, not supported or undecided.
+        sentence: one that heads a report.
+        z: gain over its standard error, of all folds; NaN where nothing could be judged.
+        folds: in order.
+        unit: what was judged one by one, in words.
+        notes: sentences on what was done.
+    """
+
+    verdict: Word
+    sentence: str
+    z: float
+    folds: tuple[Fold, ...] = ()
+    unit: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        """Log-likelihood over the best null, of all folds."""
+        return sum(fold.gain for fold in self.folds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "z": self.z if math.isfinite(self.z) else None,
+            "evidence": {
+                "gain": self.gain,
+                "unit": self.unit,
+                "folds": [
+                    {
+                        "units": fold.units,
+                        "gain": fold.gain,
+                        "standard_error": fold.error if math.isfinite(fold.error) else None,
+                        "best_null": fold.best,
+                        "over": fold.nulls,
+                    }
+                    for fold in self.folds
+                ],
+                "not_run": ["surrogates of random phases", "independent starts", "omit test"],
+            },
+            "notes": list(self.notes),
+        }
+
+
+def verify(trial: Trial, *, seed: int = 0) -> Verdict:
+    """Judge a pipeline by cross-fitting over two folds of whole pieces, against three nulls.
+
+    Source: likelihood-ratio tests on held-out data; the nulls and the thresholds are this package's own.
+
+    Args:
+        trial: data and pipeline.
+        seed: of the fits.
+
+    Returns:
+        "supported" where the structure of each fold is better than every null on the other and the sum by three
+        standard errors; "not supported" where it is worse in both; else "undecided".
+    """
+    if trial.count < 2:
+        return Verdict("undecided", "Undecided: the data are one piece, and none can be held apart.", math.nan)
+    parts = [trial.part(range(first, trial.count, 2)) for first in range(2)]
+    few = trial.count // 2 < UNITS
+    folds = []
+    for number, (fitted, other) in enumerate((parts, parts[::-1]), 1):
+        own = seeding.derive(seed, "verify", number)
+        run = trial.fit(fitted, own, f"fold {number}")
+        plain = trial.featureless(run, fitted, own)
+        nulls = [null.fitted(trial.tiles(fitted)) for null in trial.nulls]
+        judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
+        judges[FEATURELESS] = trial.score(plain, fitted)
+        folds.append(_fold(trial, other, trial.score(run, fitted), judges, few))
+    return concluded(folds, "tile" if few else trial.piece)
+
+
+def _fold(trial: Trial, data: Data, model: Score, nulls: dict[str, Score], few: bool) -> Fold:
+    """The gains on a part that nothing was fitted to."""
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in nulls}
+    for tiles in trial.tiles(data):
+        ours = model(tiles).cpu()
+        for name, null in nulls.items():
+            gain = ours - null(tiles).cpu()
+            rows[name].append(gain if few else gain.sum()[None])
+    gains = {name: torch.cat(some) for name, some in rows.items()}
+    totals = {name: float(gain.sum()) for name, gain in gains.items()}
+    best = min(totals, key=lambda name: totals[name])
+    noise = min((name for name in totals if name != FEATURELESS), key=lambda name: totals[name])
+    return Fold(
+        units=len(gains[best]),
+        gain=totals[best],
+        error=_error(gains[best]),
+        nulls=totals,
+        best=best,
+        plain=best == FEATURELESS,
+        over_noise=totals[noise],
+        over_noise_error=_error(gains[noise]),
+    )
+
+
+def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
+    """The verdict that some folds amount to."""
+    gain = sum(fold.gain for fold in folds)
+    error = math.sqrt(sum(fold.error**2 for fold in folds))
+    z = gain / error if error > 0 else math.nan
+    units, worst = sum(fold.units for fold in folds), min(folds, key=lambda fold: fold.gain)
+    told = f"held-out evidence {gain:+.3g} log units over {worst.best}, z = {z:.1f}"
+    if not math.isfinite(z):
+        return Verdict("undecided", "Undecided: too little is held apart for a standard error.", z, tuple(folds), unit)
+    if all(fold.gain > 0 for fold in folds) and z > SIGMAS:
+        return Verdict("supported", f"The data support this structure: {told}.", z, tuple(folds), unit)
+    noise = sum(fold.over_noise for fold in folds)
+    spread = math.sqrt(sum(fold.over_noise_error**2 for fold in folds))
+    there = all(fold.over_noise > 0 for fold in folds) and noise > SIGMAS * spread
+    if all(fold.gain <= 0 for fold in folds):
+        if there:
+            sentence = f"Not supported: particles are there, their structure is not determined; {told}."
+        else:
+            sentence = f"Not supported: {told}; the data hold nothing that this structure explains."
+        return Verdict("not supported", sentence, z, tuple(folds), unit)
+    more = ""
+    if z > 0:
+        wanted = math.ceil(units * (SIGMAS / z) ** 2)
+        more = f"; with about {_round(wanted / units)} times as many data it could be decided"
+    return Verdict("undecided", f"Undecided: {told}{more}.", z, tuple(folds), unit)
+
+
+def _error(values: torch.Tensor) -> float:
+    """Standard error of a sum."""
+    return float(values.std() * math.sqrt(len(values))) if len(values) > 1 else math.inf
+
+
+def _round(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
