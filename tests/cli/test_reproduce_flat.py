@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 from answers import answered
-from unpicked.experiments import consistency, mtd2d_em, talk_em1d
-from unpicked.recipes import ImageJob
+from unpicked.experiments import consistency, mtd2d_em, noise_only, talk_em1d
+from unpicked.recipes import ImageJob, MicrographJob, SignalJob
 
 TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
     "talk-em1d": (talk_em1d, {"length": 5, "samples": 3000, "levels": (2.0,), "seeds": 1, "stride": 1.0}, 2),
@@ -18,6 +18,24 @@ TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
         mtd2d_em,
         {"size": 48, "job": ImageJob(5, window=5, angles=6, starts=1, moves=0, iterations=(3, 3)), "seeds": 2},
         2,
+    ),
+    "noise-only": (
+        noise_only,
+        {
+            "kinds": ("white",),
+            "runs": 1,
+            "with_structure": 1,
+            "runs_3d": 1,
+            "with_structure_3d": 1,
+            "samples": 2000,
+            "size": 40,
+            "images": 2,
+            "signals": SignalJob(5, starts=1, iterations=3, moves=0),
+            "planar": ImageJob(5, reach=2.3, angles=4, starts=1, moves=0, iterations=(2, 2)),
+            "volumes": MicrographJob(7, views=(8,), iterations=(2,), starts=1, moves=0),
+            "micrographs": (2, 60),
+        },
+        6,
     ),
     "consistency": (consistency, {"length": 5, "samples": (1000, 4000), "levels": (1.0,), "seeds": 1}, 2),
 }

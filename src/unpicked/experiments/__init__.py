@@ -22,6 +22,7 @@ NAMES = (
     "paper-parametrisations",
     "paper-noise",
     "paper-ctf",
+    "noise-only",
 )
 """What can be run; the file of each has its name with underscores, and an ``EXPERIMENT``."""
 

@@ -1,0 +1,87 @@
+"""What verification costs beside the reconstruction that it judges: seconds of both, in one run.
+
+Two micrographs of BPTI as in the demo, at E = 424 and at E = 42, a signal and images. Wanted is at most 1.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import unpicked
+from common import save
+from unpicked.data import snr
+from unpicked.io.structure import read_structure
+from unpicked.recipes import ImageJob, MicrographJob, SignalJob, from_images, from_micrographs, from_signal, ready
+from unpicked.recipes.images import ready as images_ready
+from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
+from unpicked.simulate.images import random_targets, simulate_images
+from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.signals import simulate_signal, target
+from unpicked.simulate.specimens import specimen_from_structure
+from unpicked.verify import Trial, verify
+
+WANTED = 1.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--energy", type=float, nargs="+", default=[424.0, 42.0])
+    parser.add_argument("--size", type=int, default=448)
+    parser.add_argument("--count", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=200_000)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures: dict[str, object] = {"threads": options.threads}
+    structure = read_structure(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
+    job = MicrographJob(box=11)
+    for level in options.energy:
+        data, _ = simulate_micrographs(
+            specimen_from_structure(structure, 11, 5.0),
+            count=options.count,
+            size=(options.size, options.size),
+            density=0.12,
+            noise=snr.energy(level),
+            seed=0,
+        )
+        prepared = ready(data, job)
+        figures[f"{options.count} micrographs of {options.size}^2, E = {level:g}"] = measured(
+            lambda: from_micrographs(prepared, job, seed=0), MicrographTrial(prepared, job)
+        )
+    signal, _ = simulate_signal(target("bump", 21), samples=options.samples, density=0.3, sigma=1.0, seed=0)
+    one = SignalJob(21)
+    figures[f"signal of {options.samples} samples, SNR 1"] = measured(
+        lambda: from_signal(signal, one, seed=0), SignalTrial(signal, one)
+    )
+    images, _ = simulate_images(random_targets(9, 0), size=(256, 256), count=4, density=0.1, sigma=1.0, seed=0)
+    planar = ImageJob(9)
+    found = images_ready(images, planar)
+    figures["4 images of 256^2"] = measured(lambda: from_images(found, planar, seed=0), ImageTrial(found, planar))
+    save("verify_cost", figures)
+
+
+def measured(solve: Callable[[], object], trial: Trial) -> dict[str, object]:
+    """Seconds of both, their ratio, and the verdict."""
+    began = time.perf_counter()
+    solve()
+    solved = time.perf_counter() - began
+    verdict = verify(trial, seed=0)
+    judged = time.perf_counter() - began - solved
+    row = {
+        "reconstruct_s": round(solved, 1),
+        "verify_s": round(judged, 1),
+        "ratio": round(judged / solved, 2),
+        "wanted": WANTED,
+        "verdict": verdict.sentence,
+    }
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()
