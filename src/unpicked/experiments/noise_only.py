@@ -108,8 +108,8 @@ class NoiseOnly:
                 "blobs: round particles at the density of the others; ice: a few large bright patches; template: white "
                 "noise, and a start that looks like a structure, from which the pipeline goes some passes",
                 f"structure: runs whose answer on all the data correlates to more than {FAITHFUL:g} with the truth "
-                "(volumes: at half of Nyquist's frequency); the energy of a copy rises over the runs to four times what "
-                f"it was, of volumes it is {self.level:g}",
+                "(volumes: at half of Nyquist's frequency); the energy of a copy rises over the runs to four "
+                f"times what it was, of volumes it is {self.level:g}",
             ),
             plot=Plot(
                 tuple(

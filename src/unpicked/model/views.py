@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Image, Object, Projector, Volume
 from unpicked.objects.classes import Classes
+from unpicked.ops import special
 
 _CHUNK = 512  # views whose slices are planned together
 
@@ -140,21 +142,43 @@ class Projection:
         return object.projector(rotations.to(x)).project(x)
 
     def operator(self, object: Volume, like: torch.Tensor) -> Projector:
-        """All views as one linear operator, in the dtype and on the device of ``like``."""
-        parts = [
-            object.projector(self.rotations[first : first + _CHUNK].to(like)) for first in range(0, len(self), _CHUNK)
-        ]
-        if len(parts) == 1:
-            return parts[0]
+        """All views as one linear operator, in the dtype and on the device of ``like``; the last one is kept."""
+        if self.rotations.requires_grad:
+            return _joined(object, self.rotations.to(like))
+        return _kept(object, _Rotations(self.rotations), like.dtype, like.device)
 
-        def project(x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([part.project(x) for part in parts], dim=-3)
 
-        def backproject(images: torch.Tensor) -> torch.Tensor:
-            pieces = images.split(_CHUNK, dim=-3)
-            return torch.stack([part.backproject(piece) for part, piece in zip(parts, pieces, strict=True)]).sum(0)
+@dataclass(frozen=True)
+class _Rotations:
+    """Rotations that are known by their bytes: equal views of one pass, and of passes on frozen views, share work."""
 
-        return Projector(project, backproject)
+    values: torch.Tensor = field(compare=False)
+    key: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        held = self.values.detach().cpu().contiguous()
+        content = hashlib.blake2b(held.numpy().tobytes(), digest_size=16).digest()
+        object.__setattr__(self, "key", content + str(held.dtype).encode())
+
+
+@special.constants(1)
+def _kept(object: Volume, rotations: _Rotations, dtype: torch.dtype, device: torch.device) -> Projector:
+    return _joined(object, rotations.values.detach().to(device, dtype))
+
+
+def _joined(object: Volume, rotations: torch.Tensor) -> Projector:
+    parts = [object.projector(some) for some in rotations.split(_CHUNK)]
+    if len(parts) == 1:
+        return parts[0]
+
+    def project(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part.project(x) for part in parts], dim=-3)
+
+    def backproject(images: torch.Tensor) -> torch.Tensor:
+        pieces = images.split(_CHUNK, dim=-3)
+        return torch.stack([part.backproject(piece) for part, piece in zip(parts, pieces, strict=True)]).sum(0)
+
+    return Projector(project, backproject)
 
 
 @dataclass(frozen=True, eq=False)
