@@ -103,7 +103,9 @@ def fold(gain: float, noise: float, error: float = 1.0) -> Fold:
 def test_what_evidence_amounts_to() -> None:
     supported = concluded([fold(5, 9), fold(4, 9)], "piece")
     assert (supported.verdict, supported.z) == ("supported", pytest.approx(9 / math.sqrt(2)))
-    assert concluded([fold(50, 90), fold(-1, 9)], "piece").verdict == "undecided"  # must hold in every fold
+    uneven = concluded([fold(50, 90), fold(-1, 9)], "piece")  # must hold in every fold
+    assert uneven.verdict == "undecided"
+    assert "try more starts" in uneven.sentence
     doubtful = concluded([fold(1, 9), fold(1, 9)], "piece")
     assert doubtful.verdict == "undecided"
     assert "4.5 times as many data" in doubtful.sentence

@@ -207,7 +207,9 @@ def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
             sentence = f"Not supported: {told}; the data hold nothing that this structure explains."
         return Verdict("not supported", sentence, z, tuple(folds), unit)
     more = ""
-    if z > 0:
+    if z > SIGMAS:
+        more = "; but what one fold gave explains the other no better: a poor optimum? try more starts"
+    elif z > 0:
         wanted = math.ceil(units * (SIGMAS / z) ** 2)
         more = f"; with about {_round(wanted / units)} times as many data it could be decided"
     return Verdict("undecided", f"Undecided: {told}{more}.", z, tuple(folds), unit)
