@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def main() -> None:
         )
         prepared = ready(data, job)
         figures[f"{options.count} micrographs of {options.size}^2, E = {level:g}"] = measured(
-            lambda: from_micrographs(prepared, job, seed=0), MicrographTrial(prepared, job)
+            partial(from_micrographs, prepared, job, seed=0), MicrographTrial(prepared, job)
         )
     signal, _ = simulate_signal(target("bump", 21), samples=options.samples, density=0.3, sigma=1.0, seed=0)
     one = SignalJob(21)
