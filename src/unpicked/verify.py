@@ -192,7 +192,7 @@ def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
     error = math.sqrt(sum(fold.error**2 for fold in folds))
     z = gain / error if error > 0 else math.nan
     units, worst = sum(fold.units for fold in folds), min(folds, key=lambda fold: fold.gain)
-    told = f"held-out evidence {gain:+.3g} log units over {worst.best}, z = {z:.1f}"
+    told = f"held-out evidence {_signed(gain)} log units over {worst.best}, z = {z:.1f}"
     if not math.isfinite(z):
         return Verdict("undecided", "Undecided: too little is held apart for a standard error.", z, tuple(folds), unit)
     if all(fold.gain > 0 for fold in folds) and z > SIGMAS:
@@ -218,6 +218,10 @@ def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
 def _error(values: torch.Tensor) -> float:
     """Standard error of a sum."""
     return float(values.std() * math.sqrt(len(values))) if len(values) > 1 else math.inf
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,.0f}" if abs(value) >= 10 else f"{value:+.1f}"
 
 
 def _round(value: float) -> str:

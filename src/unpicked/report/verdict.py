@@ -32,7 +32,7 @@ def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     folds = list(evidence["folds"])
     names = list(folds[0]["over"])
-    gains = "; ".join(f"{name} {sum(float(fold['over'][name]) for fold in folds):+.4g}" for name in names)
+    gains = "; ".join(f"{name} {sum(float(fold['over'][name]) for fold in folds):+,.0f}" for name in names)
     units = " and ".join(str(fold["units"]) for fold in folds)
     plural = f"{evidence.get('unit', 'piece')}s"
     text = (
