@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from answers import answered
+from answers import answered, is_refused
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.snr import energy
+from unpicked.data.surrogates import random_phases
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
 from unpicked.recipes import ImageJob, MicrographJob, SignalJob, ready
 from unpicked.recipes.images import ready as images_ready
 from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
-from unpicked.verify import FEATURELESS, Fold, concluded, verify
+from unpicked.verify import FEATURELESS, Fold, concluded, verify, with_surrogates
 
 JOB = SignalJob(5, starts=2, iterations=60, moves=1)
 
@@ -218,3 +219,69 @@ def test_a_command_says_its_verdict_first(tmp_path: Path, capsys: pytest.Capture
     assert page[heading:].startswith("<h1>The data support this structure: held-out evidence +")
     assert "Log-likelihood of the held-out halves above each null model" in page
     assert "Not run: surrogates of random phases" in page
+
+
+def test_random_phases_keep_every_power_and_no_third_moment() -> None:
+    for values in (hidden(6000, 0), white(21, 33), white(16, 16)):
+        found = random_phases(values, 3)
+        ours, theirs = (torch.fft.fftn(one).abs() for one in (found, values))
+        assert torch.allclose(ours, theirs, atol=1e-9)
+        assert float(found.mean()) == pytest.approx(float(values.mean()), abs=1e-12)
+        assert not torch.allclose(found, values)
+    skewed = torch.distributions.Exponential(1.0).sample((100_000,)).double() - 1
+    assert float(skewed.pow(3).mean()) > 1.5
+    assert abs(float(random_phases(skewed, 0).pow(3).mean())) < 0.05
+    assert torch.equal(random_phases(skewed, 5), random_phases(skewed, 5))
+
+
+def test_surrogates_can_only_lower_a_verdict() -> None:
+    found = concluded([fold(5, 9), fold(4, 9)], "piece")
+    kept = with_surrogates(found, [-1.0, 3.0])
+    assert (kept.verdict, kept.p, kept.p_limit) == ("supported", pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert kept.sentence.endswith("; 2 of 2 surrogates of random phases below.")
+    lowered = with_surrogates(found, [-1.0, 30.0])
+    assert (lowered.verdict, lowered.p) == ("undecided", pytest.approx(2 / 3))
+    assert "not_run" in kept.to_json()["evidence"]
+    assert "surrogates of random phases" not in kept.to_json()["evidence"]["not_run"]
+    assert with_surrogates(found, []) == found
+
+
+def test_surrogates_of_every_kind_of_data_are_of_its_shape() -> None:
+    signal = SignalTrial(Signal.of(hidden(8000, 0)), JOB)
+    other = signal.surrogate(1)
+    assert other.count == signal.count and other.data.length == signal.blocks.shape[0]
+    data = ready(beads(400.0, 2, 60, 0), SMALL)
+    trial = MicrographTrial(data, SMALL)
+    ours, theirs = (one.part([0])[0] for one in (trial.surrogate(1), trial))
+    assert torch.allclose(torch.fft.fft2(ours).abs(), torch.fft.fft2(theirs).abs(), rtol=1e-3, atol=1e-2)
+    job = ImageJob(5)
+    images = images_ready(Micrographs(InMemory(white(2, 40, 40).float()), 1.0, ("a", "b")), job)
+    assert ImageTrial(images, job).surrogate(2).data.images.shape == (40, 40)
+
+
+def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal, out = tmp_path / "y.npy", tmp_path / "run"
+    np.save(signal, hidden(8000, 3).numpy())
+    words = ["--length", "5", "--iterations", "60", "--starts", "2", "--threads", "1", "--out", out, "--quiet"]
+    assert answered(capsys, "reconstruct", "signal", signal, *words, "--no-verify")[0] == 0
+    assert json.loads((out / "result.json").read_text())["verdict"] == "not verified"
+    asked = ("verify", out, "--threads", "1", "--quiet", "--json", "--strict", "--surrogates")
+    status, said, err = answered(capsys, *asked, "1")
+    assert (status, err) == (0, "")
+    told = json.loads(said.splitlines()[-1])
+    assert told["verdict"] == "supported" and told["evidence"]["p"] == pytest.approx(1 / 2)
+    summary = json.loads((out / "result.json").read_text())
+    assert summary["verdict"] == "supported"
+    assert "1 of 1 surrogates of random phases below" in (out / "report.html").read_text()
+    kept = json.loads((out / "verify.json").read_text())
+    kept["surrogates"][0] = 1e6  # what a stopped call has found is not computed again
+    (out / "verify.json").write_text(json.dumps(kept))
+    assert answered(capsys, *asked, "1")[0] == 4
+    assert json.loads((out / "result.json").read_text())["verdict"] == "undecided"
+    np.save(signal, hidden(8000, 4).numpy())
+    for words, reason in (([out], "was changed"), ([tmp_path], "no finished run"), ([out, "--surrogates", "-1"], "-1")):
+        assert is_refused(answered(capsys, "verify", *words), reason)
+    (out / "result.json").write_text("{")
+    assert is_refused(answered(capsys, "verify", out), "damaged")

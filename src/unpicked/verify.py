@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from unpicked._lazy import torch
@@ -54,6 +54,9 @@ class Trial(Protocol):
     def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
         """Particles at the same places without any structure, fitted to the same part."""
 
+    def surrogate(self, seed: int) -> Trial:
+        """The same with data of random phases, which keep every power and no structure."""
+
     def score(self, run: Reconstruction, data: Data) -> Score:
         """The marginal likelihood of tiles under what was fitted to a part; what is still free is fitted to it too."""
 
@@ -93,7 +96,7 @@ class Verdict:
         z: gain over its standard error, of all folds; NaN where nothing could be judged.
         folds: in order.
         unit: what was judged one by one, in words.
-        notes: sentences on what was done.
+        surrogates: gains of the same pipeline on data of random phases.
     """
 
     verdict: Word
@@ -101,7 +104,19 @@ class Verdict:
     z: float
     folds: tuple[Fold, ...] = ()
     unit: str = ""
-    notes: tuple[str, ...] = ()
+    surrogates: tuple[float, ...] = ()
+
+    @property
+    def p_limit(self) -> float | None:
+        """The least p that so many surrogates can show."""
+        return 1 / (len(self.surrogates) + 1) if self.surrogates else None
+
+    @property
+    def p(self) -> float | None:
+        """(1 + surrogates that gain as much) / (1 + surrogates)."""
+        if not self.surrogates:
+            return None
+        return (1 + sum(gain >= self.gain for gain in self.surrogates)) / (1 + len(self.surrogates))
 
     @property
     def gain(self) -> float:
@@ -127,9 +142,15 @@ class Verdict:
                     }
                     for fold in self.folds
                 ],
-                "not_run": ["surrogates of random phases", "independent starts", "omit test"],
+                "surrogates": list(self.surrogates),
+                "p": self.p,
+                "p_limit": self.p_limit,
+                "not_run": [
+                    *([] if self.surrogates else ["surrogates of random phases"]),
+                    "independent starts",
+                    "omit test",
+                ],
             },
-            "notes": list(self.notes),
         }
 
 
@@ -160,6 +181,46 @@ def verify(trial: Trial, *, seed: int = 0) -> Verdict:
         judges[FEATURELESS] = trial.score(plain, fitted)
         folds.append(_fold(trial, other, trial.score(run, fitted), judges, few))
     return concluded(folds, "tile" if few else trial.piece)
+
+
+def verify_with_surrogates(
+    trial: Trial,
+    count: int,
+    *,
+    seed: int = 0,
+    known: Sequence[float] = (),
+    tell: Callable[[int, float], None] | None = None,
+) -> Verdict:
+    """:func:`verify`, and the same on ``count`` data sets of random phases: none may gain as much.
+
+    Args:
+        trial: data and pipeline.
+        count: surrogates; p is at least 1 / (count + 1).
+        seed: of fits and phases.
+        known: gains of the first surrogates, from a run that was stopped.
+        tell: called with the number and the gain of every new one.
+    """
+    found = verify(trial, seed=seed)
+    gains = list(known[:count])
+    for number in range(len(gains), count):
+        own = seeding.derive(seed, "surrogate", number)
+        gains.append(verify(trial.surrogate(own), seed=own).gain)
+        if tell is not None:
+            tell(number, gains[-1])
+    return with_surrogates(found, gains)
+
+
+def with_surrogates(found: Verdict, gains: Sequence[float]) -> Verdict:
+    """A verdict in the light of what surrogates gained."""
+    found = replace(found, surrogates=tuple(gains))
+    above = sum(gain >= found.gain for gain in gains)
+    if not gains:
+        return found
+    if found.verdict == "supported" and above:
+        told = f"Undecided: {above} of {len(gains)} data sets of random phases are explained as well as the data."
+        return replace(found, verdict="undecided", sentence=told)
+    told = f"; {len(gains) - above} of {len(gains)} surrogates of random phases below."
+    return replace(found, sentence=found.sentence.removesuffix(".") + told)
 
 
 def _fold(trial: Trial, data: Data, model: Score, nulls: dict[str, Score], few: bool) -> Fold:

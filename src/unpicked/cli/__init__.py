@@ -75,6 +75,11 @@ def build() -> App:
         name="compare-poses",
         help="Poses against the truth: errors plain and modulo (pseudo-)symmetry, hand, shifts.",
     )
+    app.command(
+        f"{PLACE}.verdicts:verify",
+        name="verify",
+        help="Do the data of a finished run support its answer? Nulls, surrogates.",
+    )
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
     app.command(
         f"{PLACE}.reproduce:reproduce",

@@ -205,7 +205,14 @@ def _clear(folder: Path, *, run: bool) -> None:
     ours: tuple[str, ...]
     if run:
         ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "half1.mrc", "half2.mrc")
-        ours += ("target.npy", "errors.npy", "patches.npz", "checkpoint/**/*.pt*", "checkpoint/**/known.json")
+        ours += (
+            "target.npy",
+            "errors.npy",
+            "patches.npz",
+            "verify.json",
+            "checkpoint/**/*.pt*",
+            "checkpoint/**/known.json",
+        )
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
         ours += ("target.npy", "images/image_[0-9]*.mrc", "particles.mrcs", "particles.star", "held.star")

@@ -13,6 +13,7 @@ from unpicked.data.base import Data
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
+from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
 from unpicked.estimators.base import log_likelihood
 from unpicked.estimators.em import EM
@@ -76,8 +77,8 @@ class SignalTrial:
 
     @property
     def blocks(self) -> Signal:
-        """Blocks of equal length; those of a short signal are fewer."""
-        wanted = min(BLOCKS, self.data.length // (SHORTEST * self.job.length))
+        """Blocks of equal length; those of a short signal are fewer, and signals enough stay whole."""
+        wanted = min(-(-BLOCKS // self.data.rows), self.data.length // (SHORTEST * self.job.length))
         return self.data.cut(max(self.data.length // max(wanted, 1), 1))
 
     @property
@@ -122,6 +123,16 @@ class SignalTrial:
             tolerance=0.01,
         )
         return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
+
+    def surrogate(self, seed: int) -> SignalTrial:
+        """Blocks of random phases."""
+        whole = self.part(range(self.count))
+        return replace(
+            self,
+            data=Signal(ScrambledRows(whole.source, seed), name=f"{self.data.name}, random phases"),
+            checkpoint=None,
+            resume=False,
+        )
 
     def score(self, run: Reconstruction, data: Data) -> Score:
         """The exact likelihood, of blocks at whose ends copies may be cut."""
@@ -193,6 +204,11 @@ class ImageTrial:
         plain = Disk(self.job.length, self.job.reach, 0)
         return _radial(run, data, plain, Identity(), _mean_of_kinds(run), seed, self.job.sigma, self.job.density)
 
+    def surrogate(self, seed: int) -> ImageTrial:
+        """Images of random phases."""
+        images = _scrambled(self.data.images, seed)
+        return replace(self, data=replace(self.data, images=images), checkpoint=None, resume=False)
+
     def score(self, run: Reconstruction, data: Data) -> Score:
         """Independent patches of twice the target's side."""
         return _by_patches(run.model, run.x, self.tiles(data))
@@ -255,12 +271,24 @@ class MicrographTrial:
         values = run.model.object.values(run.x)
         return _radial(run, data, plain, one, values, seed, self.job.sigma, self.job.density)
 
+    def surrogate(self, seed: int) -> MicrographTrial:
+        """Micrographs of random phases."""
+        micrographs = _scrambled(self.data.micrographs, seed)
+        return replace(self, data=replace(self.data, micrographs=micrographs), checkpoint=None, resume=False)
+
     def score(self, run: Reconstruction, data: Data) -> Score:
         """Independent patches of twice the box's side."""
         model = run.model
         if len(model.view) > VIEWS:
             model = replace(model, view=Projection(rotation.super_fibonacci(VIEWS).to(run.x.device)))
         return _by_patches(model, run.x, self.tiles(data))
+
+
+def _scrambled(data: Micrographs, seed: int) -> Micrographs:
+    """Read again and scrambled again in every pass, so that they need no memory of their own."""
+    return replace(
+        data, source=ScrambledImages(data.source, seed), names=tuple(f"{n}, phases {seed}" for n in data.names)
+    )
 
 
 def _cheaper(job: Job) -> Job:

@@ -1,0 +1,156 @@
+"""``unpicked verify``: whether the data of a finished run support its answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unpicked.cli import common as shared
+from unpicked.cli import runs
+from unpicked.cli.common import Common
+
+if TYPE_CHECKING:
+    from unpicked.verify import Trial
+
+NOT_SUPPORTED = 4  # exit status with --strict
+
+
+def verify(
+    run: Path,
+    /,
+    *,
+    surrogates: int = 4,
+    strict: bool = False,
+    common: Common = Common(),
+) -> int:
+    """Judge a finished run by its own data: two folds, three nulls, and data of random phases.
+
+    The verdict is written into the run's result.json and heads its report again. A stopped verification goes on where
+    it was.
+
+    Example:
+        unpicked verify run --surrogates 4
+
+    Parameters
+    ----------
+    run
+        Folder of a finished reconstruction from a signal, images or micrographs; its data must be where they were.
+    surrogates
+        Data sets of random phases that go through the same pipeline; none may be explained as well as the data. Each
+        takes about as long as the reconstruction.
+    strict
+        Exit with status 4 where the verdict is not "supported".
+    """
+    device = common.begin()
+    if surrogates < 0:
+        raise ValueError(f"--surrogates must not be negative; got {surrogates}")
+    summary, settings = _read(run)
+    _unchanged(run)
+    from unpicked.report import report
+    from unpicked.verify import verify_with_surrogates
+
+    place = run / "checkpoint" / "verify"
+    trial = trial_of(summary, settings, device)(checkpoint=place, resume=True, report=common.progress)
+    seed = int(settings.get("seed", 0))
+    path = run / "verify.json"
+    known = _known(path, seed)
+    expected = float(summary.get("seconds", math.nan)) * (1.2 + max(0, surrogates - len(known)))
+    common.say(f"two folds and {surrogates} surrogates: about {expected:.0f} s by the time that the run took")
+    began = time.perf_counter()
+
+    def tell(number: int, gain: float) -> None:
+        known.append(gain)
+        shared.write_text(path, json.dumps({"seed": seed, "surrogates": known}) + "\n")
+        common.say(f"surrogate {number + 1} of {surrogates}: {gain:+.1f} log units over its best null")
+
+    found = verify_with_surrogates(trial, surrogates, seed=seed, known=tuple(known), tell=tell)
+    summary["verdict"] = found.verdict
+    summary["figures"]["verify"] = found.to_json()
+    shared.write_text(run / "result.json", json.dumps(summary, indent=2) + "\n")
+    report(run)
+    told = found.to_json()
+    took = time.perf_counter() - began
+    common.say(f"{found.sentence}\nverdict: {found.verdict}, in {took:.0f} s; see {run / 'report.html'}")
+    status = common.end({name: told[name] for name in ("verdict", "z", "evidence")})
+    return NOT_SUPPORTED if strict and found.verdict != "supported" else status
+
+
+def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial]:
+    """The data and the pipeline of a run, as its settings say.
+
+    Raises:
+        ValueError: for data that have no verdict, or that are no longer there.
+    """
+    from unpicked.io import mrc, npy
+    from unpicked.recipes import ImageJob, MicrographJob, SignalJob, ready
+    from unpicked.recipes.images import ready as images_ready
+    from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
+
+    kind = str(dict(summary.get("data") or {}).get("kind", "micrographs"))
+    start = str(settings.get("start", "random"))
+    if kind == "signal":
+        signals = _job(SignalJob, settings)
+        signal = npy.read_signal(Path(settings["file"]))
+        first = runs.read_start(start, (signals.length,), signals.classes)
+        return partial(SignalTrial, signal, signals, first)
+    if kind == "image":
+        planar = _job(ImageJob, settings)
+        images = mrc.read_micrographs(list(settings["files"]), pixel_size=1.0, contrast="bright")
+        target = runs.read_start(start, (planar.length,) * 2, planar.classes)
+        return partial(ImageTrial, images_ready(images, planar, target), planar, target)
+    if kind == "micrographs":
+        volumes = _job(MicrographJob, settings)
+        data = mrc.read_micrographs(
+            list(settings["files"]), pixel_size=settings.get("pixel_size"), contrast=settings.get("contrast", "dark")
+        )
+        map = None if start == "random" else mrc.read_map(Path(start))
+        return partial(MicrographTrial, ready(data, volumes, map), volumes, map, device=device)
+    raise ValueError(f"runs on {kind} have no verdict yet; signals, images and micrographs have")
+
+
+def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``result.json`` and the settings in it; ValueError where the folder holds no finished run."""
+    path = run / "result.json"
+    try:
+        summary = json.loads(path.read_text())
+        return summary, dict(summary["settings"])
+    except FileNotFoundError:
+        raise ValueError(
+            f"{run} holds no finished run (no result.json); give the --out folder of a reconstruction"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
+
+
+def _unchanged(run: Path) -> None:
+    """Refuse data that are no longer those of the run."""
+    try:
+        held = json.loads((run / "settings.json").read_text()).get("data_files", [])
+    except (OSError, ValueError, AttributeError):
+        return
+    for entry in held:
+        path = str(entry).rsplit(" ", 2)[0]
+        if shared.identity([path]) != [entry]:
+            raise ValueError(f"{path} is gone or was changed since the run in {run}; put it back, or run again")
+
+
+def _job(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """The job of some settings, lists as tuples."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    chosen = {name: value for name, value in settings.items() if name in names}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
+
+
+def _known(path: Path, seed: int) -> list[float]:
+    """Gains of surrogates that an earlier call has found."""
+    try:
+        kept = json.loads(path.read_text())
+        return [float(value) for value in kept["surrogates"]] if kept["seed"] == seed else []
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return []
