@@ -20,6 +20,10 @@ from unpicked.priors import Prior
 History = list[dict[str, float]]
 
 
+class OtherRun(ValueError):
+    """A checkpoint is that of other data or settings."""
+
+
 class Result(Enum):
     """How a run ended, in words for its user."""
 
@@ -125,7 +129,7 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this part anew"
         ) from error
     if written != fingerprint:
-        raise ValueError(
+        raise OtherRun(
             f"{path} belongs to a run with other data or settings; resume with the same ones, or use another folder"
         )
     return found
