@@ -275,6 +275,9 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
     summary = json.loads((out / "result.json").read_text())
     assert summary["verdict"] == "supported"
     assert "1 of 1 surrogates of random phases below" in (out / "report.html").read_text()
+    state = sorted((out / "checkpoint" / "verify" / "fold-1").glob("*.pt"))[0]
+    parts = torch.load(state, weights_only=True)
+    torch.save({**parts, "fingerprint": "of an earlier version"}, state)
     kept = json.loads((out / "verify.json").read_text())
     kept["surrogates"][0] = 1e6  # what a stopped call has found is not computed again
     (out / "verify.json").write_text(json.dumps(kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -74,6 +75,7 @@ def verify(
     try:
         found = judged(trial(resume=True))
     except OtherRun:  # what lies there was made in another way, by an earlier version for one
+        shutil.rmtree(place)
         found = judged(trial(resume=False))
     summary["verdict"] = found.verdict
     summary["figures"]["verify"] = found.to_json()
