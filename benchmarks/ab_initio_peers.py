@@ -37,7 +37,6 @@ from unpicked.data.poses import Poses
 from unpicked.evaluate.align import align
 from unpicked.evaluate.poses import compare_poses
 from unpicked.io.mrc import read_map, write_stack
-from unpicked.io.particle_files import write_particles
 from unpicked.io.particles import read_particles
 from unpicked.ops.rotation import euler_to_matrix
 from unpicked.recipes.particles import ParticleJob, from_particles
@@ -161,7 +160,9 @@ from aspire.utils import Rotation
 values = np.load(sys.argv[1])
 source = ArrayImageSource(values, pixel_size=float(sys.argv[2]))
 found = CLSyncVoting(source, n_theta=180, max_shift=1 / values.shape[-1])
-np.save(sys.argv[3], np.rad2deg(Rotation(found.estimate_rotations()).angles))
+given = found.estimate_rotations()  # some versions keep the answer and return nothing
+turns = found.rotations if given is None else given
+np.save(sys.argv[3], np.rad2deg(Rotation(np.asarray(turns)).angles))
 """
 
 
@@ -198,7 +199,8 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
 def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer:
     """Stochastic gradient descent from nothing, then ten iterations of refinement from its map."""
     write_stack(data.images(range(len(data))), folder / "particles.mrcs", data.pixel_size)
-    write_particles(folder / "particles.star", data)
+    (folder / "particles.star").write_text(_relion_star(data))
+    (folder / "out").mkdir()
     program, diameter = str(shutil.which("relion_refine")), round(0.9 * data.box * data.pixel_size)
     shared = ["--particle_diameter", str(diameter), "--sym", "C1", "--flatten_solvent", "--zero_mask", "--j", "1"]
     shared += ["--oversampling", "1", "--offset_range", "1", "--offset_step", "1", "--dont_check_norm"]
@@ -206,14 +208,27 @@ def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer
     first, middle, last = (str(number) for number in options.relion_iterations)
     sgd = ["--sgd", "--denovo_3dref", "--K", "1", "--sgd_ini_iter", first, "--sgd_inbetween_iter", middle]
     sgd += ["--sgd_fin_iter", last, "--sgd_ini_resol", "60", "--sgd_fin_resol", "22", "--sgd_write_iter", "1000"]
-    called([program, "--i", "particles.star", "--o", "sgd", *shared, "1", *sgd], folder, options.limit)
-    map = _last(folder, "sgd_it*_class001.mrc")
-    again = ["--ref", map.name, "--ini_high", "30", "--iter", "10", "--K", "1", "--firstiter_cc"]
-    called([program, "--i", "particles.star", "--o", "refined", *shared, "2", *again], folder, options.limit)
-    found = read_particles(_last(folder, "refined_it*_data.star")).poses
+    called([program, "--i", "particles.star", "--o", "out/sgd", *shared, "1", *sgd], folder, options.limit)
+    map = _last(folder / "out", "sgd_it*_class001.mrc")
+    again = ["--ref", f"out/{map.name}", "--ini_high", "30", "--iter", "10", "--K", "1", "--firstiter_cc"]
+    called([program, "--i", "particles.star", "--o", "out/refined", *shared, "2", *again], folder, options.limit)
+    found = read_particles(_last(folder / "out", "refined_it*_data.star")).poses
     if found is None:
         raise Failed("its STAR file holds no poses")
-    return found, Map(read_map(_last(folder, "refined_it*_class001.mrc")).values, data.pixel_size)
+    return found, Map(read_map(_last(folder / "out", "refined_it*_class001.mrc")).values, data.pixel_size)
+
+
+def _relion_star(data: Particles) -> str:
+    """RELION wants to know of a microscope even where no contrast transfer is asked for."""
+    names = ["OpticsGroup", "OpticsGroupName", "ImagePixelSize", "ImageSize", "ImageDimensionality"]
+    names += ["Voltage", "SphericalAberration", "AmplitudeContrast"]
+    values = f"1 optics {data.pixel_size:.6f} {data.box} 2 300 2.7 0.1"
+    rows = "\n".join(f"{place:06d}@particles.mrcs 1" for place in range(1, len(data) + 1))
+    head = "\n".join(f"_rln{name} #{place}" for place, name in enumerate(names, 1))
+    return (
+        f"data_optics\n\nloop_\n{head}\n{values}\n\n\n"
+        f"data_particles\n\nloop_\n_rlnImageName #1\n_rlnOpticsGroup #2\n{rows}\n"
+    )
 
 
 PEERS: dict[str, Peer] = {"aspire": aspire, "cryodrgn": cryodrgn, "relion": relion}
