@@ -1,5 +1,7 @@
 """What a command answers, and how a refusal must look; shared by the tests of all commands."""
 
+from collections.abc import Callable
+
 import pytest
 
 from unpicked.cli import main
@@ -7,6 +9,26 @@ from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map
 
 Answer = tuple[int, str, str]
+
+
+def fails(call: Callable[[], object], *words: object, error: type[Exception] = ValueError) -> bool:
+    """Whether the call ends in an error of this kind whose message is one line that holds all the words."""
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message, message
+    return True
+
+
+def only_plain_errors(call: Callable[[], object]) -> bool:
+    """Whether the call ends well, or in an error of one line; any other error passes through."""
+    try:
+        call()
+    except (ValueError, OSError) as error:
+        return "\n" not in str(error)
+    return True
 
 
 def answered(capsys: pytest.CaptureFixture[str], *words: object) -> Answer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
@@ -27,7 +27,10 @@ Word = Literal["supported", "not supported", "undecided"]
 Score = Callable[[Any], Any]  # tiles (n, *tile) to their log-likelihoods (n,) float64
 
 
-class Trial(Protocol):
+D = TypeVar("D", bound=Data)
+
+
+class Trial(Protocol[D]):
     """Data in pieces, and the pipeline that is to be judged; what kinds there are is known to ``recipes``."""
 
     @property
@@ -42,22 +45,22 @@ class Trial(Protocol):
     def nulls(self) -> tuple[Null, ...]:
         """Nulls of these data, not fitted."""
 
-    def part(self, indices: Sequence[int]) -> Data:
+    def part(self, indices: Sequence[int]) -> D:
         """Some of the pieces."""
 
-    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+    def tiles(self, data: D) -> Iterator[torch.Tensor]:
         """Every piece of a part in tiles ``(n, *tile)``, all of one shape."""
 
-    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+    def fit(self, data: D, seed: int, name: str) -> Reconstruction:
         """The pipeline, on a part of the data."""
 
-    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: D, seed: int) -> Reconstruction:
         """Particles at the same places without any structure, fitted to the same part."""
 
-    def surrogate(self, seed: int) -> Trial:
+    def surrogate(self, seed: int) -> Trial[D]:
         """The same with data of random phases, which keep every power and no structure."""
 
-    def score(self, run: Reconstruction, data: Data) -> Score:
+    def score(self, run: Reconstruction, data: D) -> Score:
         """The marginal likelihood of tiles under what was fitted to a part; what is still free is fitted to it too."""
 
 
@@ -154,7 +157,7 @@ class Verdict:
         }
 
 
-def verify(trial: Trial, *, seed: int = 0) -> Verdict:
+def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
     """Judge a pipeline by cross-fitting over two folds of whole pieces, against three nulls.
 
     Source: likelihood-ratio tests on held-out data; the nulls and the thresholds are this package's own.
@@ -184,7 +187,7 @@ def verify(trial: Trial, *, seed: int = 0) -> Verdict:
 
 
 def verify_with_surrogates(
-    trial: Trial,
+    trial: Trial[D],
     count: int,
     *,
     seed: int = 0,
@@ -201,6 +204,8 @@ def verify_with_surrogates(
         tell: called with the number and the gain of every new one.
     """
     found = verify(trial, seed=seed)
+    if not found.folds:  # nothing could be judged
+        return found
     gains = list(known[:count])
     for number in range(len(gains), count):
         own = seeding.derive(seed, "surrogate", number)
@@ -223,7 +228,7 @@ def with_surrogates(found: Verdict, gains: Sequence[float]) -> Verdict:
     return replace(found, sentence=found.sentence.removesuffix(".") + told)
 
 
-def _fold(trial: Trial, data: Data, model: Score, nulls: dict[str, Score], few: bool) -> Fold:
+def _fold(trial: Trial[D], data: D, model: Score, nulls: dict[str, Score], few: bool) -> Fold:
     """The gains on a part that nothing was fitted to."""
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in nulls}
     for tiles in trial.tiles(data):

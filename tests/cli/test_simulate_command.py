@@ -226,12 +226,14 @@ def test_copies_that_do_not_fit_leave_nothing_behind(simulate, tmp_path):
 
 
 def test_two_noise_levels_are_refused(simulate, tmp_path):
-    assert is_refused(simulate(tmp_path / "sim", "--energy", "4", "--sigma", "1"), "exactly one noise level", "got 2")
+    assert is_refused(
+        simulate(tmp_path / "sim", "--energy", "4", "--sigma", "1"), "exactly one noise level", "--energy and --sigma"
+    )
     assert not (tmp_path / "sim").exists()
 
 
 def test_no_noise_level_is_refused(simulate, tmp_path):
-    assert is_refused(simulate(tmp_path / "sim"), "exactly one noise level", "--snr-box", "got 0")
+    assert is_refused(simulate(tmp_path / "sim"), "exactly one noise level", "--snr-box", "got none")
     assert not (tmp_path / "sim").exists()
 
 

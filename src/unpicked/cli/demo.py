@@ -35,6 +35,7 @@ def demo(
     device = common.begin()
     from unpicked.cli.reconstruct import write_volume
     from unpicked.cli.simulate import micrographs as simulate
+    from unpicked.cli.specimens import Level, Seen
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.recipes import MicrographJob, from_micrographs
@@ -47,13 +48,12 @@ def demo(
                 raise ValueError(f"{folder} is not empty; try --overwrite or another --out")
     simulate(
         output=Output(data, overwrite),
-        structure=_structure(),
+        seen=Seen(structure=_structure(), voxel=5.0),
         box=11,
-        voxel=5.0,
         count=2,
         size=(448,),
         density=0.12,
-        energy=424.0,
+        level=Level(energy=424.0),
         common=Common(seed=common.seed, quiet=common.quiet, json=False),
     )
     job = MicrographJob(box=11)

@@ -79,7 +79,7 @@ def complete(
     solve: Callable[..., Answer],
     write: Callable[[Path, Answer], Written],
     notes: tuple[str, ...] = (),
-    trial: Callable[..., Trial] | None = None,
+    trial: Callable[..., Trial[Any]] | None = None,
 ) -> int:
     """Fill a run folder and say what was found; a finished run with the same settings is only compared and drawn.
 
@@ -114,7 +114,7 @@ def complete(
     return common.end(summary)
 
 
-def verified(run: Run, trial: Callable[..., Trial]) -> Verdict:
+def verified(run: Run, trial: Callable[..., Trial[Any]]) -> Verdict:
     """The verdict on a pipeline; its fits keep their state beside that of the run."""
     from unpicked.verify import verify
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,20 +22,56 @@ if TYPE_CHECKING:
     from unpicked.recipes.particles import ParticleAnswer
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Input:
+    """How a stack is read."""
+
+    poses: Path | None = None
+    """STAR file whose poses replace those of the data, row by row by image name."""
+    pixel_size: float | None = None
+    """Pixel size of the images in angstrom, where the files do not say or are wrong; for a stack without any, --voxel
+    serves, too."""
+    contrast: Literal["dark", "bright"] = "bright"
+    """Sign of the files: matter bright, as particle stacks are by custom, or dark."""
+    root: Path | None = None
+    """Folder that the names of the stacks are relative to, where they are not found beside the file."""
+    passthrough: tuple[Path, ...] = ()
+    """More .cs files of the same particles, joined by their uid."""
+    relion_odd_box: bool = False
+    """Add the pixel by which odd boxes written by RELION are off."""
+    ctf: bool | None = None
+    """Refuse data without contrast transfer parameters; --no-ctf leaves them out. Taken where known if not given."""
+
+    def read(self, file: Path, job: ParticleJob) -> tuple[Particles, ParticleJob]:
+        """The stack, and the job; its voxel is spent where it is the pixel of files that have none."""
+        from unpicked.io.particles import NoPixelSize, read_particles
+
+        options = {name: value for name, value in vars(self).items() if name not in ("poses", "pixel_size")}
+        try:
+            data = read_particles(file, pixel_size=self.pixel_size, **options)
+        except NoPixelSize:
+            if job.voxel is None:
+                raise
+            data, job = read_particles(file, pixel_size=job.voxel, **options), replace(job, voxel=None)
+            note = "the files have no pixel size: that of --voxel is taken, uncropped"
+            data = replace(data, notes=(*data.notes, note))
+        return data if self.poses is None else replace(data, poses=poses_of(data, self.poses)), job
+
+    def settings(self) -> dict[str, Any]:
+        """As ``result.json`` tells them."""
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        return told | {"passthrough": [str(path) for path in self.passthrough]}
+
+
 def particles(
     file: Path,
     /,
     *,
     job: Annotated[ParticleJob, Parameter(name="*")] = ParticleJob(),
     output: Output,
-    poses: Path | None = None,
+    input: Input = Input(),
     start: Path | None = None,
-    pixel_size: float | None = None,
-    contrast: Literal["dark", "bright"] = "bright",
-    root: Path | None = None,
-    passthrough: tuple[Path, ...] = (),
-    relion_odd_box: bool = False,
-    ctf: bool | None = None,
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
@@ -50,72 +86,34 @@ def particles(
     ----------
     file
         RELION STAR file, cryoSPARC .cs file, or a bare MRC stack.
-    poses
-        STAR file whose poses replace those of the data, row by row by image name.
     start
         MRC map to start from, in place of random starts.
-    pixel_size
-        Pixel size of the images in angstrom, where the files do not say or are wrong; for a stack without any, --voxel
-        serves, too.
-    contrast
-        Sign of the files: matter bright, as particle stacks are by custom, or dark.
-    root
-        Folder that the names of the stacks are relative to, where they are not found beside the file.
-    passthrough
-        More .cs files of the same particles, joined by their uid.
-    relion_odd_box
-        Add the pixel by which odd boxes written by RELION are off.
-    ctf
-        Refuse data without contrast transfer parameters; --no-ctf leaves them out. Taken where known if not given.
     truth
         Map to compare the answer with, for simulated data.
     resume
         Go on from the run folder's checkpoint.
     no_verify
-        Accepted; verification is not part of this version, and the verdict reads "not verified".
+        Accepted; stacks have no verification in this version, and the verdict reads "not verified".
     """
     began = time.perf_counter()
     device = common.begin()
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
-    from unpicked.io.particles import NoPixelSize, read_particles, source_of
+    from unpicked.io.particles import source_of
     from unpicked.recipes.particles import from_particles, ready
 
     if file.resolve() == (output.out / "particles.star").resolve():
         raise ValueError(f"--out {output.out} would replace the input {file}; give another folder")
     stated = asdict(job)
-    read = partial(
-        read_particles,
-        file,
-        contrast=contrast,
-        root=root,
-        passthrough=passthrough,
-        relion_odd_box=relion_odd_box,
-        ctf=ctf,
-    )
-    try:
-        data = read(pixel_size=pixel_size)
-    except NoPixelSize:
-        if job.voxel is None:
-            raise
-        data, job = read(pixel_size=job.voxel), replace(job, voxel=None)
-        data = replace(data, notes=(*data.notes, "the files have no pixel size: that of --voxel is taken, uncropped"))
-    if poses is not None:
-        data = replace(data, poses=poses_of(data, poses))
+    data, job = input.read(file, job)
     first = None if start is None else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     ready(data, job, first)
     settings = {
         "file": str(file),
         **stated,
-        "poses": None if poses is None else str(poses),
+        **input.settings(),
         "start": None if start is None else str(start),
-        "pixel_size": pixel_size,
-        "contrast": contrast,
-        "root": None if root is None else str(root),
-        "passthrough": [str(path) for path in passthrough],
-        "relion_odd_box": relion_odd_box,
-        "ctf": ctf,
         "seed": common.seed,
         "device": device,
     }
@@ -123,7 +121,7 @@ def particles(
     run = runs.Run(output, settings, common, began, resume, truth, judge)
     solve = partial(from_particles, data, job, start=first, device=device)
     stacks = source_of(data)
-    files = [file, *passthrough, *(() if stacks is None else stacks.files)]
+    files = [file, *input.passthrough, *(() if stacks is None else stacks.files)]
     return runs.complete(run, files, solve, partial(write_stack, source=data), data.notes)
 
 

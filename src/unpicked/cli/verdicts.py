@@ -88,7 +88,7 @@ def verify(
     return NOT_SUPPORTED if strict and found.verdict != "supported" else status
 
 
-def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial]:
+def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial[Any]]:
     """The data and the pipeline of a run, as its settings say.
 
     Raises:

@@ -147,15 +147,29 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """
     if model.placement.single:
         return _of_pieces(batch, model, x).sum()
-    patches = Patches(side or 2 * model.side)
+    step = patch_step(model, x, side or 2 * model.side)
+    for _, image in batch:
+        step.add(image.to(step.device), 0)
+    ratios = torch.cat(step.ratios)
+    return mixed(ratios, occupied_share(ratios)).sum()
+
+
+def patch_step(model: Model, x: torch.Tensor, side: int) -> PatchStep:
+    """A step that collects, per patch, the log-likelihood ratio of one copy (or a part of one) against noise."""
     templates = model.templates(x).float()
     # the share of this density is taken out again; patches know neither activity nor least distance
     scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
-    step = PatchStep(patches, scene, statistics=False)
-    for _, image in batch:
-        step.add(image.to(templates.device), 0)
-    ratios = torch.cat(step.ratios)
+    return PatchStep(Patches(side), scene, statistics=False)
+
+
+def occupied_share(ratios: torch.Tensor) -> torch.Tensor:
+    """The likeliest share of patches that are not empty, from their ratios ``(n,)``."""
     share = ratios.new_tensor(0.5)
     for _ in range(200):  # EM in one parameter
         share = torch.sigmoid(torch.logit(share) + ratios).mean().clamp(1e-6, 1 - 1e-6)
-    return torch.logaddexp(ratios + share.log(), (1 - share).log()).sum()
+    return share
+
+
+def mixed(ratios: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood ratios of patches of which a share is not empty."""
+    return torch.logaddexp(ratios + share.log(), (1 - share).log())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +15,13 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
-from unpicked.estimators.base import log_likelihood
+from unpicked.estimators.base import log_likelihood, mixed, occupied_share, patch_step
 from unpicked.estimators.em import EM
 from unpicked.estimators.exact_em import ExactEM
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
 from unpicked.model.chain import Chain
-from unpicked.model.likelihoods import Scene
 from unpicked.model.model import Model
 from unpicked.model.noise import variance_of
-from unpicked.model.patches import Patches, PatchStep
 from unpicked.model.spacing import HardCore
 from unpicked.model.views import Identity, Projection, View
 from unpicked.objects.ball import Ball
@@ -98,20 +96,19 @@ class SignalTrial:
         whole = blocks.length // blocks.shape[0]
         return blocks.part([index // whole * len(blocks.starts) + index % whole for index in indices])
 
-    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
+    def tiles(self, data: Signal) -> Iterator[torch.Tensor]:
         """One block after the other."""
         return (piece[None] for piece in data)
 
-    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+    def fit(self, data: Signal, seed: int, name: str) -> Reconstruction:
         """The signal's pipeline."""
-        assert isinstance(data, Signal)
         found = from_signal(
             data, _cheaper(self.job), seed=seed, start=self.start, checkpoint=_folder(self.checkpoint, name),
             resume=self.resume, report=_named(self.report, name),
         )  # fmt: skip
         return found.run
 
-    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Signal, seed: int) -> Reconstruction:
         """The best target that reads the same from both ends."""
         plain = Even(self.job.length)
         model = replace(run.model, object=plain, view=Identity(), placement=self._chain(run))
@@ -134,7 +131,7 @@ class SignalTrial:
             resume=False,
         )
 
-    def score(self, run: Reconstruction, data: Data) -> Score:
+    def score(self, run: Reconstruction, data: Signal) -> Score:
         """The exact likelihood, of blocks at whose ends copies may be cut."""
         model = replace(run.model, placement=self._chain(run))
 
@@ -151,8 +148,41 @@ class SignalTrial:
         return Chain(HardCore(self.job.spacing, min(max(placement.density, 1e-6), 0.999 * most)), cut=True)
 
 
+class _Planar(ABC):
+    """What images and micrographs have in common: pieces, tiles and nulls."""
+
+    nulls: ClassVar[tuple[Null, ...]] = (White(), Spectrum())
+
+    @property
+    @abstractmethod
+    def pieces(self) -> Micrographs:
+        """All of them."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Edge in pixels of what they hold."""
+
+    @property
+    def count(self) -> int:
+        """Pieces; a single one is cut in two."""
+        return max(2, len(self.pieces))
+
+    def part(self, indices: Sequence[int]) -> Micrographs:
+        """Some of the pieces, or one half of the only one."""
+        whole = self.pieces
+        return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
+
+    def tiles(self, data: Micrographs) -> Iterator[torch.Tensor]:
+        """Every piece in square tiles ``(n, s, s)`` of whole patches of twice the length; the rest is not judged."""
+        side = 2 * self.length
+        side *= max(1, min(round(TILE / side), min(data.shape) // side))
+        for image in data:
+            yield image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
+
+
 @dataclass(frozen=True, eq=False)
-class ImageTrial:
+class ImageTrial(_Planar):
     """Images that hold a small one many times.
 
     Attributes:
@@ -173,49 +203,40 @@ class ImageTrial:
     report: Report | None = None
 
     @property
-    def count(self) -> int:
-        """Images; a single one is cut in two."""
-        return max(2, len(self.data.images))
+    def pieces(self) -> Micrographs:
+        """The images."""
+        return self.data.images
 
     @property
-    def nulls(self) -> tuple[Null, ...]:
-        """White, and of any spectrum."""
-        return White(), Spectrum()
+    def length(self) -> int:
+        """Edge of the target."""
+        return self.job.length
 
-    def part(self, indices: Sequence[int]) -> Micrographs:
-        """Some of the images, or one half of the only one."""
-        return _part(self.data.images, indices)
-
-    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
-        """Squares of some patches."""
-        return _tiles(data, self.job.length)
-
-    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+    def fit(self, data: Micrographs, seed: int, name: str) -> Reconstruction:
         """The pipeline of images."""
-        assert isinstance(data, Micrographs)
         found = from_images(
             replace(self.data, images=data), _cheaper(self.job), seed=seed, start=self.start,
             checkpoint=_folder(self.checkpoint, name), resume=self.resume, report=_named(self.report, name),
         )  # fmt: skip
         return found.last
 
-    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Reconstruction:
         """Rings: the best radial profile."""
         plain = Disk(self.job.length, self.job.reach, 0)
         return _radial(run, data, plain, Identity(), _mean_of_kinds(run), seed, self.job.sigma, self.job.density)
 
     def surrogate(self, seed: int) -> ImageTrial:
         """Images of random phases."""
-        images = _scrambled(self.data.images, seed)
+        images = _scrambled(self.pieces, seed)
         return replace(self, data=replace(self.data, images=images), checkpoint=None, resume=False)
 
-    def score(self, run: Reconstruction, data: Data) -> Score:
+    def score(self, run: Reconstruction, data: Micrographs) -> Score:
         """Independent patches of twice the target's side."""
         return _by_patches(run.model, run.x, self.tiles(data))
 
 
 @dataclass(frozen=True, eq=False)
-class MicrographTrial:
+class MicrographTrial(_Planar):
     """Micrographs of a molecule.
 
     Attributes:
@@ -238,33 +259,24 @@ class MicrographTrial:
     device: str = "cpu"
 
     @property
-    def count(self) -> int:
-        """Micrographs; a single one is cut in two."""
-        return max(2, len(self.data.micrographs))
+    def pieces(self) -> Micrographs:
+        """The prepared micrographs."""
+        return self.data.micrographs
 
     @property
-    def nulls(self) -> tuple[Null, ...]:
-        """White, and of any spectrum."""
-        return White(), Spectrum()
+    def length(self) -> int:
+        """Edge of the box."""
+        return self.job.box
 
-    def part(self, indices: Sequence[int]) -> Micrographs:
-        """Some of the micrographs, or one half of the only one."""
-        return _part(self.data.micrographs, indices)
-
-    def tiles(self, data: Data) -> Iterator[torch.Tensor]:
-        """Squares of some patches."""
-        return _tiles(data, self.job.box)
-
-    def fit(self, data: Data, seed: int, name: str) -> Reconstruction:
+    def fit(self, data: Micrographs, seed: int, name: str) -> Reconstruction:
         """The pipeline of micrographs."""
-        assert isinstance(data, Micrographs)
         solve, _ = stages(
             self.data, replace(_cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
             resume=self.resume, report=_named(self.report, name),
         )  # fmt: skip
         return solve(data, seed=seed, checkpoint=_folder(self.checkpoint, name)).solve().last
 
-    def featureless(self, run: Reconstruction, data: Data, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Reconstruction:
         """Balls: the best radial profile, seen from one side."""
         plain = Ball(self.job.box, 0, parts.ball_reach(self.job.box))
         one = Projection(rotation.super_fibonacci(1).to(run.x.device))
@@ -273,10 +285,10 @@ class MicrographTrial:
 
     def surrogate(self, seed: int) -> MicrographTrial:
         """Micrographs of random phases."""
-        micrographs = _scrambled(self.data.micrographs, seed)
+        micrographs = _scrambled(self.pieces, seed)
         return replace(self, data=replace(self.data, micrographs=micrographs), checkpoint=None, resume=False)
 
-    def score(self, run: Reconstruction, data: Data) -> Score:
+    def score(self, run: Reconstruction, data: Micrographs) -> Score:
         """Independent patches of twice the box's side."""
         model = run.model
         if len(model.view) > VIEWS:
@@ -299,30 +311,13 @@ def _cheaper(job: Job) -> Job:
     return replace(job, starts=max(min(job.starts, 3), job.starts // 2))
 
 
-def _part(whole: Micrographs, indices: Sequence[int]) -> Micrographs:
-    return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
-
-
-def _tiles(data: Data, length: int) -> Iterator[torch.Tensor]:
-    """Every micrograph in square tiles ``(n, s, s)`` of whole patches of twice the length; what is left over is not
-    judged.
-    """
-    side = 2 * length
-    side *= max(1, min(round(TILE / side), min(data.shape) // side))
-    for image in data:
-        yield image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
-
-
 def _by_patches(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> Score:
     """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
-    side, templates = 2 * model.side, model.templates(x).float()
-    # the share of this density is taken out again; patches know neither activity nor least distance
-    scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
-    variance, mean = float(variance_of(model.noise)), model.noise.mean
+    side, white = 2 * model.side, White(model.noise.mean, float(variance_of(model.noise)))
 
     def ratios(tiles: torch.Tensor) -> torch.Tensor:
-        step = PatchStep(Patches(side), scene, statistics=False)
-        step.add(tiles.flatten(0, 1).to(templates.device), 0)  # one below the other
+        step = patch_step(model, x, side)
+        step.add(tiles.flatten(0, 1).to(step.device), 0)  # one below the other
         return torch.cat(step.ratios).view(len(tiles), -1)
 
     seen: list[torch.Tensor] = []
@@ -333,16 +328,10 @@ def _by_patches(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) ->
         count += len(seen[-1])
         if count >= CALIBRATED:
             break
-    found = torch.cat(seen)
-    share = found.new_tensor(0.5)
-    for _ in range(200):  # EM in one parameter
-        share = torch.sigmoid(torch.logit(share) + found).mean().clamp(1e-6, 1 - 1e-6)
+    share = occupied_share(torch.cat(seen))
 
     def judged(tiles: torch.Tensor) -> torch.Tensor:
-        rest = (tiles.double() - mean).flatten(1)
-        white = -0.5 * (rest.square().sum(1) / variance + rest.shape[1] * math.log(2 * math.pi * variance))
-        gains = torch.logaddexp(ratios(tiles) + share.log(), (1 - share).log()).sum(1)
-        return white + gains.to(white)
+        return white.log_likelihood(tiles).cpu() + mixed(ratios(tiles), share).sum(1).cpu()
 
     return judged
 
