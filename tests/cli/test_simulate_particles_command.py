@@ -9,7 +9,8 @@ import torch
 
 from answers import answered, is_refused
 from unpicked.io.mrc import read_header, read_map
-from unpicked.io.star import read_star, write_stack_star
+from unpicked.io.star import read_star
+from unpicked.io.star_layouts import write_stack_star
 from unpicked.io.structure import read_structure
 from unpicked.ops.rotation import euler_to_matrix
 from unpicked.simulate.particles import simulate_particles

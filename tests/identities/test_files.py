@@ -21,14 +21,8 @@ from unpicked.io.mrc import (
     write_map,
     write_stack,
 )
-from unpicked.io.star import (
-    Table,
-    read_particles_positions,
-    read_star,
-    write_micrographs_star,
-    write_particles_star,
-    write_star,
-)
+from unpicked.io.star import Table, read_star, write_star
+from unpicked.io.star_layouts import read_particles_positions, write_micrographs_star, write_particles_star
 from unpicked.io.structure import read_structure
 from unpicked.ops.rotation import random_rotations
 

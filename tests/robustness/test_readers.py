@@ -24,7 +24,8 @@ from unpicked.io.mrc import (
     write_map,
     write_stack,
 )
-from unpicked.io.star import read_star, write_micrographs_star, write_particles_star, write_star
+from unpicked.io.star import read_star, write_star
+from unpicked.io.star_layouts import write_micrographs_star, write_particles_star
 from unpicked.io.structure import read_structure
 
 mrcfile = pytest.importorskip("mrcfile")

@@ -146,21 +146,21 @@ def _write(
     common: Common,
 ) -> None:
     """The stack, the list of images to fit and of those held out, true poses and map."""
-    from unpicked.io import mrc, star
+    from unpicked.io import mrc, star_layouts
     from unpicked.io.stacks import write_stack_of
     from unpicked.simulate.particles import in_order
 
     count = len(data)
     images = _watched(in_order(data, torch.get_num_threads()), count, common)
     write_stack_of(images, folder / "particles.mrcs", count, data.pixel_size, contrast=contrast)
-    star.write_stack_star(
+    star_layouts.write_stack_star(
         folder / "truth.star", data.names, data.pixel_size, data.box, optics=data.optics, poses=simulation.poses()
     )
     parts = {"particles.star": range(count - held), "held.star": range(count - held, count)}
     for name, part in parts.items():
         if part:
             some = data.part(part)
-            star.write_stack_star(folder / name, some.names, some.pixel_size, some.box, optics=some.optics)
+            star_layouts.write_stack_star(folder / name, some.names, some.pixel_size, some.box, optics=some.optics)
     mrc.write_map(simulation.truth(), folder / "truth.mrc")
 
 

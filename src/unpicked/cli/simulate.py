@@ -86,28 +86,28 @@ def _write(
     folder: Path, data: Micrographs, simulation: Simulation, contrast: Literal["dark", "bright"], common: Common
 ) -> None:
     """Micrographs, and the true positions, poses and map."""
-    from unpicked.io import mrc, star
+    from unpicked.io import mrc, star_layouts
 
     (folder / "micrographs").mkdir(exist_ok=True)
     paths = [f"micrographs/{name}" for name in data.names]
     for index, path in enumerate(paths):
         mrc.write_image(data[index], folder / path, data.pixel_size, contrast=contrast)
         common.say(f"{folder / path}: {simulation.per_micrograph} particles")
-    star.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
+    star_layouts.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
     _write_truth(simulation, paths, folder / "truth.star")
     mrc.write_map(simulation.specimen.truth(), folder / "truth.mrc")
 
 
 def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:
     """Centres (x, y) in pixels from 0, and poses, of every copy, as a RELION STAR file."""
-    from unpicked.io import star
+    from unpicked.io import star_layouts
 
     where = [simulation.occurrences(index) for index in range(len(simulation))]
     half = simulation.specimen.box // 2
     centres = [
         copies.corners.flip(-1).double() + half + simulation.offsets(index) for index, copies in enumerate(where)
     ]
-    star.write_particles_star(
+    star_layouts.write_particles_star(
         path,
         [name for name, copies in zip(paths, where, strict=True) for _ in range(len(copies))],
         torch.cat(centres),
