@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from unpicked._lazy import torch
-from unpicked.data.optics import Optics
-from unpicked.model.likelihoods import Score, Stats, white_noise
-from unpicked.model.noise import Noise, variance_of
+from unpicked.model.likelihoods import Plain, Score, Stats
+from unpicked.model.noise import Noise
 from unpicked.model.spacing import Counts, HardCore, Spacing, begins
 from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
@@ -17,7 +16,7 @@ from unpicked.ops import chain
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Plain):
     """Copies of the object anywhere along a signal, none or some of them overlapping: the exact likelihood in 1-D.
 
     Attributes:
@@ -72,20 +71,6 @@ class Chain:
     def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
         """What the view shows: positions are whole samples."""
         return view.operator(object, like)
-
-    def measured(self, pixel_size: float, optics: Optics | None) -> Chain:
-        """Itself: positions are samples, and signals know no optics."""
-        return self
-
-    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
-        """That of white noise."""
-        return variance_of(noise)
-
-    def noise(
-        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
-    ) -> dict[str, torch.Tensor]:
-        """Background and variance from the residual of the templates."""
-        return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
 
     def moves(self, object: Object, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """The object moved by every number of samples up to half its length; samples that come in are zero.

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from unpicked._lazy import torch
-from unpicked.model.noise import Noise
+from unpicked.data.optics import Optics
+from unpicked.model.noise import Noise, variance_of
 
 Stats = dict[str, Any]  # of tensors; Any because torch is imported late
 Score = Callable[[Any, Any], Any]  # of tensors, see Scene
@@ -104,6 +105,24 @@ def empty(templates: torch.Tensor) -> Stats:
     stats = {"numerator": zeros, "weight": zeros.clone(), "views": zeros.flatten(1)[:, 0].clone()}
     names = ("occupied", "windows", "free", "square", "sum", "pixels", "log_likelihood")
     return stats | {name: zeros.new_zeros(()) for name in names}
+
+
+class Plain:
+    """What placements have in common that know no optics and only white noise: lengths are pixels, or samples."""
+
+    def measured(self, pixel_size: float, optics: Optics | None) -> Self:
+        """Itself: contrast transfer is not modelled."""
+        return self
+
+    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
+        """That of white noise."""
+        return variance_of(noise)
+
+    def noise(
+        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+    ) -> dict[str, torch.Tensor]:
+        """Background and variance from the residual of the templates."""
+        return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
 
 
 def white_noise(

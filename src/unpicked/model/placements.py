@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol
 from unpicked._lazy import torch
 from unpicked.data.optics import Optics
 from unpicked.model.gas import Gas, Window
-from unpicked.model.likelihoods import Likelihood, Scene, Score, Stats, Step, white_noise
-from unpicked.model.noise import Noise, variance_of
+from unpicked.model.likelihoods import Likelihood, Plain, Scene, Score, Stats, Step
+from unpicked.model.noise import Noise
 from unpicked.model.patches import Patches, reach
 from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
@@ -94,7 +94,7 @@ class Placement(Protocol):
 
 
 @dataclass(frozen=True)
-class Anywhere:
+class Anywhere(Plain):
     """Copies of the object anywhere in a micrograph or a signal.
 
     Attributes:
@@ -221,20 +221,6 @@ class Anywhere:
     def single(self) -> bool:
         """No: there may be any number of copies."""
         return False
-
-    def measured(self, pixel_size: float, optics: Optics | None) -> Anywhere:
-        """Itself: lengths are pixels, and contrast transfer is not modelled."""
-        return self
-
-    def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
-        """That of white noise."""
-        return variance_of(noise)
-
-    def noise(
-        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
-    ) -> dict[str, torch.Tensor]:
-        """Background and variance from the residual of the templates."""
-        return white_noise(stats, templates, noise, mean=mean, sigma=sigma)
 
     def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
         """Images of the views at every sub-pixel position."""
