@@ -76,6 +76,7 @@ def test_every_experiment_has_both_sizes(name):
 
 
 def test_the_talk_at_toy_size_tells_what_is_left_out(reproduce, tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "PER_COEFFICIENT", 1)
     small(monkeypatch, talk_em, fields=Fields(1, 60, 0.12), job=MicrographJob(box=11, lmax=4, moves=0, **QUICK), runs=2)
     answer = reproduce("talk-em", "--seeds", "1", "--out", "o", "--json")
     table = finished(answer, tmp_path / "o", "talk-em", 2)

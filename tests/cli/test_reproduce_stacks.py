@@ -66,6 +66,7 @@ def test_without_the_structure_nothing_is_begun(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_parametrisations_at_toy_size(reproduce, tmp_path, monkeypatch):
     small(monkeypatch, paper_parametrisations, sizes=TOY, steps=20)
     answer = reproduce("paper-parametrisations", "--seeds", "1", "--out", "o", "--json")

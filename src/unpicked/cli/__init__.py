@@ -80,6 +80,11 @@ def build() -> App:
         name="verify",
         help="Do the data of a finished run support its answer? Nulls, surrogates.",
     )
+    app.command(
+        f"{PLACE}.planning:plan",
+        name="plan",
+        help="Can micrographs of a protein give its structure, and how many does it take?",
+    )
     app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
     app.command(
         f"{PLACE}.reproduce:reproduce",

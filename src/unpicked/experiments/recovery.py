@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import unpicked
+from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.snr import NoiseLevel
 from unpicked.estimators import maximisation
@@ -16,6 +17,8 @@ from unpicked.evaluate.featureless import ball_error
 from unpicked.experiments.table import Row
 from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
+from unpicked.model.model import Model
+from unpicked.model.noise import White
 from unpicked.ops import seeding
 from unpicked.preprocess import prepare
 from unpicked.priors import expected_error, precision
@@ -129,23 +132,48 @@ def _bound(answer: MicrographAnswer, volume: Volume, fields: Fields, noise: Nois
     The information is a sum over particles of outer products, of full rank only where they are many: it is taken from
     more micrographs than the run had, and brought to the run's number of particles.
     """
-    run, prepared = answer.last, answer.prepared
+    run = answer.last
     model = run.model
     if not model.placement.scored or model.object.size > maximisation.DENSE:
         return None
+    x, information = observed_information(volume.specimen, fields, noise, model, seed)
+    told = precision(run.prior, model.object, x)
+    return expected_error(model.object, x, information, told, within=model.side / 2)
+
+
+def observed_information(
+    specimen: Specimen, fields: Fields, noise: NoiseLevel, model: Model, seed: int, *, each: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What micrographs tell of the truth: its coefficients in their normalised grey values, and the information.
+
+    The information is a sum over particles of outer products, of full rank only where they are many: it is taken from
+    more micrographs than ``fields`` has, and brought to their number.
+
+    Args:
+        specimen: the truth.
+        fields: the micrographs.
+        noise: level of the white noise.
+        model: by which they are seen, at the true noise; its likelihood takes scores.
+        seed: of the simulation.
+        each: particles for each coefficient, at least; None means 16.
+
+    Returns:
+        Coefficients ``(n,)`` and the information in all of ``fields``, ``(n, n)``.
+    """
     wanted = fields.particles(model.side)
-    more = replace(fields, count=fields.count * max(1, -(-PER_COEFFICIENT * model.object.size // wanted)))
-    data, _ = more.simulate(volume.specimen, noise, seeding.derive(seed, "bound"))
+    least = (PER_COEFFICIENT if each is None else each) * model.object.size
+    more = replace(fields, count=fields.count * max(1, -(-least // wanted)))
+    data, truth = more.simulate(specimen, noise, seeding.derive(seed, "bound"))
+    prepared = prepare(data)
     grey = prepared.scale / prepared.source.grid.ratio**2
-    x = fitted(model.object, volume.specimen.truth().values.double() / grey).to(run.x)
+    model = replace(model, noise=White(truth.sigma / prepared.scale))
+    x = fitted(model.object, specimen.truth().values.double() / grey).to(model.log_weights.device)
     step = model.placement.step(
         model.templates(x).float(), model.log_weights, model.noise, score=maximisation.score(model, x.float())
     )
-    for index, image in enumerate(prepare(data).micrographs):
+    for index, image in enumerate(prepared.micrographs):
         step.add(image, seeding.derive(seed, "bound", index))
-    information = step.finish()["information"] / (more.count / fields.count)
-    told = precision(run.prior, model.object, x)
-    return expected_error(model.object, x, information, told, within=model.side / 2)
+    return x, step.finish()["information"] / (more.count / fields.count)
 
 
 def bpti(box: int, voxel: float) -> Volume:

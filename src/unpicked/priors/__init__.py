@@ -6,7 +6,7 @@ Extending: one frozen dataclass with ``energy``; where the energy is a quadratic
 
 from __future__ import annotations
 
-from unpicked.priors.account import data_share, expected_error, precision
+from unpicked.priors.account import data_share, expected_error, expected_fsc, precision
 from unpicked.priors.base import Both, Flat, Prior
 from unpicked.priors.constraints import Positive, Support, Symmetric, group
 from unpicked.priors.evidence import learned, log_evidence
@@ -26,6 +26,7 @@ __all__ = [
     "Wilson",
     "data_share",
     "expected_error",
+    "expected_fsc",
     "globular",
     "group",
     "learned",

@@ -95,12 +95,44 @@ def expected_error(
     Raises:
         ValueError: for matrices of another shape or not finite, or where neither data nor prior determine the map.
     """
-    check_square(object, information=information, prior_precision=prior_precision)
-    x = x.detach().double()
-    eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
-    values = object.values(eye).flatten(1)
+    covariance = _posterior(object, x, information, prior_precision)
+    values = object.values(torch.eye(object.size, dtype=torch.float64, device=x.device)).flatten(1)
     if within is not None:
         values = values[:, (fourier.distances(object.shape) <= within).flatten().to(values.device)]
+    error = ((covariance @ values) * values).sum() / (x.detach().double() @ values).square().sum()
+    return float(error.clamp(min=0).sqrt())
+
+
+def expected_fsc(
+    object: Object,
+    x: Float[torch.Tensor, " n"],
+    information: Float[torch.Tensor, "n n"],
+    prior_precision: Float[torch.Tensor, "n n"],
+) -> tuple[float, ...]:
+    """FSC with the truth x at best, shells 0 .. (N - 1) // 2: sqrt(1 - posterior variance / power of the truth).
+
+    So it is of an estimate that is the posterior's mean: its power in a shell is the truth's less the variance, and so
+    is its product with the truth. Arguments and errors as :func:`expected_error`.
+    """
+    covariance = _posterior(object, x, information, prior_precision)
+    eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
+    basis = fourier.fft3(object.values(eye))
+    flat = torch.view_as_real(basis).flatten(1)
+    variance = ((covariance @ flat) * flat).sum(0).reshape(*basis.shape[1:], 2).sum(-1)
+    power = (x.detach().double() @ flat).square().reshape(*basis.shape[1:], 2).sum(-1)
+    lost = fourier.shell_sum(variance) / fourier.shell_sum(power)
+    return tuple((1 - lost).clamp(min=0).sqrt().tolist())
+
+
+def _posterior(
+    object: Object,
+    x: Float[torch.Tensor, " n"],
+    information: Float[torch.Tensor, "n n"],
+    prior_precision: Float[torch.Tensor, "n n"],
+) -> Float[torch.Tensor, "n n"]:
+    """Covariance (I + P)^-1 without the turns of the whole map about x, float64."""
+    check_square(object, information=information, prior_precision=prior_precision)
+    x = x.detach().double()
     covariance, flaw = torch.linalg.inv_ex(information.double() + prior_precision.double())
     if bool(flaw):
         raise ValueError("information and prior_precision must determine the map together; their sum is singular")
@@ -112,10 +144,9 @@ def expected_error(
             spin[first, second], spin[second, first] = -angle, angle
             turns.append((object.rotate(x, torch.linalg.matrix_exp(spin).to(x)) - x) / angle)
         basis = torch.linalg.qr(torch.stack(turns, 1)).Q
-        keep = eye - basis @ basis.mT
+        keep = torch.eye(object.size, dtype=torch.float64, device=x.device) - basis @ basis.mT
         covariance = keep @ covariance @ keep
-    error = ((covariance @ values) * values).sum() / (x @ values).square().sum()
-    return float(error.clamp(min=0).sqrt())
+    return covariance
 
 
 def check_square(object: Object, **matrices: torch.Tensor) -> None:

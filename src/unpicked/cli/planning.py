@@ -1,0 +1,196 @@
+"""``unpicked plan``: whether an experiment can work, before it is done."""
+
+from __future__ import annotations
+
+import json as js
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unpicked.plan import Plan, Range
+
+REGIMES = {
+    "pick": "single particles stand out: they can be picked",
+    "detection-free": "single particles cannot be told from noise; averages over micrographs can",
+    "marginal": "hardly anything is told by a particle: very many micrographs",
+    "hopeless": "no method that is known to us will work",
+}
+
+
+def plan(
+    *,
+    mass_kda: float | None = None,
+    structure: Path | None = None,
+    defocus_um: float = 1.0,
+    phase_plate: bool = False,
+    dose: float = 50.0,
+    voltage_kv: float = 300.0,
+    b_factor: float = 60.0,
+    dqe: float = 0.6,
+    resolution: float | None = None,
+    micrographs: int | None = None,
+    density: float = 0.12,
+    size: tuple[int, ...] = (4096,),
+    pixel_size: float = 1.0,
+    picture: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    """Tell whether micrographs of a protein can give its structure, and how many it takes.
+
+    Energy per particle is that of an ideal instrument; expect about half. What so many particles tell is a bound from
+    the Fisher information of simulated micrographs. Every figure says what it rests on.
+
+    Example:
+        unpicked plan --mass-kda 20 --defocus-um 1 --micrographs 500
+
+    Parameters
+    ----------
+    mass_kda
+        Mass of the particle in kDa, or
+    structure
+        PDB or mmCIF file, of which only the number of heavy atoms is taken.
+    defocus_um
+        Underfocus in micrometres.
+    phase_plate
+        An ideal phase plate: all contrast at every frequency.
+    dose
+        Electrons per square angstrom.
+    voltage_kv
+        Acceleration voltage in kV.
+    b_factor
+        Of the images, in square angstrom.
+    dqe
+        Detective quantum efficiency.
+    resolution
+        Wanted, in angstrom; that of a working grid of 11 voxels if not given.
+    micrographs
+        Tell also what comes of so many.
+    density
+        Fraction of the micrographs' area that boxes of particles cover.
+    size
+        Height and width of a micrograph in pixels; one number is both.
+    pixel_size
+        Of the micrographs, in angstrom.
+    picture
+        Write the phase diagram, energy against mass, to this PNG, SVG or PDF file.
+    overwrite
+        Replace that file.
+    json
+        Print one JSON object.
+    """
+    from unpicked.cli.common import height_and_width
+    from unpicked.plan import Microscope
+    from unpicked.plan import plan as planned
+
+    if (mass_kda is None) == (structure is None):
+        raise ValueError("give --mass-kda or --structure, one of the two; try --mass-kda 20")
+    height, width = height_and_width(size)
+    if min(height, width) < 1 or not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"--size and --pixel-size must be positive; got {height} x {width} and {pixel_size}")
+    if picture is not None:
+        _check_picture(picture, overwrite)
+    microscope = Microscope(
+        voltage_kv=voltage_kv,
+        dose=dose,
+        defocus_um=defocus_um,
+        phase_plate=phase_plate,
+        b_factor=b_factor,
+        dqe=dqe,
+    )
+    mass = _mass(structure) if structure is not None else float(mass_kda or 0)
+    found = planned(
+        mass,
+        microscope,
+        resolution=resolution,
+        micrographs=micrographs,
+        density=density,
+        area=height * width * pixel_size**2,
+    )
+    if picture is not None:
+        from unpicked.report.phase_diagram import draw
+
+        draw(picture, found)
+    if json:
+        print(js.dumps(_finite(found.to_json())))
+    else:
+        print(told(found))
+    return 0
+
+
+def told(found: Plan) -> str:
+    """The plan in words, each line with what it rests on."""
+    half = f"E = {found.energy / 2:.3g} (half of it, to be expected)"
+    lines = [
+        f"{found.mass_kda:g} kDa, {_optics(found)}",
+        f"energy per particle   E = {found.energy:.3g} of an ideal instrument [model]; {half}",
+        f"working grid          11 voxels of {found.voxel:.2f} A, to {2 * found.voxel:.1f} A; "
+        f"SNR {found.energy / 121:.2g} per pixel of its box",
+        f"seen one by one from  E = {found.patch_boundary:.0f} in one box, {found.micrograph_boundary:.0f} in a whole "
+        "micrograph [rule]",
+        f"so, ideally           {found.regime}: {REGIMES[found.regime]}",
+        f"and at half of E      {found.realistic_regime}: {REGIMES[found.realistic_regime]}",
+    ]
+    each, aim = found.per_micrograph, f"for {found.resolution:.1f} A"
+    for name, count in ((aim, found.particles), (f"{aim}, half of E", found.realistic_particles)):
+        lines.append(f"{name:<21s} {_particles(count, each)}")
+    if found.micrographs is not None and found.error is not None and found.reached is not None:
+        lines.append(
+            f"with {found.micrographs} micrographs: relative error {_range(found.error)}, resolution "
+            f"{_range(found.reached)} A, ideally [bound]"
+        )
+    if found.helps:
+        lines.append("what would help most:")
+        lines += [
+            f"  {change}: E = {energy:.3g}, {_particles(count, each)}" for change, energy, count in found.helps[:3]
+        ]
+    return "\n".join(lines)
+
+
+def _optics(found: Plan) -> str:
+    scope = found.microscope
+    contrast = "an ideal phase plate" if scope.phase_plate else f"{scope.defocus_um:g} um of defocus"
+    each = f"{found.per_micrograph:.0f} particles on each micrograph"
+    return f"{scope.voltage_kv:g} kV, {scope.dose:g} e/A^2, {contrast}, {each}"
+
+
+def _particles(count: Range | None, each: float) -> str:
+    if count is None:
+        return "no number of particles is known to be enough"
+    return f"{_range(count)} particles, {_range(count.times(1 / each))} micrographs [bound]"
+
+
+def _range(found: Range) -> str:
+    def number(value: float) -> str:
+        if not math.isfinite(value):
+            return "none"
+        return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+
+    low, high = sorted((found.low, found.high))
+    return f"{number(found.middle)} ({number(low)} to {number(high)})"
+
+
+def _mass(path: Path) -> float:
+    from unpicked.io.structure import read_structure
+    from unpicked.plan.physics import DALTONS_PER_ATOM
+
+    return len(read_structure(path)) * DALTONS_PER_ATOM / 1000
+
+
+def _check_picture(path: Path, overwrite: bool) -> None:
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}")
+    if path.exists() and not overwrite:
+        raise ValueError(f"--picture {path} is there; try another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise ValueError(f"--picture {path}: there is no folder {path.parent}")
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: None stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

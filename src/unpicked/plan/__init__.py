@@ -1,0 +1,242 @@
+"""Whether an experiment can work, before it is done: energy per particle, particles and micrographs that it takes.
+
+Three parts, each with its own status: the energy E of a particle is a model of an ideal instrument
+(:mod:`unpicked.plan.physics`), the boundary of detection is a rule of thumb, and what N particles tell is a bound from
+the Fisher information, measured on simulated micrographs (:mod:`unpicked.plan.information`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from unpicked.plan.information import Range, expected, needed
+from unpicked.plan.physics import Microscope, energy_slope, particle_energy, radius
+
+__all__ = ["Microscope", "Plan", "Range", "plan"]
+
+BOX = 11  # working voxels
+FILL = 1.3  # edge of the box over the diameter
+VIEWS = 4608  # that a search tells apart
+REALISTIC = 0.5  # of the ideal E
+HOPELESS, MARGINAL = 2.0, 5.0
+FSC_ERROR = 0.1  # relative error that is called a good map
+
+Regime = Literal["pick", "detection-free", "marginal", "hopeless"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to expect of micrographs of a protein.
+
+    Attributes:
+        mass_kda: of the particle.
+        microscope: how they are taken.
+        resolution: wanted, in angstrom; E counts frequencies down to the working grid's.
+        voxel: working voxel size in angstrom, of a box of 11.
+        energy: E of one particle, ideal instrument.
+        regime: what can be done at that E.
+        realistic_regime: at half of it.
+        patch_boundary: E above which one particle stands out in one box.
+        micrograph_boundary: E above which it stands out of a whole micrograph.
+        per_micrograph: particles on each.
+        particles: for ``resolution``; None where nothing can be said.
+        realistic_particles: the same at half of E.
+        particles_error: for a relative error of 0.1 at the working voxel.
+        micrographs: given, or None.
+        error: relative error with them.
+        reached: resolution with them in angstrom, at best that of the working grid; infinite below the first shell.
+        helps: changes of the experiment, with the E of each and the particles that it would take.
+    """
+
+    mass_kda: float
+    microscope: Microscope
+    resolution: float
+    voxel: float
+    energy: float
+    regime: Regime
+    realistic_regime: Regime
+    patch_boundary: float
+    micrograph_boundary: float
+    per_micrograph: float
+    particles: Range | None
+    realistic_particles: Range | None
+    particles_error: Range | None
+    micrographs: int | None = None
+    error: Range | None = None
+    reached: Range | None = None
+    helps: tuple[tuple[str, float, Range | None], ...] = ()
+
+    @property
+    def field(self) -> float:
+        """Edge of the box in angstrom."""
+        return BOX * self.voxel
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; every figure beside what it rests on."""
+
+        def told(found: Range | None, per: float = 1.0) -> dict[str, float] | None:
+            return (
+                None
+                if found is None
+                else {"expected": found.middle / per, "low": found.low / per, "high": found.high / per}
+            )
+
+        each = self.per_micrograph
+        out: dict[str, Any] = {
+            "mass_kda": self.mass_kda,
+            "diameter": 2 * radius(self.mass_kda),
+            "box": BOX,
+            "voxel": self.voxel,
+            "energy": self.energy,
+            "energy_realistic": REALISTIC * self.energy,
+            "d_prime": math.sqrt(self.energy),
+            "snr_box": self.energy / BOX**2,
+            "boundary_patch": self.patch_boundary,
+            "boundary_micrograph": self.micrograph_boundary,
+            "regime": self.regime,
+            "regime_realistic": self.realistic_regime,
+            "resolution": self.resolution,
+            "particles": told(self.particles),
+            "particles_realistic": told(self.realistic_particles),
+            "particles_error_0.1": told(self.particles_error),
+            "per_micrograph": each,
+            "micrographs_needed": told(self.particles, each),
+            "micrographs_needed_realistic": told(self.realistic_particles, each),
+            "helps": [
+                {"change": change, "energy": value, "particles": told(found)} for change, value, found in self.helps
+            ],
+            "status": {
+                "energy": "model of an ideal instrument; about half of it is to be expected",
+                "boundaries": "rule: E = 2 ln(places x views)",
+                "particles": "bound: Fisher information of simulated micrographs, range over four structures",
+            },
+        }
+        if self.micrographs is not None:
+            out |= {
+                "micrographs": self.micrographs,
+                "error": told(self.error),
+                "resolution_reached": told(self.reached),
+            }
+        return out
+
+
+def plan(
+    mass_kda: float,
+    microscope: Microscope = Microscope(),
+    *,
+    resolution: float | None = None,
+    micrographs: int | None = None,
+    density: float = 0.12,
+    area: float = 4096.0**2,
+) -> Plan:
+    """Energy, regime, and how many particles and micrographs a resolution takes.
+
+    Args:
+        mass_kda: of a globular protein.
+        microscope: dose, defocus and so on.
+        resolution: wanted, FSC 0.5 with the truth, in angstrom; None means what the working grid of 11 voxels can show.
+        micrographs: tell what comes of so many.
+        density: covered fraction of the area.
+        area: of a micrograph in square angstrom.
+
+    Raises:
+        ValueError: for values that make no sense.
+    """
+    if not 0 < mass_kda < math.inf:
+        raise ValueError(f"mass_kda must be positive; got {mass_kda}")
+    if not 0 < density <= 1:
+        raise ValueError(f"density must lie between 0 and 1, as a covered fraction; got {density}")
+    if not 0 < area < math.inf:
+        raise ValueError(f"area must be positive, in square angstrom; got {area}")
+    if micrographs is not None and micrographs < 1:
+        raise ValueError(f"micrographs must be at least 1; got {micrographs}")
+    field = FILL * 2 * radius(mass_kda)
+    voxel = field / BOX
+    wanted = 2 * voxel if resolution is None else resolution
+    energy = grid_energy(mass_kda, microscope)
+    places = area / voxel**2
+    boundary = boundary_of(places)
+    each = density * area / field**2
+
+    def takes(level: float, scope: Microscope) -> Range | None:
+        if level < HOPELESS:
+            return None
+        shell = min(field / wanted, BOX / 2)
+        found = needed(level, shell=shell)
+        if found is None or wanted >= 2 * voxel:
+            return found
+        return found.times(_slope(mass_kda, scope, 2 * voxel) / _slope(mass_kda, scope, wanted))
+
+    particles = takes(energy, microscope)
+    error = reached = None
+    if micrographs is not None and energy >= HOPELESS:
+        error, shells = expected(energy, micrographs * each)
+        reached = Range(*(field / shell if shell > 0 else math.inf for shell in shells))
+    helps = []
+    for change, other in _changes(microscope):
+        better = grid_energy(mass_kda, other)
+        if better > 1.05 * energy:
+            helps.append((change, better, takes(better, other)))
+    return Plan(
+        mass_kda=mass_kda,
+        microscope=microscope,
+        resolution=wanted,
+        voxel=voxel,
+        energy=energy,
+        regime=regime(energy, boundary),
+        realistic_regime=regime(REALISTIC * energy, boundary),
+        patch_boundary=boundary_of((2 * BOX - 1) ** 2),
+        micrograph_boundary=boundary,
+        per_micrograph=each,
+        particles=particles,
+        realistic_particles=takes(REALISTIC * energy, microscope),
+        particles_error=needed(energy, error=FSC_ERROR) if energy >= HOPELESS else None,
+        micrographs=micrographs,
+        error=error,
+        reached=reached,
+        helps=tuple(sorted(helps, key=lambda entry: -entry[1])),
+    )
+
+
+def grid_energy(mass_kda: float, microscope: Microscope) -> float:
+    """E in the frequencies that the working grid of 11 voxels holds."""
+    return particle_energy(mass_kda, microscope, 2 * FILL * 2 * radius(mass_kda) / BOX)
+
+
+def boundary_of(places: float) -> float:
+    """E above which the best of so many places and 4,608 views is the right one, rather than noise: 2 ln M."""
+    return 2 * math.log(places * VIEWS)
+
+
+def regime(energy: float, boundary: float) -> Regime:
+    """What can be done with particles of energy E."""
+    if energy > boundary:
+        return "pick"
+    if energy >= MARGINAL:
+        return "detection-free"
+    return "marginal" if energy >= HOPELESS else "hopeless"
+
+
+def _slope(mass_kda: float, microscope: Microscope, resolution: float) -> float:
+    """Energy of one particle per coefficient of the volume at a resolution, but for a factor."""
+    return energy_slope(mass_kda, microscope, resolution) * resolution**2
+
+
+def _changes(microscope: Microscope) -> list[tuple[str, Microscope]]:
+    changes = []
+    if not microscope.phase_plate:
+        changes.append(("an ideal phase plate", replace(microscope, phase_plate=True)))
+        if microscope.defocus_um < 2:
+            changes.append(
+                (
+                    f"a defocus of {2 * microscope.defocus_um:g} um",
+                    replace(microscope, defocus_um=2 * microscope.defocus_um),
+                )
+            )
+    if microscope.dose < 80:
+        changes.append(("a dose of 80 e/A^2", replace(microscope, dose=80.0)))
+    if microscope.dqe < 0.9:
+        changes.append(("a detector with a DQE of 0.9", replace(microscope, dqe=0.9)))
+    return changes
