@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from unpicked._lazy import torch
@@ -16,7 +17,9 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.poses import Occurrences
 from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.base import Volume
+from unpicked.objects.gaussians import Gaussians
 from unpicked.ops import fourier, rotation, seeding, shift
+from unpicked.simulate.scatterers import Views, scatterers
 from unpicked.simulate.spacing import densest
 
 Spacing = Literal["separated", "arbitrary"]
@@ -49,11 +52,26 @@ class Specimen:
         """Noise-free particle images ``(n, box, box)`` in double precision for ``(n, 3, 3)`` rotations."""
         if not len(rotations):
             return self.x.new_zeros((0, self.box, self.box))
+        if isinstance(self.object, Gaussians):
+            return self._atoms(rotations)
         pieces = []
         for part in rotations.split(64):
             fine = self.object.projector(part.to(self.x)).project(self.x)
             pieces.append(fourier.resize_image(fine, (self.box, self.box)))
         return torch.cat(pieces)
+
+    def _atoms(self, rotations: torch.Tensor) -> torch.Tensor:
+        """Images of atoms, from exact Fourier coefficients of those frequencies that the working pixel holds."""
+        seen, centred = self._views, torch.zeros(2, dtype=torch.float64)
+        spectra = torch.stack([seen.coefficients(rotation.double(), centred) for rotation in rotations])
+        images = torch.fft.irfft2(spectra, s=(self.box, self.box), norm="ortho")
+        return torch.fft.fftshift(images, dim=(-2, -1)).to(self.x)
+
+    @cached_property
+    def _views(self) -> Views:
+        assert isinstance(self.object, Gaussians)
+        pixel = self.object.shape[-1] / self.box
+        return scatterers(self.object, self.x).views(pixel, self.box, torch.float64, corners=True)
 
     def truth(self) -> Map:
         """The object at the working voxel, limited to |q| < box / 2 and to the ball of the box's diameter."""

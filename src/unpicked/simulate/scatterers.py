@@ -46,11 +46,16 @@ class Scatterers:
             out += share.to(out).reshape(shape) * torch.exp(square * variance.to(out).reshape(shape))
         return out
 
-    def views(self, pixel: float, length: int, dtype: torch.dtype | None = None) -> Views:
-        """Ready to project on images of ``length`` pixels, each ``pixel`` voxels, in ``dtype`` (float32 if None)."""
+    def views(self, pixel: float, length: int, dtype: torch.dtype | None = None, *, corners: bool = False) -> Views:
+        """Ready to project on images of ``length`` pixels, each ``pixel`` voxels, in ``dtype`` (float32 if None).
+
+        ``corners``: keep frequencies below the pixel's Nyquist frequency on each axis, not only within its circle.
+        """
         q = torch.arange(frequencies_kept(length), device=self.positions.device).double()
         radius = (q[:, None].square() + q.square()).sqrt()
-        filters = self.form(radius / (length * pixel)) * (radius < length / 2) / (length * pixel)
+        filters = self.form(radius / (length * pixel)) / (length * pixel)
+        if not corners:
+            filters = filters * (radius < length / 2)
         return Views(self, pixel, length, filters.to(dtype or torch.float32))
 
 
@@ -95,7 +100,7 @@ class Views:
         scatterers: what is seen.
         pixel: working pixel in voxels of the scatterers' grid.
         length: of the image's edge in working pixels: its frequencies are q / (length pixel).
-        filters: ``(kinds, c, c)`` form factors for q_y, q_x >= 0, zero from the pixel's Nyquist frequency on.
+        filters: ``(kinds, c, c)`` form factors for q_y, q_x >= 0, zero where nothing is kept.
     """
 
     scatterers: Scatterers
@@ -104,7 +109,7 @@ class Views:
     filters: torch.Tensor
 
     def coefficients(self, rotation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Half spectrum ``(length, length // 2 + 1)`` of one view, orthonormal, DC first, |q| < length / 2.
+        """Half spectrum ``(length, length // 2 + 1)`` of one view, orthonormal, DC first.
 
         Args:
             rotation: ``(3, 3)``, active, object to image.
