@@ -45,12 +45,16 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=800)
     parser.add_argument("--density", type=float, default=0.12)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="keep the rows of benchmarks/results")
     parser.add_argument("--table", type=Path, help="write what the package ships, too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
+    held = Path(__file__).parent / "results" / "plan_information.json"
+    rows = json.loads(held.read_text())["rows"] if options.resume and held.exists() else []
     for name, specimen in specimens():
         for level in options.energy:
+            if any((row["volume"], row["energy"]) == (name, level) for row in rows):
+                continue
             began = time.perf_counter()
             row = {"volume": name, "energy": level} | best(specimen, level, options)
             rows.append(row | {"seconds": time.perf_counter() - began})
