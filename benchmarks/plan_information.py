@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -64,8 +65,18 @@ def main() -> None:
             )
             save("plan_information", {**vars(options), "table": str(options.table), "counts": COUNTS, "rows": rows})
     if options.table:
-        kept = [{k: row[k] for k in ("volume", "energy", "ball_error", "error", "fsc", "known_error")} for row in rows]
-        options.table.write_text(json.dumps({"box": BOX, "particles": COUNTS, "rows": kept}, indent=1) + "\n")
+        options.table.write_text(json.dumps({"box": BOX, "particles": COUNTS, "rows": [short(row) for row in rows]}))
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """What the package ships of a row, with four digits."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [rounded(entry) for entry in value]
+        return float(f"{value:.4g}") if isinstance(value, float) else value
+
+    return {k: rounded(row[k]) for k in ("volume", "energy", "ball_error", "error", "fsc", "known_error")}
 
 
 def specimens() -> Iterator[tuple[str, Specimen]]:

@@ -135,11 +135,12 @@ def told(found: Plan) -> str:
     each, aim = found.per_micrograph, f"for {found.resolution:.1f} A"
     for name, count in ((aim, found.particles), (f"{aim}, half of E", found.realistic_particles)):
         lines.append(f"{name:<21s} {_particles(count, each)}")
-    if found.micrographs is not None and found.error is not None and found.reached is not None:
-        lines.append(
-            f"with {found.micrographs} micrographs: relative error {_range(found.error)}, resolution "
-            f"{_range(found.reached)} A, ideally [bound]"
-        )
+    for name, outcome in (("ideally", found.outcome), ("at half of E", found.realistic_outcome)):
+        if outcome is not None:
+            lines.append(
+                f"{f'{found.micrographs} micrographs':<21s} {name}: relative error {_range(outcome.error)}, "
+                f"{_range(outcome.resolution)} A [bound]"
+            )
     if found.helps:
         lines.append("what would help most:")
         lines += [
@@ -158,17 +159,20 @@ def _optics(found: Plan) -> str:
 def _particles(count: Range | None, each: float) -> str:
     if count is None:
         return "no number of particles is known to be enough"
-    return f"{_range(count)} particles, {_range(count.times(1 / each))} micrographs [bound]"
+    fields = _range(count.times(1 / each), whole=True)
+    return f"{_range(count)} particles, {fields} micrograph{'' if fields == '1' else 's'} [bound]"
 
 
-def _range(found: Range) -> str:
+def _range(found: Range, *, whole: bool = False) -> str:
     def number(value: float) -> str:
         if not math.isfinite(value):
             return "none"
-        return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+        if whole:
+            value = math.ceil(value)
+        return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 or whole else f"{value:.2g}"
 
-    low, high = sorted((found.low, found.high))
-    return f"{number(found.middle)} ({number(low)} to {number(high)})"
+    low, high = (number(value) for value in sorted((found.low, found.high)))
+    return number(found.middle) if low == high else f"{number(found.middle)} ({low} to {high})"
 
 
 def _mass(path: Path) -> float:

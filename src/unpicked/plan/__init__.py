@@ -14,16 +14,30 @@ from typing import Any, Literal
 from unpicked.plan.information import Range, expected, needed
 from unpicked.plan.physics import Microscope, energy_slope, particle_energy, radius
 
-__all__ = ["Microscope", "Plan", "Range", "plan"]
+__all__ = ["Microscope", "Outcome", "Plan", "Range", "plan"]
 
 BOX = 11  # working voxels
 FILL = 1.3  # edge of the box over the diameter
 VIEWS = 4608  # that a search tells apart
 REALISTIC = 0.5  # of the ideal E
 HOPELESS, MARGINAL = 2.0, 5.0
-FSC_ERROR = 0.1  # relative error that is called a good map
+GOOD = 0.1  # relative error of a good map
+LAST = 5  # shell of the working grid
 
 Regime = Literal["pick", "detection-free", "marginal", "hopeless"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What so many micrographs give at best.
+
+    Attributes:
+        error: relative error of the map.
+        resolution: FSC 0.5 with the truth, in angstrom, no finer than the working grid; infinite below its first shell.
+    """
+
+    error: Range
+    resolution: Range
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,8 @@ class Plan:
         realistic_particles: the same at half of E.
         particles_error: for a relative error of 0.1 at the working voxel.
         micrographs: given, or None.
-        error: relative error with them.
-        reached: resolution with them in angstrom, at best that of the working grid; infinite below the first shell.
+        outcome: with them, ideally.
+        realistic_outcome: with them at half of E.
         helps: changes of the experiment, with the E of each and the particles that it would take.
     """
 
@@ -64,8 +78,8 @@ class Plan:
     realistic_particles: Range | None
     particles_error: Range | None
     micrographs: int | None = None
-    error: Range | None = None
-    reached: Range | None = None
+    outcome: Outcome | None = None
+    realistic_outcome: Outcome | None = None
     helps: tuple[tuple[str, float, Range | None], ...] = ()
 
     @property
@@ -114,11 +128,9 @@ class Plan:
             },
         }
         if self.micrographs is not None:
-            out |= {
-                "micrographs": self.micrographs,
-                "error": told(self.error),
-                "resolution_reached": told(self.reached),
-            }
+            out["micrographs"] = self.micrographs
+            for name, found in (("outcome", self.outcome), ("outcome_realistic", self.realistic_outcome)):
+                out[name] = found and {"error": told(found.error), "resolution": told(found.resolution)}
         return out
 
 
@@ -146,6 +158,8 @@ def plan(
     """
     if not 0 < mass_kda < math.inf:
         raise ValueError(f"mass_kda must be positive; got {mass_kda}")
+    if resolution is not None and not 0 < resolution < math.inf:
+        raise ValueError(f"resolution must be positive, in angstrom; got {resolution}")
     if not 0 < density <= 1:
         raise ValueError(f"density must lie between 0 and 1, as a covered fraction; got {density}")
     if not 0 < area < math.inf:
@@ -170,10 +184,14 @@ def plan(
         return found.times(_slope(mass_kda, scope, 2 * voxel) / _slope(mass_kda, scope, wanted))
 
     particles = takes(energy, microscope)
-    error = reached = None
-    if micrographs is not None and energy >= HOPELESS:
-        error, shells = expected(energy, micrographs * each)
-        reached = Range(*(field / shell if shell > 0 else math.inf for shell in shells))
+
+    def comes(level: float) -> Outcome | None:
+        if micrographs is None or level < HOPELESS:
+            return None
+        error, shells = expected(level, micrographs * each)
+        finest = [2 * voxel if shell >= LAST else field / shell if shell > 0 else math.inf for shell in shells]
+        return Outcome(error, Range(*finest))
+
     helps = []
     for change, other in _changes(microscope):
         better = grid_energy(mass_kda, other)
@@ -192,10 +210,10 @@ def plan(
         per_micrograph=each,
         particles=particles,
         realistic_particles=takes(REALISTIC * energy, microscope),
-        particles_error=needed(energy, error=FSC_ERROR) if energy >= HOPELESS else None,
+        particles_error=needed(energy, error=GOOD) if energy >= HOPELESS else None,
         micrographs=micrographs,
-        error=error,
-        reached=reached,
+        outcome=comes(energy),
+        realistic_outcome=comes(REALISTIC * energy),
         helps=tuple(sorted(helps, key=lambda entry: -entry[1])),
     )
 

@@ -67,7 +67,7 @@ class Curves:
         """Between the energies of the table; above it particles fall as 1 / E, below it as they last did."""
         x, y, at = np.log(self.energies), np.log(counts), np.log(energy)
         if at > x[-1]:
-            return float(np.exp(y[-1] - (at - x[-1])))
+            return float(max(np.exp(y[-1] - (at - x[-1])), self.counts[0]))
         if at < x[0]:
             return float(np.exp(y[0] + (at - x[0]) * (y[1] - y[0]) / (x[1] - x[0])))
         return float(np.exp(np.interp(at, x, y)))
@@ -80,6 +80,12 @@ def needed(energy: float, *, error: float | None = None, shell: float | None = N
         energy: E of one particle.
         error: relative error, or
         shell: cycles per box, from 1 to 5.
+
+    Returns:
+        At least the smallest number in the table, 100, which then means "no more than".
+
+    Raises:
+        ValueError: unless one of the two is given.
     """
     if (error is None) == (shell is None):
         raise ValueError("give error or shell, one of the two")

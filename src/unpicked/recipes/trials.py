@@ -148,7 +148,7 @@ class SignalTrial:
         return Chain(HardCore(self.job.spacing, min(max(placement.density, 1e-6), 0.999 * most)), cut=True)
 
 
-class _Planar(ABC):
+class Planar(ABC):
     """What images and micrographs have in common: pieces, tiles and nulls."""
 
     nulls: ClassVar[tuple[Null, ...]] = (White(), Spectrum())
@@ -182,7 +182,7 @@ class _Planar(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTrial(_Planar):
+class ImageTrial(Planar):
     """Images that hold a small one many times.
 
     Attributes:
@@ -232,11 +232,11 @@ class ImageTrial(_Planar):
 
     def score(self, run: Reconstruction, data: Micrographs) -> Score:
         """Independent patches of twice the target's side."""
-        return _by_patches(run.model, run.x, self.tiles(data))
+        return by_patches(run.model, run.x, self.tiles(data))
 
 
 @dataclass(frozen=True, eq=False)
-class MicrographTrial(_Planar):
+class MicrographTrial(Planar):
     """Micrographs of a molecule.
 
     Attributes:
@@ -293,7 +293,7 @@ class MicrographTrial(_Planar):
         model = run.model
         if len(model.view) > VIEWS:
             model = replace(model, view=Projection(rotation.super_fibonacci(VIEWS).to(run.x.device)))
-        return _by_patches(model, run.x, self.tiles(data))
+        return by_patches(model, run.x, self.tiles(data))
 
 
 def _scrambled(data: Micrographs, seed: int) -> Micrographs:
@@ -311,29 +311,38 @@ def _cheaper(job: Job) -> Job:
     return replace(job, starts=max(min(job.starts, 3), job.starts // 2))
 
 
-def _by_patches(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> Score:
+def by_patches(
+    model: Model, x: torch.Tensor, known: Iterator[torch.Tensor], share: torch.Tensor | None = None
+) -> Score:
     """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
-    side, white = 2 * model.side, White(model.noise.mean, float(variance_of(model.noise)))
+    white = White(model.noise.mean, float(variance_of(model.noise)))
+    share = share_of(model, x, known) if share is None else share
 
-    def ratios(tiles: torch.Tensor) -> torch.Tensor:
-        step = patch_step(model, x, side)
-        step.add(tiles.flatten(0, 1).to(step.device), 0)  # one below the other
-        return torch.cat(step.ratios).view(len(tiles), -1)
+    def judged(tiles: torch.Tensor) -> torch.Tensor:
+        found = mixed(_ratios(model, x, tiles), share).sum(1)
+        return white.log_likelihood(tiles).cpu() + found.cpu()
 
+    return judged
+
+
+def share_of(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> torch.Tensor:
+    """The likeliest share of patches of side 2 L that hold a particle or a part of one, from some hundreds of them."""
+    side, count = 2 * model.side, 0
     seen: list[torch.Tensor] = []
-    count = 0
     for tiles in known:
         some = tiles[:: max(1, len(tiles) * (tiles.shape[1] // side) ** 2 // CALIBRATED)]
-        seen.append(ratios(some).flatten())
+        seen.append(_ratios(model, x, some).flatten())
         count += len(seen[-1])
         if count >= CALIBRATED:
             break
-    share = occupied_share(torch.cat(seen))
+    return occupied_share(torch.cat(seen))
 
-    def judged(tiles: torch.Tensor) -> torch.Tensor:
-        return white.log_likelihood(tiles).cpu() + mixed(ratios(tiles), share).sum(1).cpu()
 
-    return judged
+def _ratios(model: Model, x: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood ratios of the patches of tiles, ``(n, patches)``, of one copy against none."""
+    step = patch_step(model, x, 2 * model.side)
+    step.add(tiles.flatten(0, 1).to(step.device), 0)  # one below the other
+    return torch.cat(step.ratios).view(len(tiles), -1)
 
 
 def _radial(
@@ -347,6 +356,14 @@ def _radial(
     density: float | None,
 ) -> Reconstruction:
     """EM of an object without structure, from what a run found."""
+    model = replace(run.model, object=plain, view=view)
+    return radial_fit(data, model, parts.fitted(plain, values.to(run.x)), seed, sigma, density)
+
+
+def radial_fit(
+    data: Data, model: Model, start: torch.Tensor, seed: int, sigma: float | None, density: float | None
+) -> Reconstruction:
+    """EM of an object that hardly has coefficients."""
     estimator = EM(
         iterations=20,
         frozen=20,
@@ -355,8 +372,6 @@ def _radial(
         acceleration=Anderson(),
         tolerance=0.5,
     )
-    model = replace(run.model, object=plain, view=view)
-    start = parts.fitted(plain, values.to(run.x))
     return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
 
 

@@ -48,9 +48,9 @@ def _draw(axes: Any, plan: Plan) -> None:
     axes.annotate(
         f"{plan.mass_kda:g} kDa: E = {plan.energy:.0f},\nabout {REALISTIC * plan.energy:.0f} to be expected",
         (plan.mass_kda, plan.energy),
-        (-10, 12),
+        (12, -30),
         textcoords="offset points",
-        ha="right" if plan.mass_kda > 12 else "left",
+        ha="left" if plan.mass_kda < 60 else "right",
     )
     axes.set_xscale("log")
     axes.set_yscale("log")

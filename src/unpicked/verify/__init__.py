@@ -157,6 +157,9 @@ class Verdict:
         }
 
 
+ONE_PIECE = Verdict("undecided", "Undecided: the data are one piece, and none can be held apart.", math.nan)
+
+
 def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
     """Judge a pipeline by cross-fitting over two folds of whole pieces, against three nulls.
 
@@ -171,7 +174,7 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
         standard errors; "not supported" where it is worse in both; else "undecided".
     """
     if trial.count < 2:
-        return Verdict("undecided", "Undecided: the data are one piece, and none can be held apart.", math.nan)
+        return ONE_PIECE
     parts = [trial.part(range(first, trial.count, 2)) for first in range(2)]
     few = trial.count // 2 < UNITS
     folds = []
@@ -182,7 +185,7 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
         nulls = [null.fitted(trial.tiles(fitted)) for null in trial.nulls]
         judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
         judges[FEATURELESS] = trial.score(plain, fitted)
-        folds.append(_fold(trial, other, trial.score(run, fitted), judges, few))
+        folds.append(judged(trial.tiles(other), trial.score(run, fitted), judges, few))
     return concluded(folds, "tile" if few else trial.piece)
 
 
@@ -228,10 +231,10 @@ def with_surrogates(found: Verdict, gains: Sequence[float]) -> Verdict:
     return replace(found, sentence=found.sentence.removesuffix(".") + told)
 
 
-def _fold(trial: Trial[D], data: D, model: Score, nulls: dict[str, Score], few: bool) -> Fold:
-    """The gains on a part that nothing was fitted to."""
+def judged(pieces: Iterator[torch.Tensor], model: Score, nulls: dict[str, Score], few: bool) -> Fold:
+    """The gains on a part that nothing was fitted to, piece by piece in tiles; of ``few`` pieces the tiles count."""
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in nulls}
-    for tiles in trial.tiles(data):
+    for tiles in pieces:
         ours = model(tiles).cpu()
         for name, null in nulls.items():
             gain = ours - null(tiles).cpu()

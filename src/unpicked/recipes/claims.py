@@ -1,0 +1,175 @@
+"""Do micrographs contain a given map? What :func:`unpicked.verify.claims.judge_claim` needs of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.estimators.em import signal_power
+from unpicked.evaluate.featureless import radial
+from unpicked.model.gas import Gas
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere
+from unpicked.model.views import Projection
+from unpicked.objects.ball import Ball
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import rotation, seeding
+from unpicked.preprocess import Prepared, prepare
+from unpicked.recipes import parts
+from unpicked.recipes.trials import VIEWS, Planar, by_patches, radial_fit, share_of
+from unpicked.simulate.decoys import chain, shuffled
+from unpicked.verify import Score
+
+GUESSED = 0.1  # covered fraction, before it is known
+LARGEST = 64  # working voxels
+PADDED = 16  # voxels by which a map may be padded so that its field of view fits the working grid
+CLOSE = 0.01  # relative difference of voxel sizes that is none
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """Particles without structure, fitted.
+
+    Attributes:
+        model: object, views, noise and density.
+        x: coefficients.
+        share: of patches that are not empty.
+        scale: of the map, by which its radial part is these particles.
+    """
+
+    model: Model
+    x: torch.Tensor
+    share: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class MicrographClaim(Planar):
+    """Micrographs, and a map that they may hold.
+
+    Attributes:
+        data: prepared.
+        map: matter bright, at the working voxel.
+        density: covered fraction; estimated if not given.
+        seed: of the decoys.
+        views: by which the map is seen.
+        device: torch device of the computation.
+    """
+
+    piece: ClassVar[str] = "micrograph"
+    data: Prepared
+    map: Map
+    density: float | None = None
+    seed: int = 0
+    views: int = VIEWS
+    device: str = "cpu"
+
+    @property
+    def pieces(self) -> Micrographs:
+        """The prepared micrographs."""
+        return self.data.micrographs
+
+    @property
+    def length(self) -> int:
+        """Edge of the map."""
+        return self.map.box
+
+    def plain(self, data: Micrographs, seed: int) -> Plain:
+        """The ball that explains the data best, from the map's radial part."""
+        ball = Ball(self.length, 0, parts.ball_reach(self.length))
+        one = Projection(rotation.super_fibonacci(1).to(self.device))
+        model = Model(ball, one, Anywhere(self.density or GUESSED, Gas(), "separated", 1), noise=White(1.0))
+        round_part = radial(self.map.values)
+        start = parts.fitted(ball, round_part).to(self.device)
+        seen = float(model.templates(start).square().sum((-2, -1)).mean())
+        start = start * math.sqrt(signal_power(data, model) / seen)
+        run = radial_fit(data, model, start, seed, None, self.density)
+        found = run.model.object.values(run.x).double().cpu()
+        scale = max(float((found * round_part).sum() / round_part.square().sum()), 0.0)
+        return Plain(run.model, run.x, share_of(run.model, run.x, self.tiles(data)), scale)
+
+    def score(self, plain: Plain, map: Map | None) -> Score:
+        """Independent patches of twice the box's side."""
+        model, x = plain.model, plain.x
+        if map is not None:
+            object = Voxels(self.length)
+            model = Model(object, self._views, model.placement, noise=model.noise)
+            x = object.fit(map.values.double() * plain.scale).to(x)
+        return by_patches(model, x, iter(()), plain.share)
+
+    def decoy(self, number: int) -> Map:
+        """Chains and shuffled phases in turns."""
+        return (chain if number % 2 else shuffled)(self.map, seeding.derive(self.seed, "decoy", number))
+
+    @property
+    def _views(self) -> Projection:
+        return Projection(rotation.super_fibonacci(self.views).to(self.device))
+
+
+def claimed(
+    data: Micrographs,
+    map: Map,
+    *,
+    voxel: float | None = None,
+    density: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> MicrographClaim:
+    """A claim: micrographs and map brought to one working grid.
+
+    Args:
+        data: as read, matter bright.
+        map: matter bright, at most 64 working voxels.
+        voxel: working voxel size in angstrom; the map's if not given.
+        density: covered fraction; estimated if not given.
+        seed: of the decoys.
+        device: torch device of the computation.
+
+    Raises:
+        ValueError: for voxel sizes or fields of view that do not fit one another, or a map without structure.
+    """
+    prepared = prepare(data, voxel_size=voxel or map.voxel_size)
+    fitting = _on_grid(map, prepared.micrographs.pixel_size)
+    if fitting.box > LARGEST:
+        raise ValueError(
+            f"the map has {fitting.box} working voxels, more than {LARGEST}; try a larger --voxel, about "
+            f"{map.box * map.voxel_size / 16:.3g} A"
+        )
+    if min(prepared.micrographs.shape) < 2 * fitting.box:
+        raise ValueError(
+            f"the map of {fitting.box} working voxels needs micrographs of at least twice that; got "
+            f"{' x '.join(str(n) for n in prepared.micrographs.shape)} working pixels"
+        )
+    rest = fitting.values.double() - radial(fitting.values)
+    if not float(rest.norm()) > 1e-6 * float(fitting.values.double().norm()):
+        raise ValueError("the map is a ball, or empty: it has no structure that could be looked for")
+    return MicrographClaim(prepared, fitting, density, seed, device=device)
+
+
+def _on_grid(map: Map, voxel: float) -> Map:
+    """The map on voxels of about this size, padded so that a whole number of them fits.
+
+    Raises:
+        ValueError: where the map's own voxels are coarser.
+    """
+    if map.voxel_size > voxel * (1 + CLOSE):
+        raise ValueError(f"the map's voxels of {map.voxel_size:.4g} A are coarser than the working {voxel:.4g} A")
+
+    def miss(padded: int) -> float:
+        return abs(padded * map.voxel_size / (round(padded * map.voxel_size / voxel) * voxel) - 1)
+
+    padded = min(range(map.box, map.box + PADDED + 1), key=miss)
+    if miss(map.box) <= CLOSE:
+        padded = map.box
+    box = round(padded * map.voxel_size / voxel)
+    if miss(padded) > CLOSE or box < 4:
+        raise ValueError(
+            f"a map of {map.box} voxels of {map.voxel_size:.4g} A does not fit working voxels of {voxel:.4g} A; "
+            "try another --voxel"
+        )
+    return map.crop(padded).rescale(box)

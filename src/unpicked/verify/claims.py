@@ -1,0 +1,235 @@
+"""Whether data contain a given map: it must explain them better than nulls do, and than other folds of its spectrum.
+
+Nothing of the map is fitted. That a map beats noise, or a ball, says only that particles of about that size are there:
+any compact fold of the same spectrum does. So the map is ranked among many such decoys, by the same likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from unpicked._lazy import torch
+from unpicked.data.base import Data
+from unpicked.data.maps import Map
+from unpicked.evaluate.nulls import Null
+from unpicked.ops import fourier, seeding
+from unpicked.verify import FEATURELESS, ONE_PIECE, UNITS, Score, Verdict, Word, concluded, judged
+
+SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
+LEAST = 100  # tiles before that is said
+GROUP, ENOUGH = 100, 10  # decoys that race together; so many above settle that nothing is shown
+LEVEL, DOUBTFUL = 0.01, 0.05  # p up to which a map is in the data, and above which nothing says so
+
+D = TypeVar("D", bound=Data)
+Fitted = TypeVar("Fitted")
+
+
+class Claim(Protocol[D, Fitted]):
+    """Data in pieces, and a map; what kinds there are is known to ``recipes``."""
+
+    @property
+    def map(self) -> Map:
+        """The map."""
+
+    @property
+    def count(self) -> int:
+        """Number of whole pieces."""
+
+    @property
+    def piece(self) -> str:
+        """What a piece is called."""
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """Nulls of these data, not fitted."""
+
+    def part(self, indices: Sequence[int]) -> D:
+        """Some of the pieces."""
+
+    def tiles(self, data: D) -> Iterator[torch.Tensor]:
+        """Every piece of a part in tiles ``(n, *tile)``, all of one shape."""
+
+    def plain(self, data: D, seed: int) -> Fitted:
+        """Particles without structure, fitted; they give noise, density and scale to all that follows."""
+
+    def score(self, plain: Fitted, map: Map | None) -> Score:
+        """Log-likelihood of tiles under a map at what was fitted; None means the particles without structure."""
+
+    def decoy(self, number: int) -> Map:
+        """A wrong map that looks as right as may be."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The answer.
+
+    Attributes:
+        verdict: supported, not supported or undecided.
+        sentence: one that says why.
+        held_out: how the map does against nulls.
+        decoys: how many were judged.
+        above: how many of them explain the data as well as the map.
+        mirror: log-likelihood of the map less that of its mirror image; without tilts no data can tell the two.
+    """
+
+    verdict: Word
+    sentence: str
+    held_out: Verdict
+    decoys: int = 0
+    above: int = 0
+    mirror: float = math.nan
+
+    @property
+    def p(self) -> float:
+        """(1 + decoys above) / (1 + decoys): exact where the map is one of them."""
+        return (1 + self.above) / (1 + self.decoys)
+
+    @property
+    def p_limit(self) -> float:
+        """The least p that so many decoys can show."""
+        return 1 / (1 + self.decoys)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        told = self.held_out.to_json()
+        evidence = {name: told["evidence"][name] for name in ("gain", "unit", "folds")}
+        over = self.mirror if math.isfinite(self.mirror) else None
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "z": told["z"],
+            "p": self.p,
+            "p_limit": self.p_limit,
+            "evidence": {**evidence, "decoys": self.decoys, "above": self.above, "over_mirror": over},
+        }
+
+
+def judge_claim(
+    claim: Claim[D, Fitted], decoys: int, *, seed: int = 0, tell: Callable[[int, int, int], None] | None = None
+) -> Claimed:
+    """Do these data contain this map?
+
+    Source: rank test among exchangeable decoys, which ends early where ten are above (Besag & Clifford 1991). Decoys
+    are dropped where they are behind or ahead by four standard errors.
+
+    Args:
+        claim: data, map and decoys.
+        decoys: how many at most.
+        seed: of what is fitted.
+        tell: called after every piece with decoys that are done with, those still in the race, and those above.
+
+    Returns:
+        "supported" where the map beats all nulls by three standard errors and p <= 0.01; "not supported" where it beats
+        no null, or p > 0.05; else "undecided".
+
+    Raises:
+        ValueError: if decoys is not positive.
+    """
+    if decoys < 1:
+        raise ValueError(f"decoys must be at least 1; got {decoys}")
+    if claim.count < 2:
+        return Claimed("undecided", ONE_PIECE.sentence, ONE_PIECE)
+    parts = [claim.part(range(first, claim.count, 2)) for first in range(2)]
+    few = claim.count // 2 < UNITS
+    plains, folds = [], []
+    for number, (fitted, other) in enumerate((parts, parts[::-1]), 1):
+        plain = claim.plain(fitted, seeding.derive(seed, "claim", number))
+        nulls = [null.fitted(claim.tiles(fitted)) for null in claim.nulls]
+        judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
+        judges[FEATURELESS] = claim.score(plain, None)
+        plains.append(plain)
+        folds.append(judged(claim.tiles(other), claim.score(plain, claim.map), judges, few))
+    held = concluded(folds, "tile" if few else claim.piece)
+    if held.verdict == "not supported":
+        return Claimed("not supported", held.sentence, held)
+    done = above = 0
+    mirror = math.nan
+    while done < decoys and above < ENOUGH:
+        group = range(done, min(done + GROUP, decoys))
+        batches = _alternating(claim.tiles(parts[1]), claim.tiles(parts[0]))
+        if not done:
+            mirror = _over_mirror(claim, plains, _alternating(claim.tiles(parts[1]), claim.tiles(parts[0])))
+
+        def told(left: int, ahead: int, done: int = group.stop, before: int = above) -> None:
+            if tell is not None:
+                tell(done - left, left, before + ahead)
+
+        above += _race(claim, plains, batches, group, ENOUGH - above, told)
+        done = group.stop
+    return _concluded(held, done, above, mirror)
+
+
+def _concluded(held: Verdict, decoys: int, above: int, mirror: float) -> Claimed:
+    """What ranks and nulls amount to."""
+    p, limit = (1 + above) / (1 + decoys), 1 / (1 + decoys)
+    told = f"{decoys - above} of {decoys} other folds of its spectrum explain the data worse, p = {p:.2g}"
+    gain = f"z = {held.z:.1f} over {min(held.folds, key=lambda fold: fold.gain).best}"
+    word: Word = "undecided"
+    sentence = f"Undecided: {told}; {gain}"
+    if p > DOUBTFUL and limit <= DOUBTFUL:
+        word, sentence = "not supported", f"Not supported: {told}; the data do not single this map out ({gain})"
+    elif held.verdict == "supported" and p <= LEVEL:
+        word, sentence = "supported", f"The data contain this map: {told}; {gain}"
+    elif limit > LEVEL:
+        sentence += "; more decoys could say more"
+    return Claimed(word, sentence + ".", held, decoys, above, mirror)
+
+
+def _alternating(*iterators: Iterator[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Tiles of all, in turns, with the number of the iterator."""
+    left = dict(enumerate(iterators))
+    while left:
+        for number, iterator in list(left.items()):
+            tiles = next(iterator, None)
+            if tiles is None:
+                del left[number]
+            else:
+                yield number, tiles
+
+
+def _over_mirror(
+    claim: Claim[D, Fitted], plains: Sequence[Fitted], batches: Iterator[tuple[int, torch.Tensor]]
+) -> float:
+    """The map's lead over its mirror image."""
+    mirrored = Map(fourier.mirror(claim.map.values, (0,)), claim.map.voxel_size)
+    total = 0.0
+    for fold, tiles in batches:
+        lead = claim.score(plains[fold], claim.map)(tiles) - claim.score(plains[fold], mirrored)(tiles)
+        total += float(lead.sum())
+    return total
+
+
+def _race(
+    claim: Claim[D, Fitted],
+    plains: Sequence[Fitted],
+    batches: Iterator[tuple[int, torch.Tensor]],
+    decoys: range,
+    enough: int,
+    tell: Callable[[int, int], None],
+) -> int:
+    """How many decoys end above the map; ends where ``enough`` are."""
+    running = list(decoys)
+    sums, squares = dict.fromkeys(running, 0.0), dict.fromkeys(running, 0.0)
+    seen = ahead = 0
+    for fold, tiles in batches:
+        plain = plains[fold]
+        own = claim.score(plain, claim.map)(tiles)
+        seen += len(own)
+        left = []
+        for number in running:
+            lead = (own - claim.score(plain, claim.decoy(number))(tiles)).double()
+            sums[number] += float(lead.sum())
+            squares[number] += float(lead.square().sum())
+            spread = math.sqrt(max(squares[number] - sums[number] ** 2 / seen, 0.0))
+            if seen < LEAST or abs(sums[number]) <= SURE * spread:
+                left.append(number)
+            else:
+                ahead += sums[number] < 0
+        running = left
+        tell(len(running), ahead)
+        if not running or ahead >= enough:
+            break
+    return ahead + sum(sums[number] <= 0 for number in running)
