@@ -78,7 +78,7 @@ def build() -> App:
     app.command(
         f"{PLACE}.verdicts:verify",
         name="verify",
-        help="Do the data of a finished run support its answer? Nulls, surrogates.",
+        help="Do the data of a finished run support its answer? Do micrographs contain a given map?",
     )
     app.command(
         f"{PLACE}.planning:plan",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked.cli import common as shared
 from unpicked.cli import runs
@@ -23,32 +24,64 @@ NOT_SUPPORTED = 4  # exit status with --strict
 
 
 def verify(
-    run: Path,
+    paths: list[str],
     /,
     *,
     surrogates: int = 4,
     strict: bool = False,
+    map: Path | None = None,
+    decoys: int = 1000,
+    voxel: float | None = None,
+    density: float | None = None,
+    pixel_size: float | None = None,
+    contrast: Literal["dark", "bright"] = "dark",
     common: Common = Common(),
 ) -> int:
-    """Judge a finished run by its own data: two folds, three nulls, and data of random phases.
+    """Judge a finished run by its own data, or ask whether micrographs contain a given map.
 
-    The verdict is written into the run's result.json and heads its report again. A stopped verification goes on where
-    it was.
+    A run: two folds, three nulls, and data of random phases. The verdict is written into the run's result.json and
+    heads its report again; a stopped verification goes on where it was. With --map nothing of the structure is fitted:
+    the map must explain the micrographs better than the nulls do, and than other folds of its size, shape and spectrum.
 
     Example:
         unpicked verify run --surrogates 4
+        unpicked verify --map predicted.mrc micrographs/*.mrc --voxel 5
 
     Parameters
     ----------
-    run
-        Folder of a finished reconstruction from a signal, images or micrographs; its data must be where they were.
+    paths
+        Folder of a finished reconstruction from a signal, images or micrographs, whose data must be where they were;
+        with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
     surrogates
         Data sets of random phases that go through the same pipeline; none may be explained as well as the data. Each
         takes about as long as the reconstruction.
     strict
         Exit with status 4 where the verdict is not "supported".
+    map
+        MRC map, matter bright: do the micrographs contain it?
+    decoys
+        Wrong maps that it is ranked among, at most; p is at least 1 / (decoys + 1).
+    voxel
+        Working voxel size in angstrom, with --map; that of the map if not given.
+    density
+        Covered fraction of the micrographs, with --map; estimated if not given.
+    pixel_size
+        Pixel size of the micrographs in angstrom, where they do not say or are wrong; with --map.
+    contrast
+        Sign of the micrographs, with --map: matter dark, as a microscope writes, or bright.
     """
     device = common.begin()
+    if map is not None:
+        found = _claim(paths, map, decoys, voxel, density, pixel_size, contrast, device, common)
+        return NOT_SUPPORTED if strict and found != "supported" else 0
+    if len(paths) != 1:
+        raise ValueError(f"give one run folder, or micrographs with --map; got {len(paths)} paths")
+    status, word = _run(Path(paths[0]), surrogates, device, common)
+    return NOT_SUPPORTED if strict and word != "supported" else status
+
+
+def _run(run: Path, surrogates: int, device: str, common: Common) -> tuple[int, str]:
+    """Judge a finished run; exit status and verdict."""
     if surrogates < 0:
         raise ValueError(f"--surrogates must not be negative; got {surrogates}")
     summary, settings = _read(run)
@@ -84,8 +117,44 @@ def verify(
     told = found.to_json()
     took = time.perf_counter() - began
     common.say(f"{found.sentence}\nverdict: {found.verdict}, in {took:.0f} s; see {run / 'report.html'}")
-    status = common.end({name: told[name] for name in ("verdict", "z", "evidence")})
-    return NOT_SUPPORTED if strict and found.verdict != "supported" else status
+    return common.end({name: told[name] for name in ("verdict", "z", "evidence")}), found.verdict
+
+
+def _claim(
+    paths: list[str],
+    path: Path,
+    decoys: int,
+    voxel: float | None,
+    density: float | None,
+    pixel_size: float | None,
+    contrast: Literal["dark", "bright"],
+    device: str,
+    common: Common,
+) -> str:
+    """Whether micrographs contain a map; the verdict."""
+    from unpicked.io import mrc
+    from unpicked.recipes.claims import claimed
+    from unpicked.verify.claims import judge_claim
+
+    if decoys < 1:
+        raise ValueError(f"--decoys must be at least 1; got {decoys}")
+    map = mrc.read_map(path)
+    data = mrc.read_micrographs(paths, pixel_size=pixel_size, contrast=contrast)
+    claim = claimed(data, map, voxel=voxel, density=density, seed=common.seed, device=device)
+    for note in claim.notes:
+        common.say(note)
+    began = time.perf_counter()
+
+    def tell(done: int, left: int, above: int) -> None:
+        if not common.quiet:
+            told = f"{done} of {decoys} decoys done, {left} in the race, {above} above the map"
+            print(f"{told}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+    found = judge_claim(claim, decoys, seed=common.seed, tell=tell)
+    hand = "" if math.isnan(found.mirror) else f"\nover its mirror image: {found.mirror:+.1f} log units, not counted"
+    common.say(f"{found.sentence}{hand}\nverdict: {found.verdict}, in {time.perf_counter() - began:.0f} s")
+    common.end(found.to_json())
+    return found.verdict
 
 
 def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial[Any]]:

@@ -75,6 +75,18 @@ class MicrographClaim(Planar):
         return self.data.micrographs
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences: read, converted, assumed."""
+        optics = self.pieces.optics is not None
+        return (
+            *self.data.notes,
+            "the contrast transfer functions of the files are not used: this version models none"
+            if optics
+            else "assumed: no contrast transfer function",
+            f"map: {self.map.box} working voxels of {self.map.voxel_size:.4g} A, seen from {self.views} sides",
+        )
+
+    @property
     def length(self) -> int:
         """Edge of the map."""
         return self.map.box

@@ -15,6 +15,8 @@ from unpicked.ops import fourier, seeding
 
 STEP = 3.8  # angstrom between the alpha carbons of neighbouring residues
 VOLUME = 134.0  # cubic angstrom of a residue
+LOOSE = 1.3  # volume of the shape over that of the residues in it
+FEWEST, MOST = 30, 400
 ROUNDS = 12
 BACK = 15  # residues that are taken back where a walk is caught
 
@@ -37,7 +39,8 @@ def chain(map: Map, seed: int, residues: int | None = None) -> Map:
     Args:
         map: matter bright, centred.
         seed: of the chain.
-        residues: its length; None means what fills the ellipsoid.
+        residues: its length; None means what fills the ellipsoid, from 30 to 400, with longer steps where these are
+            too few.
 
     Raises:
         ValueError: if no such chain was found.
@@ -45,18 +48,15 @@ def chain(map: Map, seed: int, residues: int | None = None) -> Map:
     values = map.values.double()
     axes, lengths = _shape(values)
     semi = math.sqrt(5) * lengths * map.voxel_size  # of a solid ellipsoid of the same second moments
-    volume = float(4 / 3 * math.pi * semi.prod())
-    count = residues or max(8, round(volume / VOLUME / 1.3))
-    if count * STEP**3 > 0.7 * volume:
-        raise ValueError(f"{count} residues do not fit into {volume:.0f} A^3, the volume of the map's shape")
-    walk = _walk(count, semi, seeding.generator(seed, "chain"))
+    room = float(4 / 3 * math.pi * semi.prod()) / (LOOSE * VOLUME)
+    count = residues or round(min(max(room, FEWEST), MOST))
+    step = STEP * min(1.0, (room / count) ** (1 / 3)) if residues else STEP * (room / count) ** (1 / 3)
+    walk = _walk(count, step, semi, seeding.generator(seed, "chain"))
     places = (walk @ axes.mT) / map.voxel_size
-    beads = torch.zeros_like(values)
     axis = torch.arange(map.box, dtype=torch.float64) - map.box // 2
-    spread = max(0.7, 2.5 / map.voxel_size)
+    spread = max(0.7, 0.66 * step / map.voxel_size)
     x, y, z = (torch.exp(-0.5 * ((axis - place[:, None]) / spread).square()) for place in places.unbind(1))
-    beads = torch.einsum("nz,ny,nx->zyx", z, y, x)
-    return _alike(beads, map)
+    return _alike(torch.einsum("nz,ny,nx->zyx", z, y, x), map)
 
 
 def _shape(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +101,7 @@ def _alike(values: torch.Tensor, map: Map) -> Map:
     return Map(plain + rest, map.voxel_size)
 
 
-def _walk(count: int, semi: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _walk(count: int, step: float, semi: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Alpha carbons ``(count, 3)`` of a persistent self-avoiding walk in an ellipsoid, in angstrom."""
     for _ in range(20):
         places = torch.zeros(count, 3, dtype=torch.float64)
@@ -111,11 +111,11 @@ def _walk(count: int, semi: torch.Tensor, generator: torch.Generator) -> torch.T
         while at < count and tries < 60 * count:
             tries += 1
             turns = _unit(direction + 0.9 * torch.randn(24, 3, generator=generator, dtype=torch.float64))
-            new = places[at - 1] + STEP * turns
+            new = places[at - 1] + step * turns
             good = (new / semi).square().sum(1) <= 1
             if at > 1:
                 apart = torch.cdist(new, places[: at - 1]).amin(1)
-                good &= apart >= STEP
+                good &= apart >= step
             if bool(good.any()):
                 pick = int(good.nonzero()[0])
                 places[at], direction = new[pick], turns[pick]

@@ -19,7 +19,7 @@ from unpicked.ops import fourier, seeding
 from unpicked.verify import FEATURELESS, ONE_PIECE, UNITS, Score, Verdict, Word, concluded, judged
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
-LEAST = 100  # tiles before that is said
+LEAST = 24  # tiles before that is said
 GROUP, ENOUGH = 100, 10  # decoys that race together; so many above settle that nothing is shown
 LEVEL, DOUBTFUL = 0.01, 0.05  # p up to which a map is in the data, and above which nothing says so
 
@@ -159,6 +159,8 @@ def judge_claim(
 
         above += _race(claim, plains, batches, group, ENOUGH - above, told)
         done = group.stop
+        if tell is not None:
+            tell(done, 0, above)
     return _concluded(held, done, above, mirror)
 
 

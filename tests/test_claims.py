@@ -1,0 +1,208 @@
+"""Do micrographs contain a given map? Decoys, ranks, and the command."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+import torch
+
+from answers import answered, is_refused
+from unpicked.data import snr
+from unpicked.data.maps import Map
+from unpicked.evaluate.featureless import radial
+from unpicked.evaluate.nulls import White
+from unpicked.io.mrc import write_map
+from unpicked.ops import fourier
+from unpicked.recipes.claims import claimed
+from unpicked.simulate.decoys import chain, shuffled
+from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.phantom import bead_chain
+from unpicked.verify.claims import ENOUGH, judge_claim
+
+
+@pytest.fixture(scope="module")
+def specimen():
+    return bead_chain(11, 10, voxel_size=4.0)
+
+
+@pytest.fixture(scope="module")
+def micrographs(specimen):
+    data, _ = simulate_micrographs(specimen, count=4, size=(220, 220), density=0.12, noise=snr.energy(60.0), seed=3)
+    return data
+
+
+def few_views(data, map):
+    """A claim that takes less time."""
+    return replace(claimed(data, map), views=40)
+
+
+def correlation(one: Map, other: Map) -> float:
+    a, b = (map.values - radial(map.values) for map in (one, other))
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
+@pytest.mark.parametrize("family", [chain, shuffled])
+def test_decoys_have_the_spectrum_and_the_radial_part_of_the_map_and_another_fold(family, specimen):
+    truth = specimen.truth()
+    power = fourier.shell_sum(fourier.fft3(truth.values - radial(truth.values)).abs().square())
+    made = [family(truth, seed) for seed in range(4)]
+    for map in made:
+        assert map.voxel_size == truth.voxel_size and map.box == truth.box
+        assert torch.allclose(radial(map.values), radial(truth.values), atol=0.02 * float(truth.values.abs().max()))
+        own = fourier.shell_sum(fourier.fft3(map.values - radial(map.values)).abs().square())
+        assert torch.allclose(own[1:], power[1:], rtol=0.5)
+        assert float(map.values.norm()) == pytest.approx(float(truth.values.norm()), rel=0.02)
+        assert abs(correlation(map, truth)) < 0.8
+    assert abs(correlation(made[0], made[1])) < 0.8
+    assert torch.equal(family(truth, 0).values, made[0].values)
+
+
+def test_a_chain_avoids_itself_and_may_be_given_its_length(specimen):
+    truth = specimen.truth()
+    assert correlation(chain(truth, 0, 40), chain(truth, 0)) < 0.99
+    for size in (0.5, 2.0, 12.0):  # angstrom: from less than a residue in a voxel to many
+        assert chain(Map(truth.values, size), 0).voxel_size == size
+
+
+@dataclass
+class Toy:
+    """Numbers in place of micrographs: the map's score, and decoys whose scores are better or worse by an offset."""
+
+    offsets: tuple[float, ...]
+    gain: float = 1.0
+    pieces: int = 20
+    map = Map(torch.zeros(5, 5, 5), 1.0)
+    piece = "piece"
+    nulls = (White(),)
+    asked = 0
+
+    @property
+    def count(self):
+        return self.pieces
+
+    def part(self, indices):
+        return list(indices)
+
+    def tiles(self, data):
+        for index in data:
+            yield torch.randn(50, 3, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
+
+    def plain(self, data, seed):
+        return 0
+
+    def decoy(self, number):
+        return Map(torch.full((5, 5, 5), float(number + 1)), 1.0)
+
+    def score(self, plain, map):
+        number = 0 if map is None else int(map.values[0, 0, 0])
+        self.asked += number > 0
+        offset = -self.gain if map is None else 0.0 if number == 0 else self.offsets[number - 1]
+
+        def scored(tiles):
+            wobble = torch.Generator().manual_seed(number)
+            noise = torch.randn(len(tiles), generator=wobble, dtype=torch.float64)
+            return White().log_likelihood(tiles) + self.gain + offset + 0.1 * noise
+
+        return scored
+
+
+def test_a_map_above_all_decoys_has_the_least_p():
+    toy = Toy((-1.0,) * 150)
+    found = judge_claim(toy, 150)
+    assert (found.verdict, found.decoys, found.above) == ("supported", 150, 0)
+    assert found.p == found.p_limit == pytest.approx(1 / 151)
+    assert "150 of 150 other folds" in found.sentence
+    assert toy.asked <= 150 * 3, "decoys far behind are dropped"
+
+
+def test_a_map_among_its_decoys_is_not_supported_and_the_race_ends_early():
+    toy = Toy((1.0, -1.0) * 250)
+    found = judge_claim(toy, 500)
+    assert found.verdict == "not supported" and found.decoys == 100 and found.above >= ENOUGH
+    assert found.p > 0.05 and "do not single this map out" in found.sentence
+
+
+def test_too_few_decoys_say_so():
+    found = judge_claim(Toy((-1.0,) * 20), 20)
+    assert found.verdict == "undecided" and "more decoys" in found.sentence and found.p == pytest.approx(1 / 21)
+
+
+def test_a_map_no_better_than_nulls_is_not_ranked_at_all():
+    toy = Toy((-1.0,) * 20, gain=-1.0)
+    found = judge_claim(toy, 20)
+    assert found.verdict == "not supported" and found.decoys == 0 and found.p == 1.0 and toy.asked == 0
+
+
+def test_one_piece_and_no_decoys():
+    assert judge_claim(Toy((), pieces=1), 5).verdict == "undecided"
+    with pytest.raises(ValueError, match="decoys"):
+        judge_claim(Toy(()), 0)
+
+
+def test_the_right_map_is_found_and_another_fold_is_not(specimen, micrographs):
+    truth = specimen.truth()
+    right = judge_claim(few_views(micrographs, truth), 100, seed=1)
+    assert right.verdict == "supported" and right.above == 0 and right.p < 0.01
+    assert abs(right.mirror) < 30 < right.held_out.gain
+    wrong = judge_claim(claimed(micrographs, chain(truth, 77)), 120, seed=1)
+    assert wrong.p > 0.01 and wrong.verdict != "supported"
+    assert (
+        judge_claim(claimed(micrographs, truth), 30, seed=1).to_json()
+        == judge_claim(claimed(micrographs, truth), 30, seed=1).to_json()
+    ), "same seed, same answer"
+
+
+def test_noise_holds_no_map(specimen):
+    data, _ = simulate_micrographs(specimen, count=4, size=(132, 132), density=0.05, noise=snr.energy(1e-6), seed=0)
+    found = judge_claim(few_views(data, specimen.truth()), 20)
+    assert found.verdict != "supported" and found.p > 0.01
+
+
+def test_maps_are_brought_to_the_working_grid(specimen, micrographs):
+    truth = specimen.truth()
+    fine = truth.rescale(22)
+    assert claimed(micrographs, fine, voxel=4.0).map.box == 11
+    again = claimed(micrographs, fine, voxel=4.0).map
+    assert torch.allclose(again.values, truth.values, atol=0.05 * float(truth.values.max()))
+    for map, voxel, told in (
+        (truth, 2.0, "voxel"),
+        (Map(radial(truth.values), 4.0), None, "no structure"),
+        (Map(torch.rand(80, 80, 80), 4.0), None, "64"),
+        (Map(torch.rand(60, 60, 60), 4.0), None, None),
+        (Map(truth.values, 9.0), 4.0, "coarser"),
+    ):
+        if told is None:
+            assert claimed(micrographs, map, voxel=voxel).length == 60
+        else:
+            with pytest.raises(ValueError, match=told):
+                claimed(micrographs, map, voxel=voxel)
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return partial(answered, capsys, "verify")
+
+
+def test_the_command(command, specimen, tmp_path, capsys):
+    sizes = ("--count", "2", "--size", "132", "--energy", "100", "--density", "0.12", "--seed", "1")
+    write_map(specimen.truth().rescale(22), tmp_path / "fine.mrc")
+    made = answered(capsys, "simulate", "micrographs", "--map", "fine.mrc", "--box", "11", "--out", "sim", *sizes)
+    assert made[0] == 0, made[2]
+    found = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "5", "--json")
+    assert found[0] == 0, found[2]
+    told = json.loads(found[1].splitlines()[-1])
+    assert set(told) == {"verdict", "sentence", "z", "p", "p_limit", "evidence"}
+    assert told["p_limit"] == pytest.approx(1 / 6) and told["evidence"]["decoys"] == 5
+    status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "5", "--strict")
+    assert status == (4 if told["verdict"] != "supported" else 0)
+    assert "mirror image" in out and "5 of 5 decoys done" in err and "seen from 128 sides" in out
+
+
+def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):
+    write_map(specimen.truth(), tmp_path / "m.mrc")
+    assert is_refused(command("--map", "none.mrc", "m.mrc"), "none.mrc")
+    assert is_refused(command("--map", "m.mrc", "none.mrc"), "none.mrc")
+    assert is_refused(command("--map", "m.mrc", "none.mrc", "--decoys", "0"), "--decoys")
+    assert is_refused(command("a", "b"), "one run folder", "--map")

@@ -1,0 +1,184 @@
+"""``unpicked plan``: energies of the methods page, boundaries, and what the measured table says."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from answers import answered, is_refused
+from unpicked.plan import Microscope, boundary_of, grid_energy, plan
+from unpicked.plan.information import expected, needed, table
+from unpicked.plan.physics import energy_density, energy_slope, particle_energy, power, radius
+
+PAGE = {
+    6.5: (8, 17, 31, 78),
+    10: (11, 22, 47, 143),
+    14: (15, 28, 62, 227),
+    20: (19, 37, 78, 369),
+    29: (25, 47, 96, 610),
+    38: (31, 58, 115, 878),
+    47: (37, 68, 136, 1166),
+    64: (46, 83, 170, 1755),
+    100: (63, 117, 232, 3146),
+}
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return partial(answered, capsys, "plan")
+
+
+@pytest.mark.parametrize("mass", PAGE)
+def test_energies_are_those_of_the_prototype(mass):
+    scopes = [Microscope(defocus_um=z) for z in (0.5, 1.0, 2.0)] + [Microscope(phase_plate=True)]
+    for scope, wanted in zip(scopes, PAGE[mass], strict=True):
+        assert grid_energy(mass, scope) == pytest.approx(wanted, rel=0.005, abs=0.51), "to the digits of the table"
+
+
+def test_energy_rises_with_mass_dose_and_defocus_and_falls_with_b():
+    rising = [[grid_energy(m, Microscope()) for m in (5, 10, 20, 40)]]
+    rising += [[grid_energy(20, Microscope(dose=d)) for d in (10, 30, 50, 100)]]
+    rising += [[grid_energy(20, Microscope(defocus_um=z)) for z in (0.5, 1, 1.5, 2)]]
+    rising += [[grid_energy(20, Microscope(b_factor=b)) for b in (200, 100, 60, 0)]]
+    rising += [[particle_energy(20, Microscope(), d) for d in (20, 10, 5, 3)]]
+    assert all(a < b for row in rising for a, b in itertools.pairwise(row))
+
+
+def test_doses_and_power_are_the_published_ones():
+    k = torch.tensor([0.1, 0.25], dtype=torch.float64)
+    critical = 0.24499 * k.pow(-1.6649) + 2.8141
+    assert torch.allclose(Microscope(dose=1e9).effective_dose(k), critical)
+    assert torch.allclose(Microscope(dose=1e-6).effective_dose(k), torch.full_like(k, 1e-6), rtol=1e-6)
+    assert bool((Microscope(voltage_kv=200).effective_dose(k) < Microscope().effective_dose(k)).all())
+    atoms = 1000 * 20 / 14.1
+    low = power(20, torch.tensor([1e-4], dtype=torch.float64))
+    contrast = (2.353 + 0.318) * atoms / (1210 * 20) - 0.0814
+    assert float(low) == pytest.approx((contrast * 1210 * 20) ** 2, rel=1e-3), "all atoms in step, less the ice"
+    assert radius(20) == pytest.approx(17.94, abs=0.01)
+
+
+def test_slopes_add_up_to_the_energy():
+    k = torch.linspace(1 / 300, 0.2, 4001, dtype=torch.float64)
+    area = float(torch.trapezoid(energy_density(20, Microscope(), k), k))
+    assert particle_energy(20, Microscope(), 5.0) == pytest.approx(area, rel=1e-4)
+    assert energy_slope(20, Microscope(phase_plate=True), 5.0) > energy_slope(20, Microscope(), 5.0) > 0
+
+
+def test_boundaries_and_regimes():
+    assert boundary_of(441) == pytest.approx(29, abs=0.1) and boundary_of(1.7e7) == pytest.approx(50, abs=0.5)
+    assert [plan(mass).regime for mass in (1, 10, 38, 100)] == ["marginal", "detection-free", "pick", "pick"]
+    assert plan(0.5).regime == "hopeless" and plan(0.5).particles is None
+    assert plan(38).realistic_regime == "detection-free"
+
+
+def test_particles_rise_as_energy_falls_and_the_range_holds_the_middle():
+    found = [needed(energy, error=0.2) for energy in (400, 100, 42, 20, 12, 6, 3)]
+    assert all(a.middle <= b.middle for a, b in itertools.pairwise(found))
+    assert all(one.low <= one.middle <= one.high for one in found)
+    assert found[-1].middle > 1e3 * found[2].middle
+    deeper = [needed(24, shell=shell).middle for shell in (1, 2, 3, 3.5, 4, 5)]
+    assert deeper == sorted(deeper)
+    with pytest.raises(ValueError, match="one of the two"):
+        needed(24)
+
+
+def test_error_and_particles_are_each_others_inverse():
+    for curves in table():
+        for energy in (8.0, 24.0, 60.0):
+            count = curves.needed(energy, error=0.3)
+            again = [curves.needed(energy, error=level) for level in (0.27, 0.33)]
+            assert again[1] < count < again[0]
+    error, shells = expected(24.0, needed(24.0, error=0.3).middle)
+    assert error.low <= 0.3 <= error.high and shells[1] <= shells[0] <= shells[2]
+
+
+def test_error_falls_as_the_root_of_many_particles():
+    one, four = (expected(42.0, count)[0].middle for count in (2.5e5, 1e6))
+    assert one / four == pytest.approx(2, rel=0.25)
+
+
+def test_finer_than_the_working_grid_takes_more():
+    grid = plan(47)
+    fine = plan(47, resolution=4.0)
+    assert grid.resolution == pytest.approx(2 * grid.voxel)
+    assert fine.particles is not None and grid.particles is not None and fine.particles.middle > grid.particles.middle
+    assert next(change for change, *_ in grid.helps) == "an ideal phase plate"
+    energies = [energy for _, energy, _ in grid.helps]
+    assert energies == sorted(energies, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"mass_kda": -1}, "mass_kda"),
+        ({"mass_kda": math.nan}, "mass_kda"),
+        ({"mass_kda": 20, "resolution": 0.0}, "resolution"),
+        ({"mass_kda": 20, "density": 0.0}, "density"),
+        ({"mass_kda": 20, "area": -1.0}, "area"),
+        ({"mass_kda": 20, "micrographs": 0}, "micrographs"),
+    ],
+)
+def test_nonsense_is_refused(keys, told):
+    with pytest.raises(ValueError, match=told):
+        plan(**keys)
+
+
+@pytest.mark.parametrize("name", ["voltage_kv", "dose", "dqe", "defocus_um", "cs_mm", "b_factor"])
+def test_a_microscope_is_checked(name):
+    for value in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=name):
+            replace(Microscope(), **{name: value})
+    with pytest.raises(ValueError, match="dqe"):
+        Microscope(dqe=1.2)
+
+
+def test_the_command_tells_in_words_and_in_json(command):
+    status, out, _ = command("--mass-kda", "20", "--micrographs", "500")
+    assert status == 0
+    for told in ("E = 36.8", "detection-free", "500 micrographs", "[bound]", "ideal phase plate"):
+        assert told in out
+    status, out, _ = command("--mass-kda", "20", "--micrographs", "500", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["energy"] == pytest.approx(36.8, abs=0.05)
+    assert found["energy_realistic"] == pytest.approx(found["energy"] / 2)
+    assert found["d_prime"] ** 2 == pytest.approx(found["energy"])
+    assert found["outcome"]["error"]["expected"] < found["outcome_realistic"]["error"]["expected"] < 1
+    assert set(found["status"]) == {"energy", "boundaries", "particles"}
+
+
+def test_hopeless_is_said_without_a_number(command):
+    status, out, _ = command("--mass-kda", "0.5", "--micrographs", "10", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["regime"] == "hopeless"
+    assert found["particles"] is None and found["micrographs_needed"] is None and found["outcome"] is None
+    assert "no number of particles" in command("--mass-kda", "0.5")[1]
+
+
+def test_a_structure_gives_its_mass(command, shared_data):
+    status, out, _ = command("--structure", str(shared_data("structures/5pti.cif")), "--json")
+    assert status == 0 and json.loads(out)["mass_kda"] == pytest.approx(6.5, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.svg", "d.pdf"])
+def test_the_diagram_is_drawn(command, tmp_path, name):
+    assert command("--mass-kda", "20", "--picture", name)[0] == 0
+    assert (tmp_path / name).stat().st_size > 5000 and len(list(tmp_path.iterdir())) == 1
+    assert is_refused(command("--mass-kda", "20", "--picture", name), name, "--overwrite")
+    assert command("--mass-kda", "20", "--picture", name, "--overwrite")[0] == 0
+
+
+def test_bad_requests_are_refused_in_one_line(command, tmp_path):
+    assert is_refused(command(), "--mass-kda", "--structure")
+    assert is_refused(command("--mass-kda", "20", "--structure", "x.pdb"), "one of the two")
+    assert is_refused(command("--mass-kda", "-2"), "mass_kda")
+    assert is_refused(command("--mass-kda", "20", "--dose", "0"), "dose")
+    assert is_refused(command("--mass-kda", "20", "--size", "0"), "--size")
+    assert is_refused(command("--mass-kda", "20", "--picture", "d.txt"), "d.txt", ".png")
+    assert is_refused(command("--mass-kda", "20", "--picture", "no/d.png"), "no folder")
+    assert is_refused(command("--structure", "none.pdb"), "none.pdb")
+    assert not list(tmp_path.iterdir())
