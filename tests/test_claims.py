@@ -28,13 +28,13 @@ def specimen():
 
 @pytest.fixture(scope="module")
 def micrographs(specimen):
-    data, _ = simulate_micrographs(specimen, count=4, size=(220, 220), density=0.12, noise=snr.energy(60.0), seed=3)
+    data, _ = simulate_micrographs(specimen, count=4, size=(220, 220), density=0.12, noise=snr.energy(120.0), seed=3)
     return data
 
 
 def few_views(data, map):
     """A claim that takes less time."""
-    return replace(claimed(data, map), views=40)
+    return replace(claimed(data, map), views=24)
 
 
 def correlation(one: Map, other: Map) -> float:
@@ -140,17 +140,27 @@ def test_one_piece_and_no_decoys():
         judge_claim(Toy(()), 0)
 
 
+def test_the_right_map_is_above_all_decoys_and_another_fold_among_them(specimen, micrographs):
+    truth = specimen.truth()
+    right = judge_claim(few_views(micrographs, truth), 8, seed=1)
+    assert right.above == 0 and right.verdict == "undecided" and "more decoys" in right.sentence
+    assert abs(right.mirror) < 0.3 * right.held_out.gain, "views are few, and no set of their own mirror images"
+    assert judge_claim(few_views(micrographs, chain(truth, 77)), 8, seed=1).above > 0
+
+
+@pytest.mark.slow
 def test_the_right_map_is_found_and_another_fold_is_not(specimen, micrographs):
     truth = specimen.truth()
     right = judge_claim(few_views(micrographs, truth), 100, seed=1)
     assert right.verdict == "supported" and right.above == 0 and right.p < 0.01
-    assert abs(right.mirror) < 30 < right.held_out.gain
-    wrong = judge_claim(claimed(micrographs, chain(truth, 77)), 120, seed=1)
+    wrong = judge_claim(few_views(micrographs, chain(truth, 77)), 100, seed=1)
     assert wrong.p > 0.01 and wrong.verdict != "supported"
-    assert (
-        judge_claim(claimed(micrographs, truth), 30, seed=1).to_json()
-        == judge_claim(claimed(micrographs, truth), 30, seed=1).to_json()
-    ), "same seed, same answer"
+
+
+def test_same_seed_same_answer(specimen, micrographs):
+    claims = [few_views(micrographs, chain(specimen.truth(), 77)) for _ in range(2)]
+    one, other = (judge_claim(claim, 2, seed=1).to_json() for claim in claims)
+    assert one == other
 
 
 def test_noise_holds_no_map(specimen):
@@ -190,14 +200,14 @@ def test_the_command(command, specimen, tmp_path, capsys):
     write_map(specimen.truth().rescale(22), tmp_path / "fine.mrc")
     made = answered(capsys, "simulate", "micrographs", "--map", "fine.mrc", "--box", "11", "--out", "sim", *sizes)
     assert made[0] == 0, made[2]
-    found = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "5", "--json")
+    found = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--json")
     assert found[0] == 0, found[2]
     told = json.loads(found[1].splitlines()[-1])
     assert set(told) == {"verdict", "sentence", "z", "p", "p_limit", "evidence"}
-    assert told["p_limit"] == pytest.approx(1 / 6) and told["evidence"]["decoys"] == 5
-    status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "5", "--strict")
+    assert told["p_limit"] == pytest.approx(1 / 3) and told["evidence"]["decoys"] == 2
+    status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--strict")
     assert status == (4 if told["verdict"] != "supported" else 0)
-    assert "mirror image" in out and "5 of 5 decoys done" in err and "seen from 128 sides" in out
+    assert "mirror image" in out and "2 of 2 decoys done" in err and "seen from 128 sides" in out
 
 
 def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):
