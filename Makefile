@@ -23,7 +23,7 @@ lint: setup
 	$(BIN)/mypy
 
 # all of unpicked.ops but its compiled loops
-CHECKED := unpicked.ops.correlate,unpicked.ops.ctf,unpicked.ops.evidence,unpicked.ops.fourier,unpicked.ops.hamiltonian,unpicked.ops.lattice,unpicked.ops.least_squares,unpicked.ops.moments,unpicked.ops.project,unpicked.ops.rotation,unpicked.ops.shift,unpicked.ops.solve,unpicked.ops.special,unpicked.ops.steerable,unpicked.ops.window
+CHECKED := unpicked.ops.correlate,unpicked.ops.ctf,unpicked.ops.evidence,unpicked.ops.fourier,unpicked.ops.hamiltonian,unpicked.ops.lattice,unpicked.ops.least_squares,unpicked.ops.moments,unpicked.ops.project,unpicked.ops.radial,unpicked.ops.rotation,unpicked.ops.shift,unpicked.ops.solve,unpicked.ops.special,unpicked.ops.steerable,unpicked.ops.window
 SHAPES := --jaxtyping-packages=$(CHECKED),unpicked.objects,beartype.beartype -k "not refused" \
 	tests/contracts/test_objects.py tests/contracts/test_flat_objects.py tests/identities/test_moments.py tests/identities/test_project.py tests/identities/test_simulate.py tests/test_examples.py
 

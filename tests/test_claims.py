@@ -10,10 +10,10 @@ import torch
 from answers import answered, is_refused
 from unpicked.data import snr
 from unpicked.data.maps import Map
-from unpicked.evaluate.featureless import radial
 from unpicked.evaluate.nulls import White
 from unpicked.io.mrc import write_map
 from unpicked.ops import fourier
+from unpicked.ops.radial import radial
 from unpicked.recipes.claims import claimed
 from unpicked.simulate.decoys import chain, shuffled
 from unpicked.simulate.micrographs import simulate_micrographs

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from answers import answered, is_refused
+from unpicked.data.snr import energy
+from unpicked.experiments.recovery import Fields, Volume, recover
 from unpicked.plan import Microscope, boundary_of, grid_energy, plan
 from unpicked.plan.information import expected, needed, table
 from unpicked.plan.physics import energy_density, energy_slope, particle_energy, power, radius
+from unpicked.recipes import MicrographJob
+from unpicked.simulate.phantom import bead_chain
 
 PAGE = {
     6.5: (8, 17, 31, 78),
@@ -77,7 +81,7 @@ def test_boundaries_and_regimes():
 
 
 def test_particles_rise_as_energy_falls_and_the_range_holds_the_middle():
-    found = [needed(energy, error=0.2) for energy in (400, 100, 42, 20, 12, 6, 3)]
+    found = [needed(level, error=0.2) for level in (400, 100, 42, 20, 12, 6, 3)]
     assert all(a.middle <= b.middle for a, b in itertools.pairwise(found))
     assert all(one.low <= one.middle <= one.high for one in found)
     assert found[-1].middle > 1e3 * found[2].middle
@@ -89,9 +93,9 @@ def test_particles_rise_as_energy_falls_and_the_range_holds_the_middle():
 
 def test_error_and_particles_are_each_others_inverse():
     for curves in table():
-        for energy in (8.0, 24.0, 60.0):
-            count = curves.needed(energy, error=0.3)
-            again = [curves.needed(energy, error=level) for level in (0.27, 0.33)]
+        for level in (8.0, 24.0, 60.0):
+            count = curves.needed(level, error=0.3)
+            again = [curves.needed(level, error=error) for error in (0.27, 0.33)]
             assert again[1] < count < again[0]
     error, shells = expected(24.0, needed(24.0, error=0.3).middle)
     assert error.low <= 0.3 <= error.high and shells[1] <= shells[0] <= shells[2]
@@ -108,7 +112,7 @@ def test_finer_than_the_working_grid_takes_more():
     assert grid.resolution == pytest.approx(2 * grid.voxel)
     assert fine.particles is not None and grid.particles is not None and fine.particles.middle > grid.particles.middle
     assert next(change for change, *_ in grid.helps) == "an ideal phase plate"
-    energies = [energy for _, energy, _ in grid.helps]
+    energies = [value for _, value, _ in grid.helps]
     assert energies == sorted(energies, reverse=True)
 
 
@@ -182,3 +186,13 @@ def test_bad_requests_are_refused_in_one_line(command, tmp_path):
     assert is_refused(command("--mass-kda", "20", "--picture", "no/d.png"), "no folder")
     assert is_refused(command("--structure", "none.pdb"), "none.pdb")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "particles"), [(42.0, 1014), (24.0, 1014)])
+def test_a_reconstruction_ends_within_a_factor_of_two_of_the_error_foretold(level, particles):
+    specimen = bead_chain(11, 12)  # not one of the table
+    fields = Fields.of(particles, 11, 0.12)
+    row = recover(Volume("beads", specimen), fields, energy(level), MicrographJob(box=11, starts=2), 0, "cpu")
+    foretold = expected(level, row["particles"])[0].middle
+    assert 0.5 < row["relative error"] / foretold < 2, (row["relative error"], foretold)

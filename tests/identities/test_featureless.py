@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from unpicked.data.maps import Map
-from unpicked.evaluate.featureless import ball_error, radial
+from unpicked.evaluate.featureless import ball_error
 from unpicked.ops import fourier, rotation
+from unpicked.ops.radial import radial
 from unpicked.simulate import phantom
 from unpicked.simulate.phantom import CHAINS, Chain, bead_chain
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
-
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.ops import fourier
-
-SPACING = 0.5  # voxels between the knots of the radial profile: fine beside a band of half a cycle per voxel
+from unpicked.ops.radial import radial
 
 
 def ball_error(truth: Map) -> float:
@@ -30,23 +26,3 @@ def ball_error(truth: Map) -> float:
     if not bool(torch.isfinite(values).all()) or not bool((values != 0).any()):
         raise ValueError("the truth must be finite and hold a structure; got NaN, infinity or zeros only")
     return float((radial(values) - values).norm() / values.norm())
-
-
-def radial(values: Float[torch.Tensor, "n n n"]) -> Float[torch.Tensor, "n n n"]:
-    """The radially symmetric map next to ``values`` in the mean square, float64 (see :func:`ball_error`)."""
-    place = fourier.distances(values.shape).flatten() / SPACING
-    flat = values.double().flatten()
-    below = place.floor().long()
-    high = place - below
-    low = 1 - high
-    count = int(below.max()) + 2
-    normal = torch.zeros(count, count, dtype=torch.float64)
-    index = torch.arange(count)
-    normal[index, index] = torch.bincount(below, low.square(), count) + torch.bincount(below + 1, high.square(), count)
-    side = torch.bincount(below, low * high, count)[:-1]
-    normal[index[:-1], index[1:]] = side
-    normal[index[1:], index[:-1]] = side
-    right = torch.bincount(below, low * flat, count) + torch.bincount(below + 1, high * flat, count)
-    profile = torch.linalg.pinv(normal, hermitian=True) @ right  # a knot that no voxel sees stays 0
-    smooth: torch.Tensor = low * profile[below] + high * profile[below + 1]
-    return smooth.reshape(values.shape)

@@ -10,7 +10,6 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.em import signal_power
-from unpicked.evaluate.featureless import radial
 from unpicked.model.gas import Gas
 from unpicked.model.model import Model
 from unpicked.model.noise import White
@@ -19,6 +18,7 @@ from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation, seeding
+from unpicked.ops.radial import radial
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
 from unpicked.recipes.trials import VIEWS, Planar, by_patches, radial_fit, share_of

@@ -10,8 +10,8 @@ import math
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.evaluate.featureless import radial
 from unpicked.ops import fourier, seeding
+from unpicked.ops.radial import radial
 
 STEP = 3.8  # angstrom between the alpha carbons of neighbouring residues
 VOLUME = 134.0  # cubic angstrom of a residue
