@@ -54,7 +54,7 @@ def main() -> None:
         found = judge_claim(claimed(data, map, seed=options.seed), options.decoys, seed=options.seed)
         row = {"map": name, **found.to_json(), "p": found.p, "seconds": time.perf_counter() - began}
         row.pop("evidence")
-        rows.append(row | {"decoys": found.decoys, "above": found.above, "over_mirror": found.mirror})
+        rows.append(row | {"decoys": found.decoys, "above": found.above})
         print(rows[-1], flush=True)
         save("claims", {**vars(options), "rows": rows})
 

@@ -151,8 +151,9 @@ def _claim(
             print(f"{told}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
     found = judge_claim(claim, decoys, seed=common.seed, tell=tell)
-    hand = "" if math.isnan(found.mirror) else f"\nover its mirror image: {found.mirror:+.1f} log units, not counted"
-    common.say(f"{found.sentence}{hand}\nverdict: {found.verdict}, in {time.perf_counter() - began:.0f} s")
+    common.say(found.sentence)
+    common.say("its mirror image explains them equally well: the hand is not in untilted data")
+    common.say(f"verdict: {found.verdict}, in {time.perf_counter() - began:.0f} s")
     common.end(found.to_json())
     return found.verdict
 

@@ -120,7 +120,10 @@ class MicrographClaim(Planar):
 
     @property
     def _views(self) -> Projection:
-        return Projection(rotation.super_fibonacci(self.views).to(self.device))
+        """Half of them spread evenly, the others those in which a mirrored map looks the same: no hand is preferred."""
+        half = rotation.super_fibonacci(self.views // 2)
+        flip = torch.diag(half.new_tensor([1.0, 1.0, -1.0]))
+        return Projection(torch.cat([half, flip @ half @ flip]).to(self.device))
 
 
 def claimed(

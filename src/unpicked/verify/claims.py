@@ -15,7 +15,7 @@ from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
 from unpicked.evaluate.nulls import Null
-from unpicked.ops import fourier, seeding
+from unpicked.ops import seeding
 from unpicked.verify import FEATURELESS, ONE_PIECE, UNITS, Score, Verdict, Word, concluded, judged
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
@@ -72,7 +72,6 @@ class Claimed:
         held_out: how the map does against nulls.
         decoys: how many were judged.
         above: how many of them explain the data as well as the map.
-        mirror: log-likelihood of the map less that of its mirror image; without tilts no data can tell the two.
     """
 
     verdict: Word
@@ -80,7 +79,6 @@ class Claimed:
     held_out: Verdict
     decoys: int = 0
     above: int = 0
-    mirror: float = math.nan
 
     @property
     def p(self) -> float:
@@ -96,14 +94,13 @@ class Claimed:
         """Plain values."""
         told = self.held_out.to_json()
         evidence = {name: told["evidence"][name] for name in ("gain", "unit", "folds")}
-        over = self.mirror if math.isfinite(self.mirror) else None
         return {
             "verdict": self.verdict,
             "sentence": self.sentence,
             "z": told["z"],
             "p": self.p,
             "p_limit": self.p_limit,
-            "evidence": {**evidence, "decoys": self.decoys, "above": self.above, "over_mirror": over},
+            "evidence": {**evidence, "decoys": self.decoys, "above": self.above},
         }
 
 
@@ -146,12 +143,9 @@ def judge_claim(
     if held.verdict == "not supported":
         return Claimed("not supported", held.sentence, held)
     done = above = 0
-    mirror = math.nan
     while done < decoys and above < ENOUGH:
         group = range(done, min(done + GROUP, decoys))
         batches = _alternating(claim.tiles(parts[1]), claim.tiles(parts[0]))
-        if not done:
-            mirror = _over_mirror(claim, plains, _alternating(claim.tiles(parts[1]), claim.tiles(parts[0])))
 
         def told(left: int, ahead: int, done: int = group.stop, before: int = above) -> None:
             if tell is not None:
@@ -161,10 +155,10 @@ def judge_claim(
         done = group.stop
         if tell is not None:
             tell(done, 0, above)
-    return _concluded(held, done, above, mirror)
+    return _concluded(held, done, above)
 
 
-def _concluded(held: Verdict, decoys: int, above: int, mirror: float) -> Claimed:
+def _concluded(held: Verdict, decoys: int, above: int) -> Claimed:
     """What ranks and nulls amount to."""
     p, limit = (1 + above) / (1 + decoys), 1 / (1 + decoys)
     told = f"{decoys - above} of {decoys} other folds of its spectrum explain the data worse, p = {p:.2g}"
@@ -177,7 +171,7 @@ def _concluded(held: Verdict, decoys: int, above: int, mirror: float) -> Claimed
         word, sentence = "supported", f"The data contain this map: {told}; {gain}"
     elif limit > LEVEL:
         sentence += "; more decoys could say more"
-    return Claimed(word, sentence + ".", held, decoys, above, mirror)
+    return Claimed(word, sentence + ".", held, decoys, above)
 
 
 def _alternating(*iterators: Iterator[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
@@ -190,18 +184,6 @@ def _alternating(*iterators: Iterator[torch.Tensor]) -> Iterator[tuple[int, torc
                 del left[number]
             else:
                 yield number, tiles
-
-
-def _over_mirror(
-    claim: Claim[D, Fitted], plains: Sequence[Fitted], batches: Iterator[tuple[int, torch.Tensor]]
-) -> float:
-    """The map's lead over its mirror image."""
-    mirrored = Map(fourier.mirror(claim.map.values, (0,)), claim.map.voxel_size)
-    total = 0.0
-    for fold, tiles in batches:
-        lead = claim.score(plains[fold], claim.map)(tiles) - claim.score(plains[fold], mirrored)(tiles)
-        total += float(lead.sum())
-    return total
 
 
 def _race(
