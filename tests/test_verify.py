@@ -286,9 +286,13 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
     np.save(signal, hidden(8000, 4).numpy())
     for words, reason in (([out], "was changed"), ([tmp_path], "no finished run"), ([out, "--surrogates", "-1"], "-1")):
         assert is_refused(answered(capsys, "verify", *words), reason)
-    summary["data"]["kind"] = "particles"
-    (out / "result.json").write_text(json.dumps(summary))
-    (out / "settings.json").write_text("{}")
-    assert is_refused(answered(capsys, "verify", out), "particles have no verdict yet")
+    for kind, method, reason in (
+        ("tomograms", "em", "tomograms have no verdict"),
+        ("particles", "known", "given poses"),
+    ):
+        summary["data"]["kind"], summary["settings"]["method"] = kind, method
+        (out / "result.json").write_text(json.dumps(summary))
+        (out / "settings.json").write_text("{}")
+        assert is_refused(answered(capsys, "verify", out), reason)
     (out / "result.json").write_text("{")
     assert is_refused(answered(capsys, "verify", out), "damaged")

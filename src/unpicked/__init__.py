@@ -109,6 +109,7 @@ _PLACES = {
     "SignalTrial": "recipes.trials",
     "ImageTrial": "recipes.trials",
     "MicrographTrial": "recipes.trials",
+    "ParticleTrial": "recipes.stack_trials",
     "claimed": "recipes.claims",
     "judge_claim": "verify.claims",
     "plan": "plan",

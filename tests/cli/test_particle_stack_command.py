@@ -23,7 +23,7 @@ from unpicked.io.particles import read_particles
 from unpicked.io.poses import read_poses
 from unpicked.io.star import read_star, write_star
 
-JOB = ("--rounds", 1, "--starts", 1, "--threads", 1)
+JOB = ("--no-verify", "--rounds", 1, "--starts", 1, "--threads", 1)
 BOX, VOXEL, COUNT = 24, 2.0, 100
 PROTEIN = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
 RUN = {"volume.mrc", "particles.star", "result.json", "settings.json", "history.csv", "report.html"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -58,6 +58,14 @@ class Input:
             data = replace(data, notes=(*data.notes, note))
         return data if self.poses is None else replace(data, poses=poses_of(data, self.poses)), job
 
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> Input:
+        """From what :meth:`settings` told."""
+        names = [entry.name for entry in fields(Input) if entry.name in settings]
+        told: dict[str, Any] = {name: settings[name] for name in names}
+        told |= {name: Path(told[name]) for name in ("poses", "root") if told.get(name) is not None}
+        return Input(**told | {"passthrough": tuple(Path(path) for path in told.get("passthrough", ()))})
+
     def settings(self) -> dict[str, Any]:
         """As ``result.json`` tells them."""
         told = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
@@ -93,7 +101,8 @@ def particles(
     resume
         Go on from the run folder's checkpoint.
     no_verify
-        Accepted; stacks have no verification in this version, and the verdict reads "not verified".
+        Do not ask whether images kept apart support the answer; the verdict reads "not verified". Poses that were given
+        (--method known) are never asked about: they come from all of the images.
     """
     began = time.perf_counter()
     device = common.begin()
@@ -101,6 +110,7 @@ def particles(
     from unpicked.io import mrc
     from unpicked.io.particles import source_of
     from unpicked.recipes.particles import from_particles, ready
+    from unpicked.recipes.stack_trials import ParticleTrial
 
     if file.resolve() == (output.out / "particles.star").resolve():
         raise ValueError(f"--out {output.out} would replace the input {file}; give another folder")
@@ -122,7 +132,9 @@ def particles(
     solve = partial(from_particles, data, job, start=first, device=device)
     stacks = source_of(data)
     files = [file, *input.passthrough, *(() if stacks is None else stacks.files)]
-    return runs.complete(run, files, solve, partial(write_stack, source=data), data.notes)
+    asked = not no_verify and job.method != "known"
+    trial = partial(ParticleTrial, data, job, first, device=device) if asked else None
+    return runs.complete(run, files, solve, partial(write_stack, source=data), data.notes, trial)
 
 
 def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> runs.Written:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from unpicked.cli import common as shared
 from unpicked.cli import runs
 from unpicked.cli.common import Common
+from unpicked.cli.stacks import Input
+from unpicked.recipes.particle_job import ParticleJob
 
 if TYPE_CHECKING:
     from unpicked.verify import Trial
@@ -50,7 +52,8 @@ def verify(
     Parameters
     ----------
     paths
-        Folder of a finished reconstruction from a signal, images or micrographs, whose data must be where they were;
+        Folder of a finished reconstruction from a signal, images, micrographs or particles, whose data must be where
+        they were;
         with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
     surrogates
         Data sets of random phases that go through the same pipeline; none may be explained as well as the data. Each
@@ -188,7 +191,15 @@ def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: st
         )
         map = None if start == "random" else mrc.read_map(Path(start))
         return partial(MicrographTrial, ready(data, volumes, map), volumes, map, device=device)
-    raise ValueError(f"runs on {kind} have no verdict yet; signals, images and micrographs have")
+    if kind == "particles":
+        from unpicked.recipes.stack_trials import ParticleTrial
+
+        if settings.get("method") == "known":
+            raise ValueError("a map of given poses has no verdict: they come from all of the images; try --method auto")
+        stack, job = Input.of(settings).read(Path(settings["file"]), _job(ParticleJob, settings))
+        map = None if settings.get("start") is None else mrc.read_map(Path(settings["start"]))
+        return partial(ParticleTrial, stack, job, map, device=device)
+    raise ValueError(f"runs on {kind} have no verdict; signals, images, micrographs and particles have")
 
 
 def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,13 +8,14 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Source
 from unpicked.data.signal import Rows
-from unpicked.ops import seeding
+from unpicked.ops import fourier, seeding
 
 
-def random_phases(values: torch.Tensor, seed: int) -> torch.Tensor:
+def random_phases(values: torch.Tensor, seed: int, kept: float = 0.0) -> torch.Tensor:
     """Real data of any shape with the same power at every frequency and uniform random phases.
 
-    Frequencies that are their own opposites, the mean among them, keep their values. Moments of order one and two are
+    Frequencies that are their own opposites, the mean among them, keep their values, and so do those of up to ``kept``
+    cycles in the array. Moments of order one and two are
     kept, those of order three, by which a structure at random places and angles shows, vanish on average.
     """
     dims = tuple(range(values.dim()))
@@ -23,6 +24,8 @@ def random_phases(values: torch.Tensor, seed: int) -> torch.Tensor:
     phases = torch.fft.fftn(noise, dim=dims).to(transform.device)  # of a real field: opposite at opposite frequencies
     turned = transform.abs() * phases / phases.abs().clamp(min=1e-300)
     own = phases.imag.abs() < 1e-9 * phases.abs()  # their own opposites
+    if kept:
+        own |= fourier.radius(values.shape, device=values.device) <= kept
     return torch.fft.ifftn(torch.where(own, transform, turned), dim=dims).real.to(values)
 
 
@@ -33,10 +36,12 @@ class ScrambledImages:
     Attributes:
         source: the images.
         seed: of the phases, of every image its own.
+        kept: frequencies up to this one keep their phases, Fourier pixels.
     """
 
     source: Source
     seed: int
+    kept: float = 0.0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -48,7 +53,7 @@ class ScrambledImages:
 
     def read(self, index: int) -> torch.Tensor:
         """Image ``index``."""
-        return random_phases(self.source.read(index), seeding.derive(self.seed, "image", index))
+        return random_phases(self.source.read(index), seeding.derive(self.seed, "image", index), self.kept)
 
 
 @dataclass(frozen=True, eq=False)

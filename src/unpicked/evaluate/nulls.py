@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Float
 
@@ -25,10 +25,10 @@ class Null(Protocol):
 
     name: ClassVar[str]
 
-    def fitted(self, tiles: Iterable[torch.Tensor]) -> Null:
+    def fitted(self, tiles: Iterable[Any]) -> Null:
         """The maximum-likelihood null of some tiles ``(n, *tile)``, read once."""
 
-    def log_likelihood(self, tiles: torch.Tensor) -> Float[torch.Tensor, " n"]:
+    def log_likelihood(self, tiles: Any) -> Float[torch.Tensor, " n"]:
         """Of every tile ``(n, *tile)``, float64."""
 
 

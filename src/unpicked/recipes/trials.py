@@ -35,6 +35,7 @@ from unpicked.recipes import parts
 from unpicked.recipes.images import ImageJob, Ready, from_images
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import stages
+from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 from unpicked.verify import Score
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from unpicked.recipes.images import Start as ImageStart
     from unpicked.recipes.signals import Start as SignalStart
 
-Job = TypeVar("Job", SignalJob, ImageJob, MicrographJob)
+Job = TypeVar("Job", SignalJob, ImageJob, MicrographJob, ParticleJob)
 
 BLOCKS = 32  # pieces of a signal
 SHORTEST = 20  # targets that a piece of a signal is long at least
@@ -103,12 +104,12 @@ class SignalTrial:
     def fit(self, data: Signal, seed: int, name: str) -> Reconstruction:
         """The signal's pipeline."""
         found = from_signal(
-            data, _cheaper(self.job), seed=seed, start=self.start, checkpoint=_folder(self.checkpoint, name),
-            resume=self.resume, report=_named(self.report, name),
+            data, cheaper(self.job), seed=seed, start=self.start, checkpoint=folder_of(self.checkpoint, name),
+            resume=self.resume, report=named(self.report, name),
         )  # fmt: skip
         return found.run
 
-    def featureless(self, run: Reconstruction, data: Signal, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Signal, seed: int) -> Score:
         """The best target that reads the same from both ends."""
         plain = Even(self.job.length)
         model = replace(run.model, object=plain, view=Identity(), placement=self._chain(run))
@@ -119,7 +120,7 @@ class SignalTrial:
             estimate_density=self.job.density is None,
             tolerance=0.01,
         )
-        return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
+        return self.score(reconstruct(data, model, estimator, seed=seed, start=start, moves=0), data)
 
     def surrogate(self, seed: int) -> SignalTrial:
         """Blocks of random phases."""
@@ -215,15 +216,16 @@ class ImageTrial(Planar):
     def fit(self, data: Micrographs, seed: int, name: str) -> Reconstruction:
         """The pipeline of images."""
         found = from_images(
-            replace(self.data, images=data), _cheaper(self.job), seed=seed, start=self.start,
-            checkpoint=_folder(self.checkpoint, name), resume=self.resume, report=_named(self.report, name),
+            replace(self.data, images=data), cheaper(self.job), seed=seed, start=self.start,
+            checkpoint=folder_of(self.checkpoint, name), resume=self.resume, report=named(self.report, name),
         )  # fmt: skip
         return found.last
 
-    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Rings: the best radial profile."""
         plain = Disk(self.job.length, self.job.reach, 0)
-        return _radial(run, data, plain, Identity(), _mean_of_kinds(run), seed, self.job.sigma, self.job.density)
+        values, job = _mean_of_kinds(run), self.job
+        return self.score(_radial(run, data, plain, Identity(), values, seed, job.sigma, job.density), data)
 
     def surrogate(self, seed: int) -> ImageTrial:
         """Images of random phases."""
@@ -271,17 +273,17 @@ class MicrographTrial(Planar):
     def fit(self, data: Micrographs, seed: int, name: str) -> Reconstruction:
         """The pipeline of micrographs."""
         solve, _ = stages(
-            self.data, replace(_cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
-            resume=self.resume, report=_named(self.report, name),
+            self.data, replace(cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
+            resume=self.resume, report=named(self.report, name),
         )  # fmt: skip
-        return solve(data, seed=seed, checkpoint=_folder(self.checkpoint, name)).solve().last
+        return solve(data, seed=seed, checkpoint=folder_of(self.checkpoint, name)).solve().last
 
-    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""
         plain = Ball(self.job.box, 0, parts.ball_reach(self.job.box))
         one = Projection(rotation.super_fibonacci(1).to(run.x.device))
         values = run.model.object.values(run.x)
-        return _radial(run, data, plain, one, values, seed, self.job.sigma, self.job.density)
+        return self.score(_radial(run, data, plain, one, values, seed, self.job.sigma, self.job.density), data)
 
     def surrogate(self, seed: int) -> MicrographTrial:
         """Micrographs of random phases."""
@@ -303,7 +305,7 @@ def _scrambled(data: Micrographs, seed: int) -> Micrographs:
     )
 
 
-def _cheaper(job: Job) -> Job:
+def cheaper(job: Job) -> Job:
     """Hardly more than half as many random starts, at least three where so many were asked for.
 
     A fold that ends worse for it makes the verdict stricter, never milder.
@@ -380,15 +382,17 @@ def _mean_of_kinds(run: Reconstruction) -> torch.Tensor:
     return values.mean(0) if isinstance(run.model.object, Classes) else values
 
 
-def _folder(folder: Path | None, name: str) -> Path | None:
+def folder_of(folder: Path | None, name: str) -> Path | None:
+    """Where the states of a fold are kept."""
     return None if folder is None else folder / name.replace(" ", "-")
 
 
-def _named(report: Report | None, fold: str) -> Report | None:
+def named(report: Report | None, fold: str) -> Report | None:
+    """The report with the name of a fold."""
     if report is None:
         return None
 
-    def named(name: str, row: dict[str, float]) -> None:
+    def told(name: str, row: dict[str, float]) -> None:
         report(f"verification, {fold}, {name}", row)
 
-    return named
+    return told

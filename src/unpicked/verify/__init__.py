@@ -48,13 +48,13 @@ class Trial(Protocol[D]):
     def part(self, indices: Sequence[int]) -> D:
         """Some of the pieces."""
 
-    def tiles(self, data: D) -> Iterator[torch.Tensor]:
-        """Every piece of a part in tiles ``(n, *tile)``, all of one shape."""
+    def tiles(self, data: D) -> Iterator[Any]:
+        """Every piece of a part in tiles ``(n, *tile)``, all of one shape, or what else scores and nulls take."""
 
     def fit(self, data: D, seed: int, name: str) -> Reconstruction:
         """The pipeline, on a part of the data."""
 
-    def featureless(self, run: Reconstruction, data: D, seed: int) -> Reconstruction:
+    def featureless(self, run: Reconstruction, data: D, seed: int) -> Score:
         """Particles at the same places without any structure, fitted to the same part."""
 
     def surrogate(self, seed: int) -> Trial[D]:
@@ -181,10 +181,9 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
     for number, (fitted, other) in enumerate((parts, parts[::-1]), 1):
         own = seeding.derive(seed, "verify", number)
         run = trial.fit(fitted, own, f"fold {number}")
-        plain = trial.featureless(run, fitted, own)
         nulls = [null.fitted(trial.tiles(fitted)) for null in trial.nulls]
         judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
-        judges[FEATURELESS] = trial.score(plain, fitted)
+        judges[FEATURELESS] = trial.featureless(run, fitted, own)
         folds.append(judged(trial.tiles(other), trial.score(run, fitted), judges, few))
     return concluded(folds, "tile" if few else trial.piece)
 
@@ -231,7 +230,7 @@ def with_surrogates(found: Verdict, gains: Sequence[float]) -> Verdict:
     return replace(found, sentence=found.sentence.removesuffix(".") + told)
 
 
-def judged(pieces: Iterator[torch.Tensor], model: Score, nulls: dict[str, Score], few: bool) -> Fold:
+def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bool) -> Fold:
     """The gains on a part that nothing was fitted to, piece by piece in tiles; of ``few`` pieces the tiles count."""
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in nulls}
     for tiles in pieces:

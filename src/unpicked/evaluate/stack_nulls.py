@@ -1,0 +1,193 @@
+"""What particle images may be without any structure in them, by the Fourier coefficients of a band.
+
+All densities are of complex coefficients: log p = -|Y|^2 / S - log(pi S) for noise of power S per coefficient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Complex, Float
+
+from unpicked._lazy import torch
+from unpicked.ops.band import Band
+from unpicked.ops.orientations import Images
+
+ROUNDS = 300  # of EM of the spectrum
+SCALES = (0.0, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)  # of a map's covariance, that the data choose from
+_LEAST = 1e-9  # part of the mean power that a shell has at least
+_MOST = 1000  # images to which the spectrum is fitted, about
+_ROOM = 1 << 24  # numbers of covariances that are held
+
+
+@dataclass(frozen=True, eq=False)
+class StackWhite:
+    """Noise of one power for all coefficients.
+
+    Attributes:
+        power: per coefficient.
+    """
+
+    power: float = 1.0
+    name: ClassVar[str] = "white noise"
+
+    def fitted(self, tiles: Iterable[Images]) -> StackWhite:
+        """The mean power."""
+        total, count = 0.0, 0
+        for some in tiles:
+            square = power(some)
+            total, count = total + float(square.sum()), count + square.numel()
+        return StackWhite(max(total / count, 1e-300))
+
+    def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:
+        """Of every image."""
+        return _gaussian(power(tiles), torch.tensor(self.power, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class StackSpectrum:
+    """Stationary noise: N(|q|) + C(q)^2 G(|q|), what the detector and what the specimen adds.
+
+    Attributes:
+        shells: of the band's coefficients.
+        noise: ``(p,)`` N of every coefficient.
+        signal: ``(p,)`` G; zero where no contrast transfer tells it from N.
+    """
+
+    shells: torch.Tensor
+    noise: torch.Tensor | None = None
+    signal: torch.Tensor | None = None
+    name: ClassVar[str] = "noise of the same spectrum"
+
+    def fitted(self, tiles: Iterable[Images]) -> StackSpectrum:
+        """Maximum likelihood by EM, shell by shell, of at most some images; without contrast transfer all is noise."""
+        groups = list(tiles)
+        seen = torch.cat([power(some) for some in groups])
+        if groups[0].transfer is None:
+            return self._with(seen.mean(0), torch.zeros_like(seen[0]))
+        transfer = torch.cat([some.weight.double() for some in groups])
+        step = max(1, len(seen) // _MOST)
+        seen, transfer = seen[::step], transfer[::step]
+        least = _LEAST * float(seen.mean()) + 1e-300
+        noise = self._rings(0.5 * seen.mean(0))
+        signal = noise / self._rings(transfer.mean(0)).clamp(min=1e-6)
+        for _ in range(ROUNDS):
+            whole = (noise + transfer * signal).clamp(min=least)
+            share, part = noise / whole, transfer * signal / whole
+            noise = self._rings((noise * (1 - share) + share.square() * seen).mean(0)).clamp(min=least)
+            signal = self._rings((signal * (1 - part) + transfer * (signal / whole).square() * seen).mean(0))
+        return self._with(noise, signal)
+
+    def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:
+        """Of every image."""
+        if self.noise is None or self.signal is None:
+            raise ValueError("the null must be fitted before it judges")
+        return _gaussian(power(tiles), self.noise + tiles.weight.double() * self.signal)
+
+    def _with(self, noise: torch.Tensor, signal: torch.Tensor) -> StackSpectrum:
+        """The null of these powers per coefficient."""
+        least = _LEAST * float(noise.mean()) + 1e-300
+        return StackSpectrum(self.shells, self._rings(noise).clamp(min=least), self._rings(signal).clamp(min=0))
+
+    def _rings(self, values: torch.Tensor) -> torch.Tensor:
+        """Every coefficient's value as the mean of its shell."""
+        return rings(values, self.shells.to(values.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Gaussian images: the round mean of the data, the covariance that the views of a map have, and noise.
+
+    What a structure shows beyond it lies in moments of order three and more. Centred density of any kind is of
+    this form: blobs, shells, lumps of random phases.
+
+    Attributes:
+        mean: ``(2 p,)`` of real and imaginary parts times sqrt(2).
+        covariance: ``(2 p, 2 p)``.
+        noise: ``(p,)`` power per coefficient.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    noise: torch.Tensor
+
+    @staticmethod
+    def of(slices: Complex[torch.Tensor, "k p"], band: Band, images: Images) -> Moments:
+        """The mean of some images, ring by ring, and the covariance of slices, at the scale that suits them best.
+
+        Args:
+            slices: a map's views, evenly spread, with shifts.
+            band: of the coefficients.
+            images: to which it is fitted.
+        """
+        flat = _parts(slices)
+        rest = flat - flat.mean(0)
+        covariance = rest.mT @ rest / len(flat)
+        index = band.shells.to(flat.device)
+        exact = torch.unique(band.points.square().sum(1), return_inverse=True)[1].to(flat.device)
+        weight, seen = images.weight.double().mean(0), power(images).mean(0)
+        round_part = rings(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), exact)
+        mean = math.sqrt(2) * torch.cat([round_part, torch.zeros_like(round_part)])
+        spread = covariance.diagonal().view(2, -1).sum(0) / 2  # power per coefficient
+        best: tuple[float, Moments] | None = None
+        for scale in SCALES:
+            left = rings(seen - weight * (round_part.square() + scale * spread), index)
+            found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())))
+            likely = float(found.log_likelihood(images).sum())
+            if best is None or likely > best[0]:
+                best = (likely, found)
+        assert best is not None
+        return best[1]
+
+    def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:
+        """Of every image."""
+        flat, points = _parts(tiles.coefficients), len(self.noise)
+        double = torch.cat([self.noise, self.noise])
+        jacobian = points * math.log(2.0)  # from sqrt(2) (Re, Im) to complex coefficients
+        if tiles.transfer is None:
+            return _normal(flat - self.mean, self.covariance + torch.diag(double)) + jacobian
+        out = []
+        for first in range(0, len(flat), max(1, _ROOM // len(double) ** 2)):
+            part = slice(first, first + max(1, _ROOM // len(double) ** 2))
+            transfer = tiles.transfer[part].double().repeat(1, 2)
+            whole = transfer[:, :, None] * self.covariance * transfer[:, None] + torch.diag(double)
+            out.append(_normal(flat[part] - transfer * self.mean, whole) + jacobian)
+        return torch.cat(out)
+
+
+def power(images: Images) -> Float[torch.Tensor, "n p"]:
+    """|Y|^2, float64."""
+    found = images.coefficients
+    out: torch.Tensor = found.real.double().square() + found.imag.double().square()
+    return out
+
+
+def _gaussian(square: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    noise = noise.to(square.device)
+    return -(square / noise + (math.pi * noise).log()).sum(1)
+
+
+def _parts(values: torch.Tensor) -> torch.Tensor:
+    """Real and imaginary parts times sqrt(2), one after the other, float64."""
+    return math.sqrt(2) * torch.cat([values.real, values.imag], -1).double()
+
+
+def rings(values: Float[torch.Tensor, " p"], index: torch.Tensor) -> Float[torch.Tensor, " p"]:
+    """Every value as the mean of those that share its index, ``(p,)``."""
+    sums = values.new_zeros(int(index.max()) + 1).index_add_(0, index, values)
+    return (sums / torch.bincount(index).clamp(min=1).to(values))[index]
+
+
+def _normal(rest: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Log density of rows ``(n, d)`` under one covariance, or one for each."""
+    factor: Any = torch.linalg.cholesky(covariance)
+    if factor.dim() == 2:
+        white = torch.linalg.solve_triangular(factor, rest.mT, upper=False).mT
+    else:
+        white = torch.linalg.solve_triangular(factor, rest[:, :, None], upper=False)[:, :, 0]
+    spread = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    out: torch.Tensor = -0.5 * (white.square().sum(-1) + rest.shape[-1] * math.log(2 * math.pi)) - spread
+    return out

@@ -1,0 +1,163 @@
+"""Particle stacks before :func:`unpicked.verify.verify`: judged at the coarse pixels of the search, views marginalised.
+
+Poses are found one image at a time, so a map explains the very images that it was made of too well. Images of
+the other fold are asked instead, in the low band and by all views alike; no pose of theirs enters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.particles import Particles
+from unpicked.data.surrogates import ScrambledImages
+from unpicked.estimators import search as searching
+from unpicked.evaluate.nulls import Null
+from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power, rings
+from unpicked.ops import gridding, orientations, rotation
+from unpicked.ops.band import Band
+from unpicked.ops.gridding import Cube
+from unpicked.ops.orientations import Images
+from unpicked.recipes.particle_job import ParticleJob, working
+from unpicked.recipes.particle_methods import low_band
+from unpicked.recipes.particles import from_particles, sizes
+from unpicked.recipes.trials import cheaper, folder_of, named
+from unpicked.reconstruct import Reconstruction, Report
+from unpicked.verify import Score
+
+GROUPS = 64  # pieces of a stack
+LEAST = 4  # images of a piece
+VIEWS = 36_864  # by which held-out images are judged: about 7 degrees apart
+SAMPLE = 1000  # images by which noise is fitted
+ROUNDS = 4
+CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the particle
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleTrial:
+    """A stack of particle images.
+
+    Attributes:
+        data: images, matter bright.
+        job: how the volume is reconstructed.
+        start: what every fold starts from.
+        checkpoint: folder for the folds' states.
+        resume: go on from that folder.
+        report: called after every pass.
+        device: torch device of the computation.
+    """
+
+    piece: ClassVar[str] = "group of images"
+    data: Particles
+    job: ParticleJob
+    start: Map | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Report | None = None
+    device: str = "cpu"
+
+    @cached_property
+    def coarse(self) -> Particles:
+        """The images at the pixels of the first stage."""
+        edge = sizes(working(self.data, self.job.voxel))[0]
+        known = self.data.poses if self.job.method == "known" else None
+        return replace(self.data if edge == self.data.box else self.data.cropped(edge), poses=known, notes=())
+
+    @property
+    def count(self) -> int:
+        """Groups of neighbouring images: those of a micrograph mostly stay together."""
+        return min(GROUPS, len(self.data) // LEAST)
+
+    @property
+    def size(self) -> int:
+        """Images of a group; what is left over is not used."""
+        return len(self.data) // max(self.count, 1)
+
+    @property
+    def band(self) -> Band:
+        """Coefficients that are judged."""
+        return Band(self.coarse.box, low_band(self.coarse.box))
+
+    @property
+    def nulls(self) -> tuple[Null, ...]:
+        """White noise, and noise of any spectrum, before and after the contrast transfer."""
+        return StackWhite(), StackSpectrum(self.band.shells)
+
+    def part(self, indices: Sequence[int]) -> Particles:
+        """Some of the groups."""
+        return self.coarse.part([image for i in indices for image in range(i * self.size, (i + 1) * self.size)])
+
+    def tiles(self, data: Particles) -> Iterator[Images]:
+        """The coefficients of one group after the other."""
+        device = torch.device(self.device)
+        for first in range(0, len(data), self.size):
+            yield searching.coefficients(data, range(first, first + self.size), self.band, device)
+
+    def fit(self, data: Particles, seed: int, name: str) -> Reconstruction:
+        """The pipeline up to the end of its coarse stage."""
+        job = replace(cheaper(self.job), halves=False, voxel=None)
+        found = from_particles(
+            data, job, seed=seed, start=self.start, checkpoint=folder_of(self.checkpoint, name),
+            resume=self.resume, report=named(self.report, name), device=self.device,
+        )  # fmt: skip
+        return found.last
+
+    def featureless(self, run: Reconstruction, data: Particles, seed: int) -> Score:
+        """Gaussian images of the same mean and covariance as the map's views."""
+        slices = self._slices(run, VIEWS // 8)
+        ramps = self._ramps(slices)
+        turned = slices * ramps[torch.arange(len(slices), device=slices.device) % len(ramps)]
+        return Moments.of(turned, self.band, self._sample(data)).log_likelihood
+
+    def surrogate(self, seed: int) -> ParticleTrial:
+        """Images of random phases, but for those that centre the particle."""
+        coarse = self.coarse
+        source = ScrambledImages(coarse.source, seed, CENTRING)
+        data = replace(coarse, source=source, names=tuple(f"{name}, phases {seed}" for name in coarse.names))
+        return replace(self, data=data, job=replace(self.job, voxel=None), checkpoint=None, resume=False)
+
+    def score(self, run: Reconstruction, data: Particles) -> Score:
+        """Marginal likelihood over views and shifts, with noise of a power per shell that is fitted to ``data``."""
+        slices = self._slices(run, VIEWS)
+        ramps = self._ramps(slices)
+        index = self.band.shells.to(slices.device)
+        sample = self._sample(data)
+        seen = power(sample).mean(0).float()
+        noise = rings(seen, index)
+        for _ in range(ROUNDS):
+            sums = orientations.posterior_sums(sample, slices, noise, ramps)
+            cross = (sums.numerator.conj() * slices).real.sum(0)
+            own = (sums.weight * (slices.real.square() + slices.imag.square())).sum(0)
+            left = (seen - (2 * cross - own) / len(sample)).clamp(min=1e-4 * float(seen.mean()))
+            noise = rings(left, index)
+
+        def judged(tiles: Images) -> torch.Tensor:
+            found = [
+                ratio.flatten(1).double().logsumexp(1) for _, ratio in orientations.scores(tiles, slices, noise, ramps)
+            ]
+            empty = -(power(tiles) / noise + (math.pi * noise.double()).log()).sum(1)
+            return torch.cat(found) - math.log(len(slices) * len(ramps)) + empty
+
+        return judged
+
+    def _slices(self, run: Reconstruction, count: int) -> torch.Tensor:
+        """Coefficients ``(count, p)`` of the map's views."""
+        band = self.band
+        cube = Cube(band.box, int(band.radius))
+        volume = run.x.float().view((band.box,) * 3)
+        views = rotation.super_fibonacci(count).to(volume)
+        return gridding.read(cube, gridding.spectrum(volume, cube), views, band.points)
+
+    def _ramps(self, slices: torch.Tensor) -> torch.Tensor:
+        shifts = orientations.shift_grid(self.job.max_shift / self.coarse.pixel_size)
+        return self.band.ramp(shifts.to(slices.real))
+
+    def _sample(self, data: Particles) -> Images:
+        some = range(0, len(data), max(1, len(data) // SAMPLE))
+        return searching.coefficients(data, some, self.band, torch.device(self.device))
