@@ -1,4 +1,7 @@
-"""Take the picture of a run's report that the documentation shows: ``python docs/screenshot.py RUN docs/report.png``."""
+"""Take the picture of a report that the documentation shows: ``python docs/screenshot.py demo-run/run docs/report.png``.
+
+The page is opened from disk, with every host name made unknown: it needs no network.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
+    """Run the browser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("picture", type=Path, help="PNG file to write")
@@ -27,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as profile:
         command = [
             browser, "--headless", "--hide-scrollbars", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-            "--host-resolver-rules=MAP * ~NOTFOUND",  # the page needs no network
+            "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--blink-settings=preferredColorScheme=1",
             f"--window-size={options.size[0]},{options.size[1]}", f"--screenshot={options.picture.resolve()}",
         ]  # fmt: skip

@@ -111,6 +111,13 @@ def test_a_browser_shows_it_without_complaint(browser: str, page: Path, width: i
     assert 0.005 < written < 0.6, "neither text nor pictures can be seen"
 
 
+def test_it_prints_and_asks_for_no_network(browser: str, page: Path) -> None:
+    paper = page.with_name("page.pdf")
+    look(browser, page, *SOFTWARE, "--host-resolver-rules=MAP * ~NOTFOUND", f"--print-to-pdf={paper}")
+    found = paper.read_bytes()
+    assert found[:5] == b"%PDF-" and len(found) > 20_000 and found.count(b"/Type /Page") >= 2
+
+
 def test_nothing_is_wider_than_a_phone(browser: str, page: Path) -> None:
     script = "document.title = 'wide ' + document.documentElement.scrollWidth + ' of ' + innerWidth"
     dump = look(browser, scripted(page, script), *SOFTWARE, "--window-size=500,900", "--dump-dom")
