@@ -1,4 +1,4 @@
-"""Take the picture of a report that the documentation shows: ``python docs/screenshot.py demo-run/run docs/report.png``.
+"""Take the picture of a report for the documentation: ``python docs/screenshot.py demo-run/run docs/report.png``.
 
 The page is opened from disk, with every host name made unknown: it needs no network.
 """
