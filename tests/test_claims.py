@@ -184,7 +184,7 @@ def test_maps_are_brought_to_the_working_grid(specimen, micrographs):
     fine = truth.rescale(22)
     assert claimed(micrographs, fine, voxel=4.0).map.box == 11
     again = claimed(micrographs, fine, voxel=4.0).map
-    assert torch.allclose(again.values, truth.values, atol=0.05 * float(truth.values.max()))
+    assert torch.allclose(again.values, claimed(micrographs, truth).map.values, atol=0.05 * float(truth.values.max()))
     for map, voxel, told in (
         (truth, 2.0, "voxel"),
         (Map(radial(truth.values), 4.0), None, "no structure"),
@@ -197,6 +197,15 @@ def test_maps_are_brought_to_the_working_grid(specimen, micrographs):
         else:
             with pytest.raises(ValueError, match=told):
                 claimed(micrographs, map, voxel=voxel)
+
+
+def test_an_off_centre_map_is_centred_as_its_decoys_are(specimen, micrographs):
+    wide = Map(specimen.truth().values, 4.0).crop(16)
+    moved = Map(torch.roll(wide.values, (2, -1, 0), (0, 1, 2)), 4.0)
+    one, other = claimed(micrographs, wide).map, claimed(micrographs, moved).map
+    assert torch.allclose(one.values, other.values, atol=0.01 * float(one.values.max()))
+    with pytest.raises(ValueError, match="matter bright"):
+        claimed(micrographs, Map(-wide.values, 4.0))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import rotation, seeding
+from unpicked.ops import fourier, rotation, seeding
 from unpicked.ops.radial import radial
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
@@ -149,7 +149,7 @@ def claimed(
         ValueError: for voxel sizes or fields of view that do not fit one another, or a map without structure.
     """
     prepared = prepare(data, voxel_size=voxel or map.voxel_size)
-    fitting = _on_grid(map, prepared.micrographs.pixel_size)
+    fitting = _centred(_on_grid(map, prepared.micrographs.pixel_size))
     if fitting.box > LARGEST:
         raise ValueError(
             f"the map has {fitting.box} working voxels, more than {LARGEST}; try a larger --voxel, about "
@@ -164,6 +164,32 @@ def claimed(
     if not float(rest.norm()) > 1e-6 * float(fitting.values.double().norm()):
         raise ValueError("the map is a ball, or empty: it has no structure that could be looked for")
     return MicrographClaim(prepared, fitting, density, seed, device=device)
+
+
+def _centred(map: Map) -> Map:
+    """The map with its mass at the centre of the box, where its decoys are, and its radial part.
+
+    Raises:
+        ValueError: where matter is dark.
+    """
+    values = map.values.double()
+    if not float(values.max()) > -float(values.min()):
+        raise ValueError(
+            f"the map must have matter bright; got densities from {float(values.min()):.3g} to "
+            f"{float(values.max()):.3g}; try it times -1"
+        )
+    mass = torch.where(values > 0.1 * values.max(), values, 0.0)
+    centre = [
+        float((mass.sum([other for other in range(3) if other != dim]) * torch.arange(map.box)).sum() / mass.sum())
+        for dim in range(3)
+    ]
+    spectrum = fourier.fft3(values)
+    for dim, place in enumerate(centre):
+        shape = [1, 1, 1]
+        shape[dim] = -1
+        turns = fourier.frequencies(map.box).double() * (place - map.box // 2) / map.box
+        spectrum = spectrum * torch.polar(torch.ones_like(turns), 2 * math.pi * turns).reshape(shape)
+    return Map(fourier.ifft3(spectrum), map.voxel_size)
 
 
 def _on_grid(map: Map, voxel: float) -> Map:
