@@ -51,7 +51,7 @@ def test_decoys_have_the_spectrum_and_the_radial_part_of_the_map_and_another_fol
         assert map.voxel_size == truth.voxel_size and map.box == truth.box
         assert torch.allclose(radial(map.values), radial(truth.values), atol=0.02 * float(truth.values.abs().max()))
         own = fourier.shell_sum(fourier.fft3(map.values - radial(map.values)).abs().square())
-        assert torch.allclose(own[1:], power[1:], rtol=0.5)
+        assert torch.allclose(own[1:], power[1:], rtol=0.1)
         assert float(map.values.norm()) == pytest.approx(float(truth.values.norm()), rel=0.02)
         assert abs(correlation(map, truth)) < 0.8
     assert abs(correlation(made[0], made[1])) < 0.8
@@ -131,7 +131,7 @@ def test_too_few_decoys_say_so():
 def test_a_map_no_better_than_nulls_is_not_ranked_at_all():
     toy = Toy((-1.0,) * 20, gain=-1.0)
     found = judge_claim(toy, 20)
-    assert found.verdict == "not supported" and found.decoys == 0 and found.p == 1.0 and toy.asked == 0
+    assert found.verdict == "not supported" and found.decoys == 0 and found.p is None and toy.asked == 0
 
 
 def test_one_piece_and_no_decoys():
@@ -176,7 +176,7 @@ def test_same_seed_same_answer(specimen, micrographs):
 def test_noise_holds_no_map(specimen):
     data, _ = simulate_micrographs(specimen, count=4, size=(132, 132), density=0.05, noise=snr.energy(1e-6), seed=0)
     found = judge_claim(few_views(data, specimen.truth()), 20)
-    assert found.verdict != "supported" and found.p > 0.01
+    assert found.verdict == "not supported"
 
 
 def test_maps_are_brought_to_the_working_grid(specimen, micrographs):
@@ -226,7 +226,7 @@ def test_the_command(command, specimen, tmp_path, capsys):
     assert told["p_limit"] == pytest.approx(1 / 3) and told["evidence"]["decoys"] == 2
     status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--strict")
     assert status == (4 if told["verdict"] != "supported" else 0)
-    assert "mirror image" in out and "2 of 2 decoys done" in err and "seen from 128 sides" in out
+    assert ("mirror image" in out) == (status == 0) and "2 of 2 decoys done" in err and "seen from 128 sides" in out
 
 
 def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):

@@ -101,6 +101,14 @@ def test_error_and_particles_are_each_others_inverse():
     assert error.low <= 0.3 <= error.high and shells[1] <= shells[0] <= shells[2]
 
 
+@pytest.mark.parametrize("level", [3.0, 24.0, 400.0])
+def test_errors_fall_without_a_step_from_the_fewest_to_very_many(level):
+    found = [expected(level, count)[0].middle for count in (100, 110, 300, 1e3, 1e5, 1e8, 1e10)]
+    assert all(a >= b for a, b in itertools.pairwise(found)) and found[0] <= 1.3 and found[-1] < found[-2]
+    with pytest.raises(ValueError, match="fewest"):
+        expected(level, 99)
+
+
 def test_error_falls_as_the_root_of_many_particles():
     one, four = (expected(42.0, count)[0].middle for count in (2.5e5, 1e6))
     assert one / four == pytest.approx(2, rel=0.25)
@@ -109,7 +117,7 @@ def test_error_falls_as_the_root_of_many_particles():
 def test_finer_than_the_working_grid_takes_more():
     grid = plan(47)
     fine = plan(47, resolution=4.0)
-    assert grid.resolution == pytest.approx(2 * grid.voxel)
+    assert grid.resolution == pytest.approx(grid.field / 5)
     assert fine.particles is not None and grid.particles is not None and fine.particles.middle > grid.particles.middle
     assert next(change for change, *_ in grid.helps) == "an ideal phase plate"
     energies = [value for _, value, _ in grid.helps]
@@ -122,6 +130,9 @@ def test_finer_than_the_working_grid_takes_more():
         ({"mass_kda": -1}, "mass_kda"),
         ({"mass_kda": math.nan}, "mass_kda"),
         ({"mass_kda": 20, "resolution": 0.0}, "resolution"),
+        ({"mass_kda": 20, "resolution": 0.001}, "resolution"),
+        ({"mass_kda": 1e9}, "mass_kda"),
+        ({"mass_kda": 20, "area": 900.0}, "larger than a box"),
         ({"mass_kda": 20, "density": 0.0}, "density"),
         ({"mass_kda": 20, "area": -1.0}, "area"),
         ({"mass_kda": 20, "micrographs": 0}, "micrographs"),
@@ -144,7 +155,7 @@ def test_a_microscope_is_checked(name):
 def test_the_command_tells_in_words_and_in_json(command):
     status, out, _ = command("--mass-kda", "20", "--micrographs", "500")
     assert status == 0
-    for told in ("E = 36.8", "detection-free", "500 micrographs", "[bound]", "ideal phase plate"):
+    for told in ("E = 36.8", "detection-free", "500 micrographs", "[estimate]", "ideal phase plate"):
         assert told in out
     status, out, _ = command("--mass-kda", "20", "--micrographs", "500", "--json")
     found = json.loads(out)

@@ -39,8 +39,8 @@ def plan(
 ) -> int:
     """Tell whether micrographs of a protein can give its structure, and how many it takes.
 
-    Energy per particle is that of an ideal instrument; expect about half. What so many particles tell is a bound from
-    the Fisher information of simulated micrographs. Every figure says what it rests on.
+    Energy per particle is that of an ideal instrument; expect about half. What so many particles tell is estimated
+    from the Fisher information of simulated micrographs. Every figure says what it rests on.
 
     Example:
         unpicked plan --mass-kda 20 --defocus-um 1 --micrographs 500
@@ -139,8 +139,10 @@ def told(found: Plan) -> str:
         if outcome is not None:
             lines.append(
                 f"{f'{found.micrographs} micrographs':<21s} {name}: relative error {_range(outcome.error)}, "
-                f"{_range(outcome.resolution)} A [bound]"
+                f"{_range(outcome.resolution)} A [estimate]"
             )
+    if found.micrographs is not None and found.outcome is None:
+        lines.append(f"{found.micrographs} micrographs: too few particles, or too faint, for any figure")
     if found.helps:
         lines.append("what would help most:")
         lines += [
@@ -160,7 +162,9 @@ def _particles(count: Range | None, each: float) -> str:
     if count is None:
         return "no number of particles is known to be enough"
     fields = _range(count.times(1 / each), whole=True)
-    return f"{_range(count)} particles, {fields} micrograph{'' if fields == '1' else 's'} [bound]"
+    most = "at most " if count.at_most else ""
+    kind = "[extrapolated]" if count.extrapolated else "[estimate]"
+    return f"{most}{_range(count)} particles, {fields} micrograph{'' if fields == '1' else 's'} {kind}"
 
 
 def _range(found: Range, *, whole: bool = False) -> str:

@@ -141,6 +141,10 @@ def _claim(
 
     if decoys < 1:
         raise ValueError(f"--decoys must be at least 1; got {decoys}")
+    if voxel is not None and not (math.isfinite(voxel) and voxel > 0):
+        raise ValueError(f"--voxel must be positive, in angstrom; got {voxel}")
+    if density is not None and not 0 < density < 1:
+        raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {density}")
     map = mrc.read_map(path)
     data = mrc.read_micrographs(paths, pixel_size=pixel_size, contrast=contrast)
     claim = claimed(data, map, voxel=voxel, density=density, seed=common.seed, device=device)
@@ -155,7 +159,8 @@ def _claim(
 
     found = judge_claim(claim, decoys, seed=common.seed, tell=tell)
     common.say(found.sentence)
-    common.say("its mirror image explains them equally well: the hand is not in untilted data")
+    if found.verdict == "supported":
+        common.say("its mirror image explains them equally well: the hand is not in untilted data")
     common.say(f"verdict: {found.verdict}, in {time.perf_counter() - began:.0f} s")
     common.end(found.to_json())
     return found.verdict

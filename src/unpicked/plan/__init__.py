@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from unpicked.plan.information import Range, expected, needed
+from unpicked.plan.information import Range, expected, least, needed
 from unpicked.plan.physics import Microscope, energy_slope, particle_energy, radius
 
 __all__ = ["Microscope", "Outcome", "Plan", "Range", "plan"]
@@ -23,13 +23,15 @@ REALISTIC = 0.5  # of the ideal E
 HOPELESS, MARGINAL = 2.0, 5.0
 GOOD = 0.1  # relative error of a good map
 LAST = 5  # shell of the working grid
+LIGHTEST, HEAVIEST = 0.1, 1e5  # kDa
+FINEST = 1.0  # angstrom
 
 Regime = Literal["pick", "detection-free", "marginal", "hopeless"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What so many micrographs give at best.
+    """What so many micrographs may give.
 
     Attributes:
         error: relative error of the map.
@@ -94,7 +96,13 @@ class Plan:
             return (
                 None
                 if found is None
-                else {"expected": found.middle / per, "low": found.low / per, "high": found.high / per}
+                else {
+                    "expected": found.middle / per,
+                    "low": found.low / per,
+                    "high": found.high / per,
+                    "at_most": found.at_most,
+                    "extrapolated": found.extrapolated,
+                }
             )
 
         each = self.per_micrograph
@@ -124,7 +132,7 @@ class Plan:
             "status": {
                 "energy": "model of an ideal instrument; about half of it is to be expected",
                 "boundaries": "rule: E = 2 ln(places x views)",
-                "particles": "bound: Fisher information of simulated micrographs, range over four structures",
+                "particles": "estimate: Fisher information of simulated micrographs, with a prior; four structures",
             },
         }
         if self.micrographs is not None:
@@ -156,10 +164,10 @@ def plan(
     Raises:
         ValueError: for values that make no sense.
     """
-    if not 0 < mass_kda < math.inf:
-        raise ValueError(f"mass_kda must be positive; got {mass_kda}")
-    if resolution is not None and not 0 < resolution < math.inf:
-        raise ValueError(f"resolution must be positive, in angstrom; got {resolution}")
+    if not LIGHTEST <= mass_kda <= HEAVIEST:
+        raise ValueError(f"mass_kda must lie between {LIGHTEST:g} and {HEAVIEST:g}; got {mass_kda}")
+    if resolution is not None and not FINEST <= resolution < math.inf:
+        raise ValueError(f"resolution must be at least {FINEST:g} A; got {resolution}")
     if not 0 < density <= 1:
         raise ValueError(f"density must lie between 0 and 1, as a covered fraction; got {density}")
     if not 0 < area < math.inf:
@@ -168,7 +176,12 @@ def plan(
         raise ValueError(f"micrographs must be at least 1; got {micrographs}")
     field = FILL * 2 * radius(mass_kda)
     voxel = field / BOX
-    wanted = 2 * voxel if resolution is None else resolution
+    if area < field**2:
+        raise ValueError(
+            f"a micrograph must be larger than a box of {field:.0f} A; got {area**0.5:.0f} A; try --size 4096"
+        )
+    grid = field / LAST
+    wanted = grid if resolution is None else resolution
     energy = grid_energy(mass_kda, microscope)
     places = area / voxel**2
     boundary = boundary_of(places)
@@ -177,20 +190,20 @@ def plan(
     def takes(level: float, scope: Microscope) -> Range | None:
         if level < HOPELESS:
             return None
-        shell = min(field / wanted, BOX / 2)
+        shell = min(field / wanted, LAST)
         found = needed(level, shell=shell)
-        if found is None or wanted >= 2 * voxel:
+        if wanted >= grid:
             return found
-        return found.times(_slope(mass_kda, scope, 2 * voxel) / _slope(mass_kda, scope, wanted))
+        return found.times(_slope(mass_kda, scope, grid) / _slope(mass_kda, scope, wanted))
 
     particles = takes(energy, microscope)
 
     def comes(level: float) -> Outcome | None:
-        if micrographs is None or level < HOPELESS:
+        if micrographs is None or level < HOPELESS or micrographs * each < least():
             return None
         error, shells = expected(level, micrographs * each)
-        finest = [2 * voxel if shell >= LAST else field / shell if shell > 0 else math.inf for shell in shells]
-        return Outcome(error, Range(*finest))
+        middle, best, worst = (field / shell if shell > 0 else math.inf for shell in (shells[0], shells[2], shells[1]))
+        return Outcome(error, Range(middle, best, worst, extrapolated=error.extrapolated))
 
     helps = []
     for change, other in _changes(microscope):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -26,10 +26,14 @@ class Range:
     middle: float
     low: float
     high: float
+    at_most: bool = False
+    """Whether it is the smallest number of the table, and less may do."""
+    extrapolated: bool = False
+    """Whether the energy lies beyond those of the table."""
 
     def times(self, factor: float) -> Range:
         """All three, so many times."""
-        return Range(self.middle * factor, self.low * factor, self.high * factor)
+        return replace(self, middle=self.middle * factor, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,19 +95,39 @@ def needed(energy: float, *, error: float | None = None, shell: float | None = N
         raise ValueError("give error or shell, one of the two")
     if error is not None:
         wanted = error
-        return _range(lambda curves: curves.needed(energy, error=wanted))
-    place = float(shell or 0)
-    return _range(lambda curves: curves.resolved(energy, place))
+        found = _range(lambda curves: curves.needed(energy, error=wanted))
+    else:
+        place = float(shell or 0)
+        found = _range(lambda curves: curves.resolved(energy, place))
+    return replace(found, at_most=found.middle <= 1.001 * least(), extrapolated=_beyond(energy))
+
+
+def least() -> float:
+    """The smallest number of particles in the table."""
+    return float(table()[0].counts[0])
+
+
+def _beyond(energy: float) -> bool:
+    known = table()[0].energies
+    return not float(known[0]) <= energy <= float(known[-1])
 
 
 def expected(energy: float, particles: float) -> tuple[Range, tuple[float, float, float]]:
-    """Relative error of so many particles, and the last shell with an FSC of 0.5: expected, worst and best."""
-    levels = np.geomspace(0.01, 1.0, 81)
+    """Relative error of so many particles, and the last shell with an FSC of 0.5: expected, worst and best.
+
+    Raises:
+        ValueError: for fewer particles than the table has.
+    """
+    if particles < least():
+        raise ValueError(f"particles must be at least {least():g}, the fewest of the table; got {particles:g}")
+    levels = np.geomspace(1e-6, 1.2, 281)
     shells = np.linspace(1.0, 5.0, 41)
 
     def error(curves: Curves) -> float:
-        counts = [curves.needed(energy, error=level) for level in levels]  # falling
-        return float(np.interp(np.log(particles), np.log(counts[::-1]), levels[::-1]))
+        counts = np.array([curves.needed(energy, error=level) for level in levels])  # falling
+        there = counts > 1.001 * curves.counts[0]
+        x, y = np.log(counts[there][::-1]), np.log(levels[there][::-1])
+        return float(np.exp(np.interp(np.log(particles), x, y)))
 
     def shell(curves: Curves) -> float:
         counts = np.maximum.accumulate([curves.resolved(energy, at) for at in shells])
@@ -111,7 +135,7 @@ def expected(energy: float, particles: float) -> tuple[Range, tuple[float, float
         return float(shells[there[-1]]) if len(there) else 0.0
 
     found = _range(shell)
-    return _range(error), (found.middle, found.low, found.high)
+    return replace(_range(error), extrapolated=_beyond(energy)), (found.middle, found.low, found.high)
 
 
 def _range(of: Callable[[Curves], float]) -> Range:

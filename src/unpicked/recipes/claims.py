@@ -148,7 +148,7 @@ def claimed(
     Raises:
         ValueError: for voxel sizes or fields of view that do not fit one another, or a map without structure.
     """
-    prepared = prepare(data, voxel_size=voxel or map.voxel_size)
+    prepared = prepare(data, voxel_size=voxel or max(map.voxel_size, data.pixel_size))
     fitting = _centred(_on_grid(map, prepared.micrographs.pixel_size))
     if fitting.box > LARGEST:
         raise ValueError(
@@ -173,6 +173,8 @@ def _centred(map: Map) -> Map:
         ValueError: where matter is dark.
     """
     values = map.values.double()
+    if not bool((values != 0).any()):
+        raise ValueError("the map is empty: it has no structure that could be looked for")
     if not float(values.max()) > -float(values.min()):
         raise ValueError(
             f"the map must have matter bright; got densities from {float(values.min()):.3g} to "

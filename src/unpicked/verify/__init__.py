@@ -258,7 +258,7 @@ def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
     """The verdict that some folds amount to."""
     gain = sum(fold.gain for fold in folds)
     error = math.sqrt(sum(fold.error**2 for fold in folds))
-    z = gain / error if error > 0 else math.nan
+    z = gain / error if 0 < error < math.inf else math.nan
     units, worst = sum(fold.units for fold in folds), min(folds, key=lambda fold: fold.gain)
     told = f"held-out evidence {_signed(gain)} log units over {worst.best}, z = {z:.1f}"
     if not math.isfinite(z):

@@ -81,14 +81,14 @@ class Claimed:
     above: int = 0
 
     @property
-    def p(self) -> float:
-        """(1 + decoys above) / (1 + decoys): exact where the map is one of them."""
-        return (1 + self.above) / (1 + self.decoys)
+    def p(self) -> float | None:
+        """(1 + decoys above) / (1 + decoys): exact where the map is one of them; None where none was judged."""
+        return (1 + self.above) / (1 + self.decoys) if self.decoys else None
 
     @property
-    def p_limit(self) -> float:
+    def p_limit(self) -> float | None:
         """The least p that so many decoys can show."""
-        return 1 / (1 + self.decoys)
+        return 1 / (1 + self.decoys) if self.decoys else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -141,7 +141,9 @@ def judge_claim(
         folds.append(judged(claim.tiles(other), claim.score(plain, claim.map), judges, few))
     held = concluded(folds, "tile" if few else claim.piece)
     if held.verdict == "not supported":
-        return Claimed("not supported", held.sentence, held)
+        best = min(held.folds, key=lambda fold: fold.gain).best
+        sentence = f"Not supported: the map explains the data no better than {best}, z = {held.z:.1f}."
+        return Claimed("not supported", sentence, held)
     done = above = 0
     while done < decoys and above < ENOUGH:
         group = range(done, min(done + GROUP, decoys))
@@ -165,12 +167,14 @@ def _concluded(held: Verdict, decoys: int, above: int) -> Claimed:
     gain = f"z = {held.z:.1f} over {min(held.folds, key=lambda fold: fold.gain).best}"
     word: Word = "undecided"
     sentence = f"Undecided: {told}; {gain}"
-    if p > DOUBTFUL and limit <= DOUBTFUL:
+    if p > DOUBTFUL and above:
         word, sentence = "not supported", f"Not supported: {told}; the data do not single this map out ({gain})"
     elif held.verdict == "supported" and p <= LEVEL:
         word, sentence = "supported", f"The data contain this map: {told}; {gain}"
     elif limit > LEVEL:
         sentence += "; more decoys could say more"
+    elif held.verdict != "supported":
+        sentence += "; it does not beat the nulls by three standard errors in every fold"
     return Claimed(word, sentence + ".", held, decoys, above)
 
 
@@ -196,6 +200,7 @@ def _race(
 ) -> int:
     """How many decoys end above the map; ends where ``enough`` are."""
     running = list(decoys)
+    maps = {number: claim.decoy(number) for number in running}
     sums, squares = dict.fromkeys(running, 0.0), dict.fromkeys(running, 0.0)
     seen = ahead = 0
     for fold, tiles in batches:
@@ -204,7 +209,7 @@ def _race(
         seen += len(own)
         left = []
         for number in running:
-            lead = (own - claim.score(plain, claim.decoy(number))(tiles)).double()
+            lead = (own - claim.score(plain, maps[number])(tiles)).double()
             sums[number] += float(lead.sum())
             squares[number] += float(lead.square().sum())
             spread = math.sqrt(max(squares[number] - sums[number] ** 2 / seen, 0.0))
