@@ -12,10 +12,10 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
+import unpicked
 from common import save
 from unpicked.data import snr
 from unpicked.estimators.maximisation import uniform_information
@@ -35,48 +35,37 @@ from unpicked.simulate.phantom import bead_chain
 from unpicked.simulate.specimens import specimen_from_structure
 
 BOX, LMAX = 11, 10
-COUNTS = tuple(10 ** (number / 2) for number in range(4, 19))  # 100 to 1e9
+COUNTS = tuple(float(f"{10 ** (number / 2):.6g}") for number in range(4, 19))  # 100 to 1e9
+TABLE = Path(unpicked.__file__).parent / "plan" / "information.json"
 CHAIN = "structures/adk_open_4ake_chain_heavy.pdb"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--energy", type=float, nargs="+", default=[100.0, 42.0, 24.0, 12.0, 6.0])
-    parser.add_argument("--each", type=int, default=8, help="particles per coefficient")
+    parser.add_argument("--each", type=int, default=6, help="particles per coefficient")
     parser.add_argument("--views", type=int, default=800)
     parser.add_argument("--density", type=float, default=0.12)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep the rows of benchmarks/results")
-    parser.add_argument("--table", type=Path, help="write what the package ships, too")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the table; its rows are kept, and not made again")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    held = Path(__file__).parent / "results" / "plan_information.json"
-    rows = json.loads(held.read_text())["rows"] if options.resume and held.exists() else []
+    rows = json.loads(options.table.read_text())["rows"] if options.table.exists() else []
+    figures: dict[str, object] = {**vars(options), "table": str(options.table)}
     for name, specimen in specimens():
         for level in options.energy:
             if any((row["volume"], row["energy"]) == (name, level) for row in rows):
                 continue
             began = time.perf_counter()
-            row = {"volume": name, "energy": level} | best(specimen, level, options)
-            rows.append(row | {"seconds": time.perf_counter() - began})
-            print(
-                json.dumps({k: rows[-1][k] for k in ("volume", "energy", "seconds", "error", "known_error")}),
-                flush=True,
-            )
-            save("plan_information", {**vars(options), "table": str(options.table), "counts": COUNTS, "rows": rows})
-    if options.table:
-        options.table.write_text(json.dumps({"box": BOX, "particles": COUNTS, "rows": [short(row) for row in rows]}))
-
-
-def short(row: dict[str, Any]) -> dict[str, Any]:
-    """What the package ships of a row, with four digits."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [rounded(entry) for entry in value]
-        return float(f"{value:.4g}") if isinstance(value, float) else value
-
-    return {k: rounded(row[k]) for k in ("volume", "energy", "ball_error", "error", "fsc", "known_error")}
+            rows.append({"volume": name, "energy": level, **best(specimen, level, options)})
+            lines = ",\n  ".join(json.dumps(row) for row in rows)
+            options.table.write_text(f'{{"box": {BOX}, "particles": {json.dumps(COUNTS)}, "rows": [\n  {lines}\n]}}\n')
+            figures[f"{name}, E = {level:g}, seconds"] = time.perf_counter() - began
+    for row in rows:
+        told = zip(COUNTS[2:7:2], row["error"][2:7:2], strict=True)
+        label = f"{row['volume']}, E = {row['energy']:g}, error (ball {row['ball_error']:.2f})"
+        figures[label] = ", ".join(f"{count:g}: {error:.3f}" for count, error in told)
+    save("plan_information", figures)
 
 
 def specimens() -> Iterator[tuple[str, Specimen]]:
@@ -108,13 +97,16 @@ def best(specimen: Specimen, level: float, options: argparse.Namespace) -> dict[
     known = uniform_information(object, x.double())
     within = BOX / 2
     return {
-        "ball_error": ball_error(specimen.truth()),
-        "power": power,
-        "error": [expected_error(object, x, n * each, told, within=within) for n in COUNTS],
-        "fsc": [expected_fsc(object, x, n * each, told) for n in COUNTS],
-        "known_error": [expected_error(object, x, n * known, told, within=within) for n in COUNTS],
-        "known_fsc": [expected_fsc(object, x, n * known, told) for n in COUNTS],
+        "ball_error": digits(ball_error(specimen.truth())),
+        "error": [digits(expected_error(object, x, n * each, told, within=within)) for n in COUNTS],
+        "fsc": [[digits(value) for value in expected_fsc(object, x, n * each, told)] for n in COUNTS],
+        "known_error": [digits(expected_error(object, x, n * known, told, within=within)) for n in COUNTS],
     }
+
+
+def digits(value: float) -> float:
+    """Five of them."""
+    return float(f"{value:.5g}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from unpicked.io.mrc import write_map
 from unpicked.ops import fourier
 from unpicked.ops.radial import radial
 from unpicked.recipes.claims import claimed
+from unpicked.simulate import decoys
 from unpicked.simulate.decoys import chain, shuffled
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
@@ -58,11 +59,23 @@ def test_decoys_have_the_spectrum_and_the_radial_part_of_the_map_and_another_fol
     assert torch.equal(family(truth, 0).values, made[0].values)
 
 
-def test_a_chain_avoids_itself_and_may_be_given_its_length(specimen):
+def test_a_chain_avoids_itself() -> None:
+    semi, step = torch.tensor([18.0, 12.0, 15.0], dtype=torch.float64), 3.8
+    walk = decoys._walk(60, step, semi, torch.Generator().manual_seed(0))
+    steps = (walk[1:] - walk[:-1]).norm(dim=1)
+    assert torch.allclose(steps, torch.full_like(steps, step))
+    apart = torch.cdist(walk, walk) + 100 * torch.eye(60, dtype=torch.float64)
+    assert float(apart.min()) >= step - 1e-9
+    with pytest.raises(ValueError, match="self-avoiding chain of 400"):
+        decoys._walk(400, step, torch.full((3,), 6.0, dtype=torch.float64), torch.Generator().manual_seed(0))
+
+
+def test_a_chain_may_be_given_its_length_and_suits_any_voxel(specimen):
     truth = specimen.truth()
     assert correlation(chain(truth, 0, 40), chain(truth, 0)) < 0.99
     for size in (0.5, 2.0, 12.0):  # angstrom: from less than a residue in a voxel to many
-        assert chain(Map(truth.values, size), 0).voxel_size == size
+        made = chain(Map(truth.values, size), 0)
+        assert abs(correlation(made, truth)) < 0.8 and float(made.values.norm()) > 0
 
 
 @dataclass
@@ -235,3 +248,6 @@ def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):
     assert is_refused(command("--map", "m.mrc", "none.mrc"), "none.mrc")
     assert is_refused(command("--map", "m.mrc", "none.mrc", "--decoys", "0"), "--decoys")
     assert is_refused(command("a", "b"), "one run folder", "--map")
+    assert is_refused(command("run", "--decoys", "5"), "--decoys", "needs --map")
+    for option, value in (("--voxel", "0"), ("--density", "0"), ("--density", "nan"), ("--surrogates", "2")):
+        assert is_refused(command("--map", "m.mrc", "m.mrc", option, value), option)

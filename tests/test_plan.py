@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from answers import answered, is_refused
 from unpicked.data.snr import energy
@@ -16,6 +17,7 @@ from unpicked.plan import Microscope, boundary_of, grid_energy, plan
 from unpicked.plan.information import expected, needed, table
 from unpicked.plan.physics import energy_density, energy_slope, particle_energy, power, radius
 from unpicked.recipes import MicrographJob
+from unpicked.report import phase_diagram
 from unpicked.simulate.phantom import bead_chain
 
 PAGE = {
@@ -134,7 +136,7 @@ def test_finer_than_the_working_grid_takes_more():
         ({"mass_kda": 1e9}, "mass_kda"),
         ({"mass_kda": 20, "area": 900.0}, "larger than a box"),
         ({"mass_kda": 20, "density": 0.0}, "density"),
-        ({"mass_kda": 20, "area": -1.0}, "area"),
+        ({"mass_kda": 20, "area": -1.0}, "larger than a box"),
         ({"mass_kda": 20, "micrographs": 0}, "micrographs"),
     ],
 )
@@ -179,6 +181,19 @@ def test_a_structure_gives_its_mass(command, shared_data):
     assert status == 0 and json.loads(out)["mass_kda"] == pytest.approx(6.5, rel=0.02)
 
 
+@pytest.mark.parametrize("mass", [0.5, 20.0, 900.0])
+def test_the_particle_is_in_its_diagram_and_regimes_lie_as_they_are_told(mass):
+    axes, found = Figure().subplots(), plan(mass)
+    phase_diagram._draw(axes, found)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left < mass < right and low < 0.5 * found.energy < found.energy < high
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [tuple(dot.get_xydata()[0]) for dot in dots] == [(mass, found.energy)]
+    edge = axes.collections[0].get_paths()[0].vertices  # the upper area's lower edge: where picking begins
+    below = [y for x, y in edge if abs(x / mass - 1) < 0.1 and y < high]
+    assert min(abs(y - found.micrograph_boundary) for y in below) < 1
+
+
 @pytest.mark.parametrize("name", ["d.png", "d.svg", "d.pdf"])
 def test_the_diagram_is_drawn(command, tmp_path, name):
     assert command("--mass-kda", "20", "--picture", name)[0] == 0
@@ -195,6 +210,9 @@ def test_bad_requests_are_refused_in_one_line(command, tmp_path):
     assert is_refused(command("--mass-kda", "20", "--size", "0"), "--size")
     assert is_refused(command("--mass-kda", "20", "--picture", "d.txt"), "d.txt", ".png")
     assert is_refused(command("--mass-kda", "20", "--picture", "no/d.png"), "no folder")
+    (tmp_path / "folder.png").mkdir()
+    assert is_refused(command("--mass-kda", "20", "--picture", "folder.png", "--overwrite"), "is a folder")
+    (tmp_path / "folder.png").rmdir()
     assert is_refused(command("--structure", "none.pdb"), "none.pdb")
     assert not list(tmp_path.iterdir())
 
@@ -206,4 +224,5 @@ def test_a_reconstruction_ends_within_a_factor_of_two_of_the_error_foretold(leve
     fields = Fields.of(particles, 11, 0.12)
     row = recover(Volume("beads", specimen), fields, energy(level), MicrographJob(box=11, starts=2), 0, "cpu")
     foretold = expected(level, row["particles"])[0].middle
+    assert row["relative error"] < row["ball error"], "a structure was found at all"
     assert 0.5 < row["relative error"] / foretold < 2, (row["relative error"], foretold)

@@ -18,6 +18,54 @@ COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=("unpicked"
 """The words of the command that runs."""
 
 
+GROUPS = {"simulate": "Make data with known truth.", "reconstruct": "Find the object in data."}
+COMMANDS = (
+    ("simulate", "micrographs", "simulate:micrographs", "Micrographs of a structure, map or phantom."),
+    ("simulate", "signal", "signals:simulate", "A long signal that holds a target many times."),
+    ("simulate", "image", "images:simulate", "Large images that hold a small target many times."),
+    ("simulate", "particles", "particles:simulate", "A stack of particle images of a structure, map or phantom."),
+    (
+        "reconstruct",
+        "micrographs",
+        "reconstruct:micrographs",
+        "A volume straight from micrographs, without particle picking.",
+    ),
+    ("reconstruct", "particles", "stacks:particles", "A volume and poses from a stack of particle images."),
+    ("reconstruct", "signal", "signals:reconstruct", "The target that a long signal holds many times."),
+    ("reconstruct", "image", "images:reconstruct", "The small target that large images hold many times."),
+    ("", "compare", "evaluate:compare", "A map against the truth: hand, rotation, shift, FSC."),
+    (
+        "",
+        "halves",
+        "evaluate:halves",
+        "Two independently solved halves: aligned by low shells, FSC, resolution.",
+    ),
+    ("", "compare-signal", "signals:compare", "An estimated target against the truth."),
+    (
+        "",
+        "compare-poses",
+        "poses:compare",
+        "Poses against the truth: errors plain and modulo (pseudo-)symmetry, hand, shifts.",
+    ),
+    (
+        "",
+        "verify",
+        "verdicts:verify",
+        "Do the data of a finished run support its answer? Do micrographs contain a given map?",
+    ),
+    ("", "plan", "planning:plan", "Can micrographs of a protein give its structure, and how many does it take?"),
+    ("", "report", "evaluate:report", "Write the page of a finished run again."),
+    (
+        "",
+        "reproduce",
+        "reproduce:reproduce",
+        "A published experiment again: our figures beside the published ones.",
+    ),
+    ("", "demo", "demo:demo", "The main job on data it makes itself, in a few minutes."),
+)
+"""Group, name, place and help of every command."""
+
+
 def build() -> App:
     """The commands, each loaded at its first use."""
     app = App(
@@ -29,69 +77,11 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    simulate = App(name="simulate", help="Make data with known truth.")
-    simulate.command(
-        f"{PLACE}.simulate:micrographs",
-        name="micrographs",
-        help="Micrographs of a structure, map or phantom.",
-    )
-    reconstruct = App(name="reconstruct", help="Find the object in data.")
-    reconstruct.command(
-        f"{PLACE}.reconstruct:micrographs",
-        name="micrographs",
-        help="A volume straight from micrographs, without picking.",
-    )
-    reconstruct.command(
-        f"{PLACE}.stacks:particles", name="particles", help="A volume and poses from a stack of particle images."
-    )
-    simulate.command(f"{PLACE}.signals:simulate", name="signal", help="A long signal that holds a target many times.")
-    reconstruct.command(
-        f"{PLACE}.signals:reconstruct", name="signal", help="The target that a long signal holds many times."
-    )
-    simulate.command(f"{PLACE}.images:simulate", name="image", help="Large images that hold a small target many times.")
-    reconstruct.command(
-        f"{PLACE}.images:reconstruct", name="image", help="The small target that large images hold many times."
-    )
-    simulate.command(
-        f"{PLACE}.particles:simulate",
-        name="particles",
-        help="A stack of particle images of a structure, map or phantom.",
-    )
-    app.command(simulate)
-    app.command(reconstruct)
-    app.command(
-        f"{PLACE}.evaluate:compare",
-        name="compare",
-        help="A map against the truth: hand, rotation, shift, FSC.",
-    )
-    app.command(
-        f"{PLACE}.evaluate:halves",
-        name="halves",
-        help="Two independently solved halves: aligned by low shells, FSC, resolution.",
-    )
-    app.command(f"{PLACE}.signals:compare", name="compare-signal", help="An estimated target against the truth.")
-    app.command(
-        f"{PLACE}.poses:compare",
-        name="compare-poses",
-        help="Poses against the truth: errors plain and modulo (pseudo-)symmetry, hand, shifts.",
-    )
-    app.command(
-        f"{PLACE}.verdicts:verify",
-        name="verify",
-        help="Do the data of a finished run support its answer? Do micrographs contain a given map?",
-    )
-    app.command(
-        f"{PLACE}.planning:plan",
-        name="plan",
-        help="Can micrographs of a protein give its structure, and how many does it take?",
-    )
-    app.command(f"{PLACE}.evaluate:report", name="report", help="Write the page of a finished run again.")
-    app.command(
-        f"{PLACE}.reproduce:reproduce",
-        name="reproduce",
-        help="A published experiment again: our figures beside the published ones.",
-    )
-    app.command(f"{PLACE}.demo:demo", name="demo", help="The main job on data it makes itself, in a few minutes.")
+    groups = {name: App(name=name, help=told) for name, told in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
+    for home, name, place, told in COMMANDS:
+        groups.get(home, app).command(f"{PLACE}.{place}", name=name, help=told)
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,13 +78,9 @@ def simulate(
         data, simulation, notes = _dataset(dataset, seen.structure, level.found(), count, box, common.seed)
     else:
         noise = None if clean else level.needed(", or --clean")
-        lens = microscope.settings()
-        from unpicked.simulate.particles import simulate_particles
-
-        specimen, notes = seen.specimen(box, 60.0 if b_factor is None else b_factor, common.seed)
-        data, simulation = simulate_particles(
-            specimen, count=count, noise=noise, seed=common.seed, max_shift=max_shift or 0.0, **lens
-        )
+        lens = {**microscope.settings(), "max_shift": max_shift or 0.0}
+        warm = 60.0 if b_factor is None else b_factor
+        data, simulation, notes = _own(seen, box, warm, count, noise, common.seed, lens)
     facts: dict[str, Any] = {} if dataset is None else {"dataset": dataset}
     facts |= {**simulation.facts(), "fit": count - held, "held": held, "contrast": contrast}
     claim(output.out, overwrite=output.overwrite)
@@ -92,12 +88,20 @@ def simulate(
     facts = write_facts(output.out / "truth.json", facts)
     for note in notes:
         common.say(note)
-    common.say(
-        f"{len(data)} images of {data.box} x {data.box} pixels of {data.pixel_size:g} A in {output.out}, "
-        f"{count - held} to fit and {held} held out; "
-        + ("no noise" if simulation.sigma == 0 else f"E = {facts['energy']:.1f} per image, {facts['snr_db']:.1f} dB")
-    )
+    kind = "no noise" if simulation.sigma == 0 else f"E = {facts['energy']:.1f} per image, {facts['snr_db']:.1f} dB"
+    shape = f"{len(data)} images of {data.box} x {data.box} pixels of {data.pixel_size:g} A"
+    common.say(f"{shape} in {output.out}, {count - held} to fit and {held} held out; {kind}")
     return common.end(facts)
+
+
+def _own(
+    seen: Seen, box: int, b_factor: float, count: int, noise: NoiseLevel | None, seed: int, lens: Mapping[str, Any]
+) -> tuple[Particles, ParticleSimulation, tuple[str, ...]]:
+    """Images of what is asked for."""
+    from unpicked.simulate.particles import simulate_particles
+
+    specimen, notes = seen.specimen(box, b_factor, seed)
+    return *simulate_particles(specimen, count=count, noise=noise, seed=seed, **lens), notes
 
 
 def _held(box: int, count: int, held: int | None, dataset: bool) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json as js
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    from unpicked.plan import Plan, Range
+from cyclopts import Parameter
+
+from unpicked.cli.common import height_and_width
+from unpicked.plan import Microscope, Plan, Range
+from unpicked.plan import plan as planned
 
 REGIMES = {
     "pick": "single particles stand out: they can be picked",
@@ -18,21 +22,36 @@ REGIMES = {
 }
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Fields:
+    """The micrographs."""
+
+    micrographs: int | None = None
+    """Tell also what comes of so many."""
+    density: float = 0.12
+    """Fraction of the micrographs' area that boxes of particles cover."""
+    size: tuple[int, ...] = (4096,)
+    """Height and width of a micrograph in pixels; one number is both."""
+    pixel_size: float = 1.0
+    """Of the micrographs, in angstrom."""
+
+    @property
+    def area(self) -> float:
+        """Of one, in square angstrom; ValueError for lengths that are not positive."""
+        height, width = height_and_width(self.size)
+        if min(height, width) < 1 or not (math.isfinite(self.pixel_size) and self.pixel_size > 0):
+            raise ValueError(f"--size and --pixel-size must be positive; got {height} x {width} and {self.pixel_size}")
+        return height * width * self.pixel_size**2
+
+
 def plan(
     *,
     mass_kda: float | None = None,
     structure: Path | None = None,
-    defocus_um: float = 1.0,
-    phase_plate: bool = False,
-    dose: float = 50.0,
-    voltage_kv: float = 300.0,
-    b_factor: float = 60.0,
-    dqe: float = 0.6,
+    microscope: Annotated[Microscope, Parameter(name="*")] = Microscope(),
+    fields: Fields = Fields(),
     resolution: float | None = None,
-    micrographs: int | None = None,
-    density: float = 0.12,
-    size: tuple[int, ...] = (4096,),
-    pixel_size: float = 1.0,
     picture: Path | None = None,
     overwrite: bool = False,
     json: bool = False,
@@ -51,28 +70,8 @@ def plan(
         Mass of the particle in kDa, or
     structure
         PDB or mmCIF file, of which only the number of heavy atoms is taken.
-    defocus_um
-        Underfocus in micrometres.
-    phase_plate
-        An ideal phase plate: all contrast at every frequency.
-    dose
-        Electrons per square angstrom.
-    voltage_kv
-        Acceleration voltage in kV.
-    b_factor
-        Of the images, in square angstrom.
-    dqe
-        Detective quantum efficiency.
     resolution
         Wanted, in angstrom; that of a working grid of 11 voxels if not given.
-    micrographs
-        Tell also what comes of so many.
-    density
-        Fraction of the micrographs' area that boxes of particles cover.
-    size
-        Height and width of a micrograph in pixels; one number is both.
-    pixel_size
-        Of the micrographs, in angstrom.
     picture
         Write the phase diagram, energy against mass, to this PNG, SVG or PDF file.
     overwrite
@@ -80,33 +79,18 @@ def plan(
     json
         Print one JSON object.
     """
-    from unpicked.cli.common import height_and_width
-    from unpicked.plan import Microscope
-    from unpicked.plan import plan as planned
-
     if (mass_kda is None) == (structure is None):
         raise ValueError("give --mass-kda or --structure, one of the two; try --mass-kda 20")
-    height, width = height_and_width(size)
-    if min(height, width) < 1 or not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"--size and --pixel-size must be positive; got {height} x {width} and {pixel_size}")
     if picture is not None:
         _check_picture(picture, overwrite)
-    microscope = Microscope(
-        voltage_kv=voltage_kv,
-        dose=dose,
-        defocus_um=defocus_um,
-        phase_plate=phase_plate,
-        b_factor=b_factor,
-        dqe=dqe,
-    )
     mass = _mass(structure) if structure is not None else float(mass_kda or 0)
     found = planned(
         mass,
         microscope,
         resolution=resolution,
-        micrographs=micrographs,
-        density=density,
-        area=height * width * pixel_size**2,
+        micrographs=fields.micrographs,
+        density=fields.density,
+        area=fields.area,
     )
     if picture is not None:
         from unpicked.report.phase_diagram import draw
@@ -139,7 +123,8 @@ def told(found: Plan) -> str:
         if outcome is not None:
             lines.append(
                 f"{f'{found.micrographs} micrographs':<21s} {name}: relative error {_range(outcome.error)}, "
-                f"{_range(outcome.resolution)} A [estimate]"
+                f"{_range(outcome.resolution)} A{' or finer' if outcome.resolution.at_most else ''} "
+                f"{'[extrapolated]' if outcome.error.extrapolated else '[estimate]'}"
             )
     if found.micrographs is not None and found.outcome is None:
         lines.append(f"{found.micrographs} micrographs: too few particles, or too faint, for any figure")
@@ -189,6 +174,8 @@ def _mass(path: Path) -> float:
 def _check_picture(path: Path, overwrite: bool) -> None:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}")
+    if path.is_dir():
+        raise ValueError(f"--picture {path} is a folder; give the name of a file")
     if path.exists() and not overwrite:
         raise ValueError(f"--picture {path} is there; try another name, or --overwrite")
     if not path.parent.is_dir():

@@ -8,14 +8,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cyclopts import Parameter
+
 from unpicked.cli import common as shared
 from unpicked.cli import runs
 from unpicked.cli.common import Common
+from unpicked.cli.specimens import given, refuse
 from unpicked.cli.stacks import Input
 from unpicked.recipes.particle_job import ParticleJob
 
@@ -23,20 +26,47 @@ if TYPE_CHECKING:
     from unpicked.verify import Trial
 
 NOT_SUPPORTED = 4  # exit status with --strict
+DECOYS = 1000
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Sought:
+    """A map that is looked for in micrographs."""
+
+    map: Path | None = None
+    """MRC map, matter bright: do the micrographs contain it?"""
+    decoys: int | None = None
+    """With --map: wrong maps that it is ranked among, at most 1000 if not given; p is at least 1 / (decoys + 1)."""
+    map_voxel: float | None = None
+    """With --map: its voxel size in angstrom, where its header has none."""
+    voxel: float | None = None
+    """With --map: working voxel size in angstrom; the coarser one of map and micrographs if not given."""
+    density: float | None = None
+    """With --map: fraction of the micrographs that boxes of particles cover; estimated if not given."""
+    pixel_size: float | None = None
+    """With --map: pixel size of the micrographs in angstrom, where they do not say or are wrong."""
+    contrast: Literal["dark", "bright"] | None = None
+    """With --map: sign of the micrographs, matter dark if not given, as a microscope writes."""
+
+    def __post_init__(self) -> None:
+        if self.map is None:
+            refuse(given(self), "{} needs --map")
+        if self.decoys is not None and self.decoys < 1:
+            raise ValueError(f"--decoys must be at least 1; got {self.decoys}")
+        if self.voxel is not None and not (math.isfinite(self.voxel) and self.voxel > 0):
+            raise ValueError(f"--voxel must be positive, in angstrom; got {self.voxel}")
+        if self.density is not None and not 0 < self.density < 1:
+            raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {self.density}")
 
 
 def verify(
     paths: list[str],
     /,
     *,
-    surrogates: int = 4,
+    surrogates: int | None = None,
     strict: bool = False,
-    map: Path | None = None,
-    decoys: int = 1000,
-    voxel: float | None = None,
-    density: float | None = None,
-    pixel_size: float | None = None,
-    contrast: Literal["dark", "bright"] = "dark",
+    sought: Sought = Sought(),
     common: Common = Common(),
 ) -> int:
     """Judge a finished run by its own data, or ask whether micrographs contain a given map.
@@ -53,33 +83,22 @@ def verify(
     ----------
     paths
         Folder of a finished reconstruction from a signal, images, micrographs or particles, whose data must be where
-        they were;
-        with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
+        they were; with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
     surrogates
-        Data sets of random phases that go through the same pipeline; none may be explained as well as the data. Each
-        takes about as long as the reconstruction.
+        Data sets of random phases that go through the same pipeline, 4 if not given; none may be explained as well as
+        the data. Each takes about as long as the reconstruction.
     strict
         Exit with status 4 where the verdict is not "supported".
-    map
-        MRC map, matter bright: do the micrographs contain it?
-    decoys
-        Wrong maps that it is ranked among, at most; p is at least 1 / (decoys + 1).
-    voxel
-        Working voxel size in angstrom, with --map; that of the map if not given.
-    density
-        Covered fraction of the micrographs, with --map; estimated if not given.
-    pixel_size
-        Pixel size of the micrographs in angstrom, where they do not say or are wrong; with --map.
-    contrast
-        Sign of the micrographs, with --map: matter dark, as a microscope writes, or bright.
     """
     device = common.begin()
-    if map is not None:
-        found = _claim(paths, map, decoys, voxel, density, pixel_size, contrast, device, common)
-        return NOT_SUPPORTED if strict and found != "supported" else 0
-    if len(paths) != 1:
+    if sought.map is not None:
+        if surrogates is not None:
+            raise ValueError("--surrogates is for a finished run; with --map give --decoys")
+        status, word = _claim(paths, sought.map, sought, device, common)
+    elif len(paths) != 1:
         raise ValueError(f"give one run folder, or micrographs with --map; got {len(paths)} paths")
-    status, word = _run(Path(paths[0]), surrogates, device, common)
+    else:
+        status, word = _run(Path(paths[0]), 4 if surrogates is None else surrogates, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
 
@@ -123,34 +142,18 @@ def _run(run: Path, surrogates: int, device: str, common: Common) -> tuple[int, 
     return common.end({name: told[name] for name in ("verdict", "z", "evidence")}), found.verdict
 
 
-def _claim(
-    paths: list[str],
-    path: Path,
-    decoys: int,
-    voxel: float | None,
-    density: float | None,
-    pixel_size: float | None,
-    contrast: Literal["dark", "bright"],
-    device: str,
-    common: Common,
-) -> str:
-    """Whether micrographs contain a map; the verdict."""
+def _claim(paths: list[str], path: Path, sought: Sought, device: str, common: Common) -> tuple[int, str]:
+    """Whether micrographs contain a map; exit status and verdict."""
     from unpicked.io import mrc
     from unpicked.recipes.claims import claimed
     from unpicked.verify.claims import judge_claim
 
-    if decoys < 1:
-        raise ValueError(f"--decoys must be at least 1; got {decoys}")
-    if voxel is not None and not (math.isfinite(voxel) and voxel > 0):
-        raise ValueError(f"--voxel must be positive, in angstrom; got {voxel}")
-    if density is not None and not 0 < density < 1:
-        raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {density}")
-    map = mrc.read_map(path)
-    data = mrc.read_micrographs(paths, pixel_size=pixel_size, contrast=contrast)
-    claim = claimed(data, map, voxel=voxel, density=density, seed=common.seed, device=device)
+    map = mrc.read_map(path, voxel_size=sought.map_voxel)
+    data = mrc.read_micrographs(paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark")
+    claim = claimed(data, map, voxel=sought.voxel, density=sought.density, seed=common.seed, device=device)
     for note in claim.notes:
         common.say(note)
-    began = time.perf_counter()
+    began, decoys = time.perf_counter(), sought.decoys or DECOYS
 
     def tell(done: int, left: int, above: int) -> None:
         if not common.quiet:
@@ -162,8 +165,7 @@ def _claim(
     if found.verdict == "supported":
         common.say("its mirror image explains them equally well: the hand is not in untilted data")
     common.say(f"verdict: {found.verdict}, in {time.perf_counter() - began:.0f} s")
-    common.end(found.to_json())
-    return found.verdict
+    return common.end(found.to_json()), found.verdict
 
 
 def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial[Any]]:

@@ -147,18 +147,22 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """
     if model.placement.single:
         return _of_pieces(batch, model, x).sum()
-    step = patch_step(model, x, side or 2 * model.side)
+    step = patch_step(patch_scene(model, x), side or 2 * model.side)
     for _, image in batch:
         step.add(image.to(step.device), 0)
     ratios = torch.cat(step.ratios)
     return mixed(ratios, occupied_share(ratios)).sum()
 
 
-def patch_step(model: Model, x: torch.Tensor, side: int) -> PatchStep:
-    """A step that collects, per patch, the log-likelihood ratio of one copy (or a part of one) against noise."""
+def patch_scene(model: Model, x: torch.Tensor) -> Scene:
+    """What :func:`patch_step` compares patches with."""
     templates = model.templates(x).float()
     # the share of this density is taken out again; patches know neither activity nor least distance
-    scene = Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
+    return Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
+
+
+def patch_step(scene: Scene, side: int) -> PatchStep:
+    """A step that collects, per patch, the log-likelihood ratio of one copy (or a part of one) against noise."""
     return PatchStep(Patches(side), scene, statistics=False)
 
 

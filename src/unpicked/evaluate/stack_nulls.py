@@ -132,15 +132,12 @@ class Moments:
         round_part = rings(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), exact)
         mean = math.sqrt(2) * torch.cat([round_part, torch.zeros_like(round_part)])
         spread = covariance.diagonal().view(2, -1).sum(0) / 2  # power per coefficient
-        best: tuple[float, Moments] | None = None
+        tried: list[tuple[float, Moments]] = []
         for scale in SCALES:
             left = rings(seen - weight * (round_part.square() + scale * spread), index)
             found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())))
-            likely = float(found.log_likelihood(images).sum())
-            if best is None or likely > best[0]:
-                best = (likely, found)
-        assert best is not None
-        return best[1]
+            tried.append((float(found.log_likelihood(images).sum()), found))
+        return max(tried, key=lambda entry: entry[0])[1]
 
     def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:
         """Of every image."""

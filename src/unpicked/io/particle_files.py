@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.io.cryosparc import new_rows, with_fields, with_poses, write_cs
 from unpicked.io.particle_table import ANGLES, ANGSTROM, PIXELS, ParticleTable
 from unpicked.io.particles import source_of, table_of
 from unpicked.io.star import Column, Table, as_table, write_star
+from unpicked.io.star_layouts import defocus_columns
 from unpicked.ops.rotation import matrix_to_euler
 
 Blocks = dict[str, Table]
@@ -169,22 +169,10 @@ def _made(particles: Particles) -> Table:
     """Rows of particles that came without a STAR file."""
     columns: dict[str, Column] = {"rlnImageName": list(particles.names)}
     if particles.optics is not None:
-        columns |= _defocus(particles.optics)
+        columns |= defocus_columns(particles.optics)
     if particles.halves is not None:
         columns["rlnRandomSubset"] = list(particles.halves)
     return as_table("particles", columns)
-
-
-def _defocus(optics: Optics) -> dict[str, Column]:
-    columns = (
-        ("rlnDefocusU", optics.defocus_u),
-        ("rlnDefocusV", optics.defocus_v),
-        ("rlnDefocusAngle", optics.astigmatism_angle),
-        ("rlnPhaseShift", optics.phase_shift),
-        ("rlnCtfBfactor", optics.b_factor),
-        ("rlnCtfScalefactor", optics.scale),
-    )
-    return {name: [float(values[group]) for group in optics.group] for name, values in columns}
 
 
 def _made_optics(particles: Particles, rows: Table) -> tuple[Table, Table]:

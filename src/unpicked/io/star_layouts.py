@@ -189,17 +189,20 @@ def _transfer(optics: Optics | None, count: int, item: str) -> tuple[dict[str, l
         "rlnSphericalAberration": [kind[1] for kind in found],
         "rlnAmplitudeContrast": [kind[2] for kind in found],
     }
-    columns: dict[str, Column] = {"rlnOpticsGroup": [found[kind] for kind in kinds]}
-    for name, values in (
+    return head, {"rlnOpticsGroup": [found[kind] for kind in kinds], **defocus_columns(optics)}
+
+
+def defocus_columns(optics: Optics) -> dict[str, Column]:
+    """Defocus, phase shift, B factor and scale of every item."""
+    columns = (
         ("rlnDefocusU", optics.defocus_u),
         ("rlnDefocusV", optics.defocus_v),
         ("rlnDefocusAngle", optics.astigmatism_angle),
         ("rlnPhaseShift", optics.phase_shift),
         ("rlnCtfBfactor", optics.b_factor),
         ("rlnCtfScalefactor", optics.scale),
-    ):
-        columns[name] = [float(values[group]) for group in optics.group]
-    return head, columns
+    )
+    return {name: [float(values[group]) for group in optics.group] for name, values in columns}
 
 
 def _positive(name: str, value: float) -> float:

@@ -1,8 +1,8 @@
 """Whether an experiment can work, before it is done: energy per particle, particles and micrographs that it takes.
 
 Three parts, each with its own status: the energy E of a particle is a model of an ideal instrument
-(:mod:`unpicked.plan.physics`), the boundary of detection is a rule of thumb, and what N particles tell is a bound from
-the Fisher information, measured on simulated micrographs (:mod:`unpicked.plan.information`).
+(:mod:`unpicked.plan.physics`), the boundary of detection is a rule of thumb, and what N particles tell is estimated
+from the Fisher information of simulated micrographs (:mod:`unpicked.plan.information`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Plan:
         microscope: how they are taken.
         resolution: wanted, in angstrom; E counts frequencies down to the working grid's.
         voxel: working voxel size in angstrom, of a box of 11.
+        area: of a micrograph in square angstrom.
         energy: E of one particle, ideal instrument.
         regime: what can be done at that E.
         realistic_regime: at half of it.
@@ -70,6 +71,7 @@ class Plan:
     microscope: Microscope
     resolution: float
     voxel: float
+    area: float
     energy: float
     regime: Regime
     realistic_regime: Regime
@@ -92,18 +94,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain values; every figure beside what it rests on."""
 
-        def told(found: Range | None, per: float = 1.0) -> dict[str, float] | None:
-            return (
-                None
-                if found is None
-                else {
-                    "expected": found.middle / per,
-                    "low": found.low / per,
-                    "high": found.high / per,
-                    "at_most": found.at_most,
-                    "extrapolated": found.extrapolated,
-                }
-            )
+        def told(found: Range | None, per: float = 1.0) -> dict[str, Any] | None:
+            return None if found is None else found.times(1 / per).to_json()
 
         each = self.per_micrograph
         out: dict[str, Any] = {
@@ -164,76 +156,109 @@ def plan(
     Raises:
         ValueError: for values that make no sense.
     """
+    _check(mass_kda, resolution, micrographs, density, area)
+    site = _Site(mass_kda, resolution, density, area)
+    energy = grid_energy(mass_kda, microscope)
+    boundary = boundary_of(area / site.voxel**2)
+    helps = []
+    for change, other in _changes(microscope):
+        better = grid_energy(mass_kda, other)
+        if better > 1.05 * energy:
+            helps.append((change, better, site.takes(better, other)))
+    return Plan(
+        mass_kda=mass_kda,
+        microscope=microscope,
+        resolution=site.wanted,
+        voxel=site.voxel,
+        area=area,
+        energy=energy,
+        regime=regime(energy, boundary),
+        realistic_regime=regime(REALISTIC * energy, boundary),
+        patch_boundary=boundary_of((2 * BOX - 1) ** 2),
+        micrograph_boundary=boundary,
+        per_micrograph=site.each,
+        particles=site.takes(energy, microscope),
+        realistic_particles=site.takes(REALISTIC * energy, microscope),
+        particles_error=needed(energy, error=GOOD) if energy >= HOPELESS else None,
+        micrographs=micrographs,
+        outcome=site.comes(energy, micrographs),
+        realistic_outcome=site.comes(REALISTIC * energy, micrographs),
+        helps=tuple(sorted(helps, key=lambda entry: -entry[1])),
+    )
+
+
+def _check(mass_kda: float, resolution: float | None, micrographs: int | None, density: float, area: float) -> None:
     if not LIGHTEST <= mass_kda <= HEAVIEST:
         raise ValueError(f"mass_kda must lie between {LIGHTEST:g} and {HEAVIEST:g}; got {mass_kda}")
     if resolution is not None and not FINEST <= resolution < math.inf:
         raise ValueError(f"resolution must be at least {FINEST:g} A; got {resolution}")
     if not 0 < density <= 1:
         raise ValueError(f"density must lie between 0 and 1, as a covered fraction; got {density}")
-    if not 0 < area < math.inf:
-        raise ValueError(f"area must be positive, in square angstrom; got {area}")
     if micrographs is not None and micrographs < 1:
         raise ValueError(f"micrographs must be at least 1; got {micrographs}")
-    field = FILL * 2 * radius(mass_kda)
-    voxel = field / BOX
-    if area < field**2:
-        raise ValueError(
-            f"a micrograph must be larger than a box of {field:.0f} A; got {area**0.5:.0f} A; try --size 4096"
-        )
-    grid = field / LAST
-    wanted = grid if resolution is None else resolution
-    energy = grid_energy(mass_kda, microscope)
-    places = area / voxel**2
-    boundary = boundary_of(places)
-    each = density * area / field**2
+    field = BOX * voxel_of(mass_kda)
+    if not field**2 <= area < math.inf:
+        told = f"{area**0.5:.0f}" if area > 0 else f"{area}"
+        raise ValueError(f"a micrograph must be larger than a box of {field:.0f} A; got {told} A; try --size 4096")
 
-    def takes(level: float, scope: Microscope) -> Range | None:
+
+@dataclass(frozen=True)
+class _Site:
+    """The particle on its working grid, and how densely it lies on a micrograph."""
+
+    mass_kda: float
+    resolution: float | None
+    density: float
+    area: float
+
+    @property
+    def voxel(self) -> float:
+        return voxel_of(self.mass_kda)
+
+    @property
+    def field(self) -> float:
+        return BOX * self.voxel
+
+    @property
+    def finest(self) -> float:
+        """Resolution of the last shell of the working grid."""
+        return self.field / LAST
+
+    @property
+    def wanted(self) -> float:
+        return self.finest if self.resolution is None else self.resolution
+
+    @property
+    def each(self) -> float:
+        """Particles on a micrograph."""
+        return self.density * self.area / self.field**2
+
+    def takes(self, level: float, scope: Microscope) -> Range | None:
+        """Particles of this energy for the wanted resolution; beyond the grid by the energy per coefficient there."""
         if level < HOPELESS:
             return None
-        shell = min(field / wanted, LAST)
-        found = needed(level, shell=shell)
-        if wanted >= grid:
+        found = needed(level, shell=min(self.field / self.wanted, LAST))
+        if self.wanted >= self.finest:
             return found
-        return found.times(_slope(mass_kda, scope, grid) / _slope(mass_kda, scope, wanted))
+        return found.times(_slope(self.mass_kda, scope, self.finest) / _slope(self.mass_kda, scope, self.wanted))
 
-    particles = takes(energy, microscope)
-
-    def comes(level: float) -> Outcome | None:
-        if micrographs is None or level < HOPELESS or micrographs * each < least():
+    def comes(self, level: float, micrographs: int | None) -> Outcome | None:
+        """What so many micrographs give."""
+        if micrographs is None or level < HOPELESS or micrographs * self.each < least():
             return None
-        error, shells = expected(level, micrographs * each)
-        middle, best, worst = (field / shell if shell > 0 else math.inf for shell in (shells[0], shells[2], shells[1]))
-        return Outcome(error, Range(middle, best, worst, extrapolated=error.extrapolated))
+        error, shells = expected(level, micrographs * self.each)
+        middle, worst, best = (self.field / shell if shell > 0 else math.inf for shell in shells)
+        return Outcome(error, Range(middle, best, worst, middle <= self.finest, error.extrapolated))
 
-    helps = []
-    for change, other in _changes(microscope):
-        better = grid_energy(mass_kda, other)
-        if better > 1.05 * energy:
-            helps.append((change, better, takes(better, other)))
-    return Plan(
-        mass_kda=mass_kda,
-        microscope=microscope,
-        resolution=wanted,
-        voxel=voxel,
-        energy=energy,
-        regime=regime(energy, boundary),
-        realistic_regime=regime(REALISTIC * energy, boundary),
-        patch_boundary=boundary_of((2 * BOX - 1) ** 2),
-        micrograph_boundary=boundary,
-        per_micrograph=each,
-        particles=particles,
-        realistic_particles=takes(REALISTIC * energy, microscope),
-        particles_error=needed(energy, error=GOOD) if energy >= HOPELESS else None,
-        micrographs=micrographs,
-        outcome=comes(energy),
-        realistic_outcome=comes(REALISTIC * energy),
-        helps=tuple(sorted(helps, key=lambda entry: -entry[1])),
-    )
+
+def voxel_of(mass_kda: float) -> float:
+    """Of the working grid of 11 voxels, angstrom."""
+    return FILL * 2 * radius(mass_kda) / BOX
 
 
 def grid_energy(mass_kda: float, microscope: Microscope) -> float:
     """E in the frequencies that the working grid of 11 voxels holds."""
-    return particle_energy(mass_kda, microscope, 2 * FILL * 2 * radius(mass_kda) / BOX)
+    return particle_energy(mass_kda, microscope, 2 * voxel_of(mass_kda))
 
 
 def boundary_of(places: float) -> float:
@@ -259,13 +284,9 @@ def _changes(microscope: Microscope) -> list[tuple[str, Microscope]]:
     changes = []
     if not microscope.phase_plate:
         changes.append(("an ideal phase plate", replace(microscope, phase_plate=True)))
-        if microscope.defocus_um < 2:
-            changes.append(
-                (
-                    f"a defocus of {2 * microscope.defocus_um:g} um",
-                    replace(microscope, defocus_um=2 * microscope.defocus_um),
-                )
-            )
+        further = 2 * microscope.defocus_um
+        if 0 < further < 4:
+            changes.append((f"a defocus of {further:g} um", replace(microscope, defocus_um=further)))
     if microscope.dose < 80:
         changes.append(("a dose of 80 e/A^2", replace(microscope, dose=80.0)))
     if microscope.dqe < 0.9:

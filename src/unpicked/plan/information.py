@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 HALF = 0.5  # FSC with the truth that counts as resolved
+ROUND = 0.9  # FSC of the first shell from which the round part of a map is known
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Range:
     def times(self, factor: float) -> Range:
         """All three, so many times."""
         return replace(self, middle=self.middle * factor, low=self.low * factor, high=self.high * factor)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        told = {"expected": self.middle, "low": self.low, "high": self.high}
+        return told | {"at_most": self.at_most, "extrapolated": self.extrapolated}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +167,8 @@ def table() -> tuple[Curves, ...]:
     out = []
     for volume in dict.fromkeys(row["volume"] for row in rows):
         own = sorted((row for row in rows if row["volume"] == volume), key=lambda row: row["energy"])
-        out.append(
-            Curves(
-                np.array([row["energy"] for row in own]),
-                counts,
-                np.array([row["error"] for row in own]),
-                1 - np.array([row["fsc"] for row in own])[:, :, 1:] ** 2,
-            )
-        )
+        error, fsc = (np.array([row[name] for row in own]) for name in ("error", "fsc"))
+        # where the first shell is known, a round map is: the prior of the table does not know that this is better
+        error = np.where(fsc[:, :, 1] > ROUND, np.minimum(error, own[0]["ball_error"]), error)
+        out.append(Curves(np.array([row["energy"] for row in own]), counts, error, 1 - fsc[:, :, 1:] ** 2))
     return tuple(out)

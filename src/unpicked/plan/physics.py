@@ -24,27 +24,24 @@ STEPS = 8001
 
 @dataclass(frozen=True)
 class Microscope:
-    """How the micrographs are taken.
-
-    Attributes:
-        voltage_kv: acceleration voltage.
-        dose: electrons per square angstrom.
-        defocus_um: underfocus in micrometres; ignored with an ideal phase plate.
-        phase_plate: whether all contrast is passed, at every frequency.
-        cs_mm: spherical aberration.
-        amplitude_contrast: w.
-        b_factor: of images, square angstrom: amplitudes fall as exp(-B k^2 / 4).
-        dqe: detective quantum efficiency.
-    """
+    """How the micrographs are taken; flags of ``unpicked plan``."""
 
     voltage_kv: float = 300.0
+    """Acceleration voltage in kV."""
     dose: float = 50.0
+    """Electrons per square angstrom."""
     defocus_um: float = 1.0
+    """Underfocus in micrometres; ignored with an ideal phase plate."""
     phase_plate: bool = False
+    """An ideal phase plate: all contrast at every frequency."""
     cs_mm: float = 2.7
+    """Spherical aberration in mm."""
     amplitude_contrast: float = 0.07
+    """Fraction in [0, 1]."""
     b_factor: float = 60.0
+    """Of the images, square angstrom: amplitudes fall as exp(-B k^2 / 4)."""
     dqe: float = 0.6
+    """Detective quantum efficiency."""
 
     def __post_init__(self) -> None:
         for name, unit in (("voltage_kv", "kV"), ("dose", "electrons per square angstrom"), ("dqe", "")):

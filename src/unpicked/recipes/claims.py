@@ -17,8 +17,9 @@ from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import fourier, rotation, seeding
+from unpicked.ops import rotation, seeding
 from unpicked.ops.radial import radial
+from unpicked.ops.shift import shift_volume
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
 from unpicked.recipes.trials import VIEWS, Planar, by_patches, radial_fit, share_of
@@ -140,7 +141,7 @@ def claimed(
     Args:
         data: as read, matter bright.
         map: matter bright, at most 64 working voxels.
-        voxel: working voxel size in angstrom; the map's if not given.
+        voxel: working voxel size in angstrom; the coarser one of map and micrographs if not given.
         density: covered fraction; estimated if not given.
         seed: of the decoys.
         device: torch device of the computation.
@@ -181,17 +182,9 @@ def _centred(map: Map) -> Map:
             f"{float(values.max()):.3g}; try it times -1"
         )
     mass = torch.where(values > 0.1 * values.max(), values, 0.0)
-    centre = [
-        float((mass.sum([other for other in range(3) if other != dim]) * torch.arange(map.box)).sum() / mass.sum())
-        for dim in range(3)
-    ]
-    spectrum = fourier.fft3(values)
-    for dim, place in enumerate(centre):
-        shape = [1, 1, 1]
-        shape[dim] = -1
-        turns = fourier.frequencies(map.box).double() * (place - map.box // 2) / map.box
-        spectrum = spectrum * torch.polar(torch.ones_like(turns), 2 * math.pi * turns).reshape(shape)
-    return Map(fourier.ifft3(spectrum), map.voxel_size)
+    axis = torch.arange(map.box, dtype=torch.float64) - map.box // 2
+    centre = [(mass.sum([other for other in range(3) if other != dim]) * axis).sum() for dim in (2, 1, 0)]
+    return Map(shift_volume(values, -torch.stack(centre) / mass.sum()), map.voxel_size)
 
 
 def _on_grid(map: Map, voxel: float) -> Map:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from unpicked._lazy import torch
@@ -27,8 +26,8 @@ from unpicked.ops.orientations import Images
 from unpicked.recipes.particle_job import ParticleJob, working
 from unpicked.recipes.particle_methods import low_band
 from unpicked.recipes.particles import from_particles, sizes
-from unpicked.recipes.trials import cheaper, folder_of, named
-from unpicked.reconstruct import Reconstruction, Report
+from unpicked.recipes.trials import Kept, cheaper
+from unpicked.reconstruct import Reconstruction
 from unpicked.verify import Score
 
 GROUPS = 64  # pieces of a stack
@@ -40,16 +39,13 @@ CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the par
 
 
 @dataclass(frozen=True, eq=False)
-class ParticleTrial:
+class ParticleTrial(Kept):
     """A stack of particle images.
 
     Attributes:
         data: images, matter bright.
         job: how the volume is reconstructed.
         start: what every fold starts from.
-        checkpoint: folder for the folds' states.
-        resume: go on from that folder.
-        report: called after every pass.
         device: torch device of the computation.
     """
 
@@ -57,9 +53,6 @@ class ParticleTrial:
     data: Particles
     job: ParticleJob
     start: Map | None = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    report: Report | None = None
     device: str = "cpu"
 
     @cached_property
@@ -103,8 +96,8 @@ class ParticleTrial:
         """The pipeline up to the end of its coarse stage."""
         job = replace(cheaper(self.job), halves=False, voxel=None)
         found = from_particles(
-            data, job, seed=seed, start=self.start, checkpoint=folder_of(self.checkpoint, name),
-            resume=self.resume, report=named(self.report, name), device=self.device,
+            data, job, seed=seed, start=self.start, checkpoint=self.place(name),
+            resume=self.resume, report=self.told(name), device=self.device,
         )  # fmt: skip
         return found.last
 

@@ -15,11 +15,12 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
-from unpicked.estimators.base import log_likelihood, mixed, occupied_share, patch_step
+from unpicked.estimators.base import log_likelihood, mixed, occupied_share, patch_scene, patch_step
 from unpicked.estimators.em import EM
 from unpicked.estimators.exact_em import ExactEM
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
 from unpicked.model.chain import Chain
+from unpicked.model.likelihoods import Scene
 from unpicked.model.model import Model
 from unpicked.model.noise import variance_of
 from unpicked.model.spacing import HardCore
@@ -53,26 +54,50 @@ VIEWS = 128  # by which held-out micrographs are judged
 CALIBRATED = 400  # patches to which the share of empty ones is fitted
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kept:
+    """Where the folds of a trial keep their states, and whom they tell.
+
+    Attributes:
+        checkpoint: folder for the folds' states.
+        resume: go on from that folder.
+        report: called after every pass.
+    """
+
+    checkpoint: Path | None = None
+    resume: bool = False
+    report: Report | None = None
+
+    def place(self, name: str) -> Path | None:
+        """Where the states of a fold are kept."""
+        return None if self.checkpoint is None else self.checkpoint / name.replace(" ", "-")
+
+    def told(self, fold: str) -> Report | None:
+        """The report with the name of a fold."""
+        report = self.report
+        if report is None:
+            return None
+
+        def named(name: str, row: dict[str, float]) -> None:
+            report(f"verification, {fold}, {name}", row)
+
+        return named
+
+
 @dataclass(frozen=True, eq=False)
-class SignalTrial:
+class SignalTrial(Kept):
     """A long signal, cut into blocks.
 
     Attributes:
         data: the signal.
         job: how it is reconstructed.
         start: what every fold starts from.
-        checkpoint: folder for the folds' states.
-        resume: go on from that folder.
-        report: called after every pass.
     """
 
     piece: ClassVar[str] = "block"
     data: Signal
     job: SignalJob
     start: SignalStart = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    report: Report | None = None
 
     @property
     def blocks(self) -> Signal:
@@ -104,8 +129,8 @@ class SignalTrial:
     def fit(self, data: Signal, seed: int, name: str) -> Reconstruction:
         """The signal's pipeline."""
         found = from_signal(
-            data, cheaper(self.job), seed=seed, start=self.start, checkpoint=folder_of(self.checkpoint, name),
-            resume=self.resume, report=named(self.report, name),
+            data, cheaper(self.job), seed=seed, start=self.start, checkpoint=self.place(name),
+            resume=self.resume, report=self.told(name),
         )  # fmt: skip
         return found.run
 
@@ -183,25 +208,19 @@ class Planar(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTrial(Planar):
+class ImageTrial(Kept, Planar):
     """Images that hold a small one many times.
 
     Attributes:
         data: looked through.
         job: how the small one is reconstructed.
         start: what every fold starts from.
-        checkpoint: folder for the folds' states.
-        resume: go on from that folder.
-        report: called after every pass.
     """
 
     piece: ClassVar[str] = "image"
     data: Ready
     job: ImageJob
     start: ImageStart = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    report: Report | None = None
 
     @property
     def pieces(self) -> Micrographs:
@@ -217,7 +236,7 @@ class ImageTrial(Planar):
         """The pipeline of images."""
         found = from_images(
             replace(self.data, images=data), cheaper(self.job), seed=seed, start=self.start,
-            checkpoint=folder_of(self.checkpoint, name), resume=self.resume, report=named(self.report, name),
+            checkpoint=self.place(name), resume=self.resume, report=self.told(name),
         )  # fmt: skip
         return found.last
 
@@ -238,16 +257,13 @@ class ImageTrial(Planar):
 
 
 @dataclass(frozen=True, eq=False)
-class MicrographTrial(Planar):
+class MicrographTrial(Kept, Planar):
     """Micrographs of a molecule.
 
     Attributes:
         data: prepared.
         job: how the volume is reconstructed.
         start: what every fold starts from.
-        checkpoint: folder for the folds' states.
-        resume: go on from that folder.
-        report: called after every pass.
         device: torch device of the computation.
     """
 
@@ -255,9 +271,6 @@ class MicrographTrial(Planar):
     data: Prepared
     job: MicrographJob
     start: Map | None = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    report: Report | None = None
     device: str = "cpu"
 
     @property
@@ -274,9 +287,9 @@ class MicrographTrial(Planar):
         """The pipeline of micrographs."""
         solve, _ = stages(
             self.data, replace(cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
-            resume=self.resume, report=named(self.report, name),
+            resume=self.resume, report=self.told(name),
         )  # fmt: skip
-        return solve(data, seed=seed, checkpoint=folder_of(self.checkpoint, name)).solve().last
+        return solve(data, seed=seed, checkpoint=self.place(name)).solve().last
 
     def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""
@@ -318,10 +331,11 @@ def by_patches(
 ) -> Score:
     """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
     white = White(model.noise.mean, float(variance_of(model.noise)))
-    share = share_of(model, x, known) if share is None else share
+    scene, side = patch_scene(model, x), 2 * model.side
+    share = _share(scene, side, known) if share is None else share
 
     def judged(tiles: torch.Tensor) -> torch.Tensor:
-        found = mixed(_ratios(model, x, tiles), share).sum(1)
+        found = mixed(_ratios(scene, side, tiles), share).sum(1)
         return white.log_likelihood(tiles).cpu() + found.cpu()
 
     return judged
@@ -329,20 +343,24 @@ def by_patches(
 
 def share_of(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> torch.Tensor:
     """The likeliest share of patches of side 2 L that hold a particle or a part of one, from some hundreds of them."""
-    side, count = 2 * model.side, 0
+    return _share(patch_scene(model, x), 2 * model.side, known)
+
+
+def _share(scene: Scene, side: int, known: Iterator[torch.Tensor]) -> torch.Tensor:
+    count = 0
     seen: list[torch.Tensor] = []
     for tiles in known:
         some = tiles[:: max(1, len(tiles) * (tiles.shape[1] // side) ** 2 // CALIBRATED)]
-        seen.append(_ratios(model, x, some).flatten())
+        seen.append(_ratios(scene, side, some).flatten())
         count += len(seen[-1])
         if count >= CALIBRATED:
             break
     return occupied_share(torch.cat(seen))
 
 
-def _ratios(model: Model, x: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
+def _ratios(scene: Scene, side: int, tiles: torch.Tensor) -> torch.Tensor:
     """Log-likelihood ratios of the patches of tiles, ``(n, patches)``, of one copy against none."""
-    step = patch_step(model, x, 2 * model.side)
+    step = patch_step(scene, side)
     step.add(tiles.flatten(0, 1).to(step.device), 0)  # one below the other
     return torch.cat(step.ratios).view(len(tiles), -1)
 
@@ -380,19 +398,3 @@ def radial_fit(
 def _mean_of_kinds(run: Reconstruction) -> torch.Tensor:
     values = run.model.object.values(run.x)
     return values.mean(0) if isinstance(run.model.object, Classes) else values
-
-
-def folder_of(folder: Path | None, name: str) -> Path | None:
-    """Where the states of a fold are kept."""
-    return None if folder is None else folder / name.replace(" ", "-")
-
-
-def named(report: Report | None, fold: str) -> Report | None:
-    """The report with the name of a fold."""
-    if report is None:
-        return None
-
-    def told(name: str, row: dict[str, float]) -> None:
-        report(f"verification, {fold}, {name}", row)
-
-    return told

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unpicked.plan import HOPELESS, MARGINAL, REALISTIC, Plan, grid_energy
+from unpicked.plan import HOPELESS, MARGINAL, REALISTIC, Plan, boundary_of, grid_energy, voxel_of
 from unpicked.plan.physics import Microscope
 
-MASSES = tuple(np.geomspace(4.0, 250.0, 60).tolist())
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)
 FIRST, SECOND, MUTED = "#0b5fa5", "#b4540a", "#6b7280"
 AREAS = ("#dcefe3", "#e3ecf7", "#f6ecd9", "#f3dedb")
 WORDS = ("pick", "detection-free", "marginal", "hopeless")
@@ -33,16 +33,19 @@ def draw(path: Path, plan: Plan) -> None:
 
 
 def _draw(axes: Any, plan: Plan) -> None:
-    low, high = 1.0, 6000.0
-    bounds = (high, plan.micrograph_boundary, MARGINAL, HOPELESS, low)
+    masses = np.geomspace(min(4.0, 0.6 * plan.mass_kda), max(250.0, 1.6 * plan.mass_kda), 60)
+    low, high = min(1.0, 0.3 * plan.energy), max(6000.0, 3 * plan.energy)
+    seen = np.array([boundary_of(plan.area / voxel_of(mass) ** 2) for mass in masses])
+    levels = [np.full_like(masses, level) for level in (high, MARGINAL, HOPELESS, low)]
+    bounds = [levels[0], seen, *levels[1:]]
     for top, bottom, colour, word in zip(bounds, bounds[1:], AREAS, WORDS, strict=False):
-        axes.axhspan(bottom, top, color=colour, linewidth=0)
-        axes.text(MASSES[-1] * 0.94, (top * bottom) ** 0.5, word, ha="right", va="center", color=MUTED)
+        axes.fill_between(masses, bottom, top, color=colour, linewidth=0)
+        axes.text(masses[-1] * 0.94, (top[-1] * bottom[-1]) ** 0.5, word, ha="right", va="center", color=MUTED)
     scope = plan.microscope
     for microscope, colour, name in _curves(scope):
-        found = np.array([grid_energy(mass, microscope) for mass in MASSES])
-        axes.plot(MASSES, found, color=colour, label=name)
-        axes.fill_between(MASSES, REALISTIC * found, found, color=colour, alpha=0.15, linewidth=0)
+        found = np.array([grid_energy(mass, microscope) for mass in masses])
+        axes.plot(masses, found, color=colour, label=name)
+        axes.fill_between(masses, REALISTIC * found, found, color=colour, alpha=0.15, linewidth=0)
     axes.plot([plan.mass_kda] * 2, [REALISTIC * plan.energy, plan.energy], "-", color="black", linewidth=1)
     axes.plot([plan.mass_kda], [plan.energy], "o", color="black")
     axes.annotate(
@@ -54,9 +57,9 @@ def _draw(axes: Any, plan: Plan) -> None:
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(MASSES[0], MASSES[-1])
+    axes.set_xlim(masses[0], masses[-1])
     axes.set_ylim(low, high)
-    ticks = (5, 10, 20, 50, 100, 200)
+    ticks = [tick for tick in TICKS if masses[0] <= tick <= masses[-1]]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")

@@ -52,24 +52,26 @@ class Specimen:
         """Noise-free particle images ``(n, box, box)`` in double precision for ``(n, 3, 3)`` rotations."""
         if not len(rotations):
             return self.x.new_zeros((0, self.box, self.box))
-        if isinstance(self.object, Gaussians):
-            return self._atoms(rotations)
+        if self._views is not None:
+            return self._atoms(self._views, rotations)
         pieces = []
         for part in rotations.split(64):
             fine = self.object.projector(part.to(self.x)).project(self.x)
             pieces.append(fourier.resize_image(fine, (self.box, self.box)))
         return torch.cat(pieces)
 
-    def _atoms(self, rotations: torch.Tensor) -> torch.Tensor:
+    def _atoms(self, seen: Views, rotations: torch.Tensor) -> torch.Tensor:
         """Images of atoms, from exact Fourier coefficients of those frequencies that the working pixel holds."""
-        seen, centred = self._views, torch.zeros(2, dtype=torch.float64)
+        centred = torch.zeros(2, dtype=torch.float64)
         spectra = torch.stack([seen.coefficients(rotation.double(), centred) for rotation in rotations])
         images = torch.fft.irfft2(spectra, s=(self.box, self.box), norm="ortho")
         return torch.fft.fftshift(images, dim=(-2, -1)).to(self.x)
 
     @cached_property
-    def _views(self) -> Views:
-        assert isinstance(self.object, Gaussians)
+    def _views(self) -> Views | None:
+        """Exact coefficients where the object is made of atoms."""
+        if not isinstance(self.object, Gaussians):
+            return None
         pixel = self.object.shape[-1] / self.box
         return scatterers(self.object, self.x).views(pixel, self.box, torch.float64, corners=True)
 

@@ -30,8 +30,8 @@ Score = Callable[[Any], Any]  # tiles (n, *tile) to their log-likelihoods (n,) f
 D = TypeVar("D", bound=Data)
 
 
-class Trial(Protocol[D]):
-    """Data in pieces, and the pipeline that is to be judged; what kinds there are is known to ``recipes``."""
+class Pieces(Protocol[D]):
+    """Data in whole pieces, which are parted into folds; what kinds there are is known to ``recipes``."""
 
     @property
     def count(self) -> int:
@@ -50,6 +50,10 @@ class Trial(Protocol[D]):
 
     def tiles(self, data: D) -> Iterator[Any]:
         """Every piece of a part in tiles ``(n, *tile)``, all of one shape, or what else scores and nulls take."""
+
+
+class Trial(Pieces[D], Protocol[D]):
+    """Data, and the pipeline that is to be judged."""
 
     def fit(self, data: D, seed: int, name: str) -> Reconstruction:
         """The pipeline, on a part of the data."""
@@ -173,19 +177,37 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
         "supported" where the structure of each fold is better than every null on the other and the sum by three
         standard errors; "not supported" where it is worse in both; else "undecided".
     """
-    if trial.count < 2:
+
+    def fitted(data: D, seed: int, number: int) -> tuple[Score, Score]:
+        run = trial.fit(data, seed, f"fold {number}")
+        return trial.score(run, data), trial.featureless(run, data, seed)
+
+    return cross_fit(trial, fitted, seed)
+
+
+def cross_fit(pieces: Pieces[D], fitted: Callable[[D, int, int], tuple[Score, Score]], seed: int) -> Verdict:
+    """What is fitted to either half of the pieces, judged on the other half beside the nulls.
+
+    Args:
+        pieces: the data.
+        fitted: of a part, a seed and the fold's number: the model's score, and that of particles without structure.
+        seed: of the fits.
+    """
+    if pieces.count < 2:
         return ONE_PIECE
-    parts = [trial.part(range(first, trial.count, 2)) for first in range(2)]
-    few = trial.count // 2 < UNITS
+    few = pieces.count // 2 < UNITS
     folds = []
-    for number, (fitted, other) in enumerate((parts, parts[::-1]), 1):
-        own = seeding.derive(seed, "verify", number)
-        run = trial.fit(fitted, own, f"fold {number}")
-        nulls = [null.fitted(trial.tiles(fitted)) for null in trial.nulls]
-        judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
-        judges[FEATURELESS] = trial.featureless(run, fitted, own)
-        folds.append(judged(trial.tiles(other), trial.score(run, fitted), judges, few))
-    return concluded(folds, "tile" if few else trial.piece)
+    for number, (own, other) in enumerate(folds_of(pieces), 1):
+        model, plain = fitted(own, seeding.derive(seed, "verify", number), number)
+        judges: dict[str, Score] = {null.name: null.fitted(pieces.tiles(own)).log_likelihood for null in pieces.nulls}
+        folds.append(judged(pieces.tiles(other), model, judges | {FEATURELESS: plain}, few))
+    return concluded(folds, "tile" if few else pieces.piece)
+
+
+def folds_of(pieces: Pieces[D]) -> list[tuple[D, D]]:
+    """Both ways to fit one half of the pieces, every other one, and to judge the other."""
+    one, other = (pieces.part(range(first, pieces.count, 2)) for first in range(2))
+    return [(one, other), (other, one)]
 
 
 def verify_with_surrogates(

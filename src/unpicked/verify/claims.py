@@ -14,9 +14,7 @@ from typing import Any, Protocol, TypeVar
 from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.evaluate.nulls import Null
-from unpicked.ops import seeding
-from unpicked.verify import FEATURELESS, ONE_PIECE, UNITS, Score, Verdict, Word, concluded, judged
+from unpicked.verify import Pieces, Score, Verdict, Word, cross_fit, folds_of
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
 LEAST = 24  # tiles before that is said
@@ -27,30 +25,12 @@ D = TypeVar("D", bound=Data)
 Fitted = TypeVar("Fitted")
 
 
-class Claim(Protocol[D, Fitted]):
-    """Data in pieces, and a map; what kinds there are is known to ``recipes``."""
+class Claim(Pieces[D], Protocol[D, Fitted]):
+    """Data in pieces, and a map."""
 
     @property
     def map(self) -> Map:
         """The map."""
-
-    @property
-    def count(self) -> int:
-        """Number of whole pieces."""
-
-    @property
-    def piece(self) -> str:
-        """What a piece is called."""
-
-    @property
-    def nulls(self) -> tuple[Null, ...]:
-        """Nulls of these data, not fitted."""
-
-    def part(self, indices: Sequence[int]) -> D:
-        """Some of the pieces."""
-
-    def tiles(self, data: D) -> Iterator[torch.Tensor]:
-        """Every piece of a part in tiles ``(n, *tile)``, all of one shape."""
 
     def plain(self, data: D, seed: int) -> Fitted:
         """Particles without structure, fitted; they give noise, density and scale to all that follows."""
@@ -127,27 +107,24 @@ def judge_claim(
     """
     if decoys < 1:
         raise ValueError(f"decoys must be at least 1; got {decoys}")
-    if claim.count < 2:
-        return Claimed("undecided", ONE_PIECE.sentence, ONE_PIECE)
-    parts = [claim.part(range(first, claim.count, 2)) for first in range(2)]
-    few = claim.count // 2 < UNITS
-    plains, folds = [], []
-    for number, (fitted, other) in enumerate((parts, parts[::-1]), 1):
-        plain = claim.plain(fitted, seeding.derive(seed, "claim", number))
-        nulls = [null.fitted(claim.tiles(fitted)) for null in claim.nulls]
-        judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
-        judges[FEATURELESS] = claim.score(plain, None)
-        plains.append(plain)
-        folds.append(judged(claim.tiles(other), claim.score(plain, claim.map), judges, few))
-    held = concluded(folds, "tile" if few else claim.piece)
+    plains: list[Fitted] = []
+
+    def fitted(data: D, seed: int, number: int) -> tuple[Score, Score]:
+        plains.append(claim.plain(data, seed))
+        return claim.score(plains[-1], claim.map), claim.score(plains[-1], None)
+
+    held = cross_fit(claim, fitted, seed)
+    if not held.folds:
+        return Claimed(held.verdict, held.sentence, held)
     if held.verdict == "not supported":
         best = min(held.folds, key=lambda fold: fold.gain).best
         sentence = f"Not supported: the map explains the data no better than {best}, z = {held.z:.1f}."
         return Claimed("not supported", sentence, held)
+    others = [other for _, other in folds_of(claim)]
     done = above = 0
     while done < decoys and above < ENOUGH:
         group = range(done, min(done + GROUP, decoys))
-        batches = _alternating(claim.tiles(parts[1]), claim.tiles(parts[0]))
+        batches = _alternating(*(claim.tiles(other) for other in others))
 
         def told(left: int, ahead: int, done: int = group.stop, before: int = above) -> None:
             if tell is not None:
@@ -200,16 +177,19 @@ def _race(
 ) -> int:
     """How many decoys end above the map; ends where ``enough`` are."""
     running = list(decoys)
-    maps = {number: claim.decoy(number) for number in running}
+    own_scores = [claim.score(plain, claim.map) for plain in plains]
+    scores: dict[int, list[Score]] = {}
+    for number in running:
+        decoy = claim.decoy(number)
+        scores[number] = [claim.score(plain, decoy) for plain in plains]
     sums, squares = dict.fromkeys(running, 0.0), dict.fromkeys(running, 0.0)
     seen = ahead = 0
     for fold, tiles in batches:
-        plain = plains[fold]
-        own = claim.score(plain, claim.map)(tiles)
+        own = own_scores[fold](tiles)
         seen += len(own)
         left = []
         for number in running:
-            lead = (own - claim.score(plain, maps[number])(tiles)).double()
+            lead = (own - scores[number][fold](tiles)).double()
             sums[number] += float(lead.sum())
             squares[number] += float(lead.square().sum())
             spread = math.sqrt(max(squares[number] - sums[number] ** 2 / seen, 0.0))
