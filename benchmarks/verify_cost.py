@@ -1,6 +1,6 @@
 """What verification costs beside the reconstruction that it judges: seconds of both, in one run.
 
-Two micrographs of BPTI as in the demo, at E = 424 and at E = 42, a signal and images. Wanted is at most 1.2.
+Two micrographs of BPTI as in the demo, at E = 424 and at E = 42, a signal, images and particles. Wanted is at most 1.2.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,17 @@ import torch
 import unpicked
 from common import save
 from unpicked.data import snr
+from unpicked.data.micrographs import InMemory
 from unpicked.io.structure import read_structure
 from unpicked.recipes import ImageJob, MicrographJob, SignalJob, from_images, from_micrographs, from_signal, ready
 from unpicked.recipes.images import ready as images_ready
+from unpicked.recipes.particle_job import ParticleJob
+from unpicked.recipes.particles import from_particles
+from unpicked.recipes.stack_trials import ParticleTrial
 from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
 from unpicked.simulate.images import random_targets, simulate_images
 from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.particles import simulate_particles
 from unpicked.simulate.signals import simulate_signal, target
 from unpicked.simulate.specimens import specimen_from_structure
 from unpicked.verify import Trial, verify
@@ -35,6 +41,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=448)
     parser.add_argument("--count", type=int, default=2)
     parser.add_argument("--samples", type=int, default=200_000)
+    parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -63,6 +70,19 @@ def main() -> None:
     planar = ImageJob(9)
     found = images_ready(images, planar)
     figures["4 images of 256^2"] = measured(lambda: from_images(found, planar, seed=0), ImageTrial(found, planar))
+    stack, _ = simulate_particles(
+        specimen_from_structure(structure, 64, 0.9),
+        count=options.particles,
+        noise=snr.energy(3000.0),
+        seed=0,
+        defocus=(4000.0, 12000.0),
+        max_shift=3.0,
+    )
+    stack = replace(stack, source=InMemory(stack.images()))
+    search = ParticleJob(max_shift=3.0)
+    figures[f"{options.particles} particles of 64^2, with contrast transfer and shifts"] = measured(
+        lambda: from_particles(stack, search, seed=0), ParticleTrial(stack, search)
+    )
     save("verify_cost", figures)
 
 
