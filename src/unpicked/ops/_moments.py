@@ -1,8 +1,9 @@
 """The compiled loops of :func:`unpicked.ops.moments.lag_sums`.
 
-The third-order sums of a chunk are a triangle of dot products (y_i y_{i+a}) . y_{i+b}, taken in tiles of 3 x 3 lags:
-six streams of contiguous slices feed nine accumulators, which all stay in registers. Products and sums of a chunk have
-the precision of the data, sums over chunks are float64.
+The third-order sums of a chunk are a triangle of dot products (y_i y_{i+a}) . y_{i+b}, taken in tiles of three lags a
+by six lags b, and by three where the triangle ends: slices of the data feed accumulators that all stay in registers.
+The first tile of three rows makes their products on the way. Products and sums of a chunk have the precision of the
+data, sums over chunks are float64.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 import numba
 import numpy as np
 
-CHUNK = 2048  # base points whose three product rows and window of data stay near the core
-TILE = 3
+CHUNK = 4096  # base points whose three product rows and window of data stay near the core
+TILE, WIDE = 3, 6  # rows of a tile, and columns of a wide one
 
 
 _JIT = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
@@ -28,71 +29,139 @@ def _total(values: Any) -> Any:
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
-def _multiply(first: Any, second: Any, out: Any) -> Any:
-    """Elementwise product, and its sum."""
-    total = first.dtype.type(0)
-    for i in range(first.size):
-        product = first[i] * second[i]
-        out[i] = product
-        total += product
-    return total
+def _opening(y: Any, size: int, lag: int, z0: Any, z1: Any, z2: Any, sums: Any, out: Any) -> None:
+    """Three rows of products from ``lag`` on, their sums, and their dot products with the first six lags."""
+    y0, y1, y2, y3, y4, y5 = y[:size], y[1:][:size], y[2:][:size], y[3:][:size], y[4:][:size], y[5:][:size]
+    s0, s1, s2 = y[lag:][:size], y[lag + 1 :][:size], y[lag + 2 :][:size]
+    zero = z0.dtype.type(0)
+    total0, total1, total2 = zero, zero, zero
+    a0, a1, a2, a3, a4, a5 = zero, zero, zero, zero, zero, zero
+    b0, b1, b2, b3, b4, b5 = zero, zero, zero, zero, zero, zero
+    c0, c1, c2, c3, c4, c5 = zero, zero, zero, zero, zero, zero
+    for i in range(size):
+        q0, q1, q2, q3, q4, q5 = y0[i], y1[i], y2[i], y3[i], y4[i], y5[i]
+        p0, p1, p2 = q0 * s0[i], q0 * s1[i], q0 * s2[i]
+        z0[i], z1[i], z2[i] = p0, p1, p2
+        total0 += p0
+        total1 += p1
+        total2 += p2
+        a0 += p0 * q0
+        a1 += p0 * q1
+        a2 += p0 * q2
+        a3 += p0 * q3
+        a4 += p0 * q4
+        a5 += p0 * q5
+        b0 += p1 * q0
+        b1 += p1 * q1
+        b2 += p1 * q2
+        b3 += p1 * q3
+        b4 += p1 * q4
+        b5 += p1 * q5
+        c0 += p2 * q0
+        c1 += p2 * q1
+        c2 += p2 * q2
+        c3 += p2 * q3
+        c4 += p2 * q4
+        c5 += p2 * q5
+    sums[0], sums[1], sums[2] = total0, total1, total2
+    out[0, 0], out[0, 1], out[0, 2], out[0, 3], out[0, 4], out[0, 5] = a0, a1, a2, a3, a4, a5
+    out[1, 0], out[1, 1], out[1, 2], out[1, 3], out[1, 4], out[1, 5] = b0, b1, b2, b3, b4, b5
+    out[2, 0], out[2, 1], out[2, 2], out[2, 3], out[2, 4], out[2, 5] = c0, c1, c2, c3, c4, c5
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
-def _tile(z0: Any, z1: Any, z2: Any, y0: Any, y1: Any, y2: Any, out: Any) -> None:
-    """Nine dot products; one loop over six slices, which the compiler turns into vectors."""
+def _wide(z0: Any, z1: Any, z2: Any, y: Any, out: Any) -> None:
+    """Eighteen dot products, of three rows of products with y and its five next lags."""
+    size = z0.size
+    y0, y1, y2, y3, y4, y5 = y[:size], y[1:][:size], y[2:][:size], y[3:][:size], y[4:][:size], y[5:][:size]
     zero = z0.dtype.type(0)
-    a, b, c, d, e, f, g, h, k = zero, zero, zero, zero, zero, zero, zero, zero, zero
-    for i in range(z0.size):
-        p, q, r = z0[i], z1[i], z2[i]
-        u, v, w = y0[i], y1[i], y2[i]
-        a += p * u
-        b += p * v
-        c += p * w
-        d += q * u
-        e += q * v
-        f += q * w
-        g += r * u
-        h += r * v
-        k += r * w
-    out[0], out[1], out[2], out[3], out[4] = a, b, c, d, e
-    out[5], out[6], out[7], out[8] = f, g, h, k
+    a0, a1, a2, a3, a4, a5 = zero, zero, zero, zero, zero, zero
+    b0, b1, b2, b3, b4, b5 = zero, zero, zero, zero, zero, zero
+    c0, c1, c2, c3, c4, c5 = zero, zero, zero, zero, zero, zero
+    for i in range(size):
+        p0, p1, p2 = z0[i], z1[i], z2[i]
+        q0, q1, q2, q3, q4, q5 = y0[i], y1[i], y2[i], y3[i], y4[i], y5[i]
+        a0 += p0 * q0
+        a1 += p0 * q1
+        a2 += p0 * q2
+        a3 += p0 * q3
+        a4 += p0 * q4
+        a5 += p0 * q5
+        b0 += p1 * q0
+        b1 += p1 * q1
+        b2 += p1 * q2
+        b3 += p1 * q3
+        b4 += p1 * q4
+        b5 += p1 * q5
+        c0 += p2 * q0
+        c1 += p2 * q1
+        c2 += p2 * q2
+        c3 += p2 * q3
+        c4 += p2 * q4
+        c5 += p2 * q5
+    out[0, 0], out[0, 1], out[0, 2], out[0, 3], out[0, 4], out[0, 5] = a0, a1, a2, a3, a4, a5
+    out[1, 0], out[1, 1], out[1, 2], out[1, 3], out[1, 4], out[1, 5] = b0, b1, b2, b3, b4, b5
+    out[2, 0], out[2, 1], out[2, 2], out[2, 3], out[2, 4], out[2, 5] = c0, c1, c2, c3, c4, c5
+
+
+@numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
+def _narrow(z0: Any, z1: Any, z2: Any, y: Any, out: Any) -> None:
+    """Nine dot products, of three rows of products with y and its two next lags."""
+    size = z0.size
+    y0, y1, y2 = y[:size], y[1:][:size], y[2:][:size]
+    zero = z0.dtype.type(0)
+    a0, a1, a2, b0, b1, b2, c0, c1, c2 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    for i in range(size):
+        p0, p1, p2 = z0[i], z1[i], z2[i]
+        q0, q1, q2 = y0[i], y1[i], y2[i]
+        a0 += p0 * q0
+        a1 += p0 * q1
+        a2 += p0 * q2
+        b0 += p1 * q0
+        b1 += p1 * q1
+        b2 += p1 * q2
+        c0 += p2 * q0
+        c1 += p2 * q1
+        c2 += p2 * q2
+    out[0, 0], out[0, 1], out[0, 2] = a0, a1, a2
+    out[1, 0], out[1, 1], out[1, 2] = b0, b1, b2
+    out[2, 0], out[2, 1], out[2, 2] = c0, c1, c2
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
 def triangle(y: Any, length: int, block: int, first: int, last: int, sums: Any) -> None:
     """Write the sums of the base points first..last, a row per ``block`` of them: count, orders 1, 2 and 3.
 
-    ``y`` holds at least ``last + length + TILE - 2`` values; ``sums`` is ``(rows, 2 + L + L (L + 1) / 2)``, zeros.
+    ``y`` holds at least ``last + length + WIDE`` values; ``sums`` is ``(rows, 2 + L + L (L + 1) / 2)``, zeros.
     """
-    rows = (length + TILE - 1) // TILE * TILE
     products = np.zeros((TILE, CHUNK), y.dtype)
-    tile = products[0, : TILE * TILE].copy()
-    for start in range(first, last, CHUNK):
-        # a chunk never crosses a block: blocks are multiples of the chunk
-        end = min(start + CHUNK, last)
+    totals = np.zeros(TILE, y.dtype)
+    tile = np.zeros((TILE, WIDE), y.dtype)
+    start = first
+    while start < last:
+        place = (start - first) // block
+        end = min(start + CHUNK, last, first + (place + 1) * block)  # a chunk never crosses a block
         size = end - start
-        row = sums[(start - first) // block]
+        row, window = sums[place], y[start : end + length + WIDE]
+        z0, z1, z2 = products[0, :size], products[1, :size], products[2, :size]
         row[0] += size
         row[1] += _total(y[start:end])
-        for a in range(0, rows, TILE):
-            for j in range(TILE):
-                part = _multiply(y[start:end], y[start + a + j : end + a + j], products[j, :size])
-                if a + j < length:
-                    row[2 + a + j] += part
-            for b in range(0, a + TILE, TILE):
-                _tile(
-                    products[0, :size],
-                    products[1, :size],
-                    products[2, :size],
-                    y[start + b : end + b],
-                    y[start + b + 1 : end + b + 1],
-                    y[start + b + 2 : end + b + 2],
-                    tile,
-                )
-                for j in range(TILE):
-                    lag = a + j
-                    if lag < length:
-                        place = 2 + length + lag * (lag + 1) // 2 + b
-                        for k in range(min(TILE, lag - b + 1)):
-                            row[place + k] += tile[TILE * j + k]
+        for lag in range(0, length, TILE):
+            other = 0
+            while other < lag + TILE:
+                width = WIDE
+                if other == 0:
+                    _opening(window, size, lag, z0, z1, z2, totals, tile)
+                    for j in range(min(TILE, length - lag)):
+                        row[2 + lag + j] += totals[j]
+                elif other + WIDE <= lag + TILE:
+                    _wide(z0, z1, z2, window[other:], tile)
+                else:
+                    width = TILE
+                    _narrow(z0, z1, z2, window[other:], tile)
+                for j in range(min(TILE, length - lag)):
+                    base = 2 + length + (lag + j) * (lag + j + 1) // 2 + other
+                    for k in range(min(width, lag + j - other + 1)):
+                        row[base + k] += tile[j, k]
+                other += width
+        start = end

@@ -164,13 +164,13 @@ def published_weights(length: int) -> Float[torch.Tensor, " s"]:
 
 
 def _compiled(y: torch.Tensor, length: int, points: int, block: int, rows: int) -> torch.Tensor:
-    from unpicked.ops._moments import TILE, triangle  # compiled, so imported late
+    from unpicked.ops._moments import WIDE, triangle  # compiled, so imported late
 
     sums = torch.zeros(rows, 1 + count(length), dtype=torch.float64)
     values = y.detach().cpu().contiguous()
     # the last tile reads lags that it does not keep: all but the last rows come from the signal as it is
-    whole = max(0, min(rows - 1, (len(values) - length - TILE + 2) // block))
-    rest = torch.nn.functional.pad(values[whole * block :], (0, length + TILE))
+    whole = max(0, min(rows - 1, (len(values) - length - WIDE) // block))
+    rest = torch.nn.functional.pad(values[whole * block :], (0, length + WIDE))
     threads = max(1, min(whole, torch.get_num_threads()))
     cuts = [whole * part // threads for part in range(threads + 1)]
 
