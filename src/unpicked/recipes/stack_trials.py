@@ -33,8 +33,8 @@ from unpicked.verify import Score
 GROUPS = 64  # pieces of a stack
 LEAST = 4  # images of a piece
 VIEWS = 36_864  # by which held-out images are judged: about 7 degrees apart
-SAMPLE = 1000  # images by which noise is fitted
-ROUNDS = 4
+SAMPLE = 300  # images by which noise is fitted
+ROUNDS = 3
 CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the particle
 
 

@@ -50,6 +50,7 @@ class Stages:
         resume: go on from that folder.
         report: called after every pass.
         name: put before the names of the runs.
+        share: of the views, taken by the stages behind the first: of half the particles half the views tell as much.
     """
 
     data: Micrographs
@@ -62,6 +63,7 @@ class Stages:
     resume: bool = False
     report: Report | None = None
     name: str = ""
+    share: float = 1.0
 
     def solve(self) -> Solved:
         """All stages, for the best start or several; the mean of those that end equally likely."""
@@ -91,6 +93,7 @@ class Stages:
         place = None if place is None else place / f"stage-{stage}"
         known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
         volume, views = parts.marched(job, self.object, stage, known), parts.views(job, stage, known)
+        views = max(1, round(self.share * views)) if stage else views
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
         model = replace(model, object=volume, view=Projection(rotation.super_fibonacci(views).to(self.device)))

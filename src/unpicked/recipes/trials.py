@@ -289,7 +289,7 @@ class MicrographTrial(Kept, Planar):
             self.data, replace(cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
             resume=self.resume, report=self.told(name),
         )  # fmt: skip
-        return solve(data, seed=seed, checkpoint=self.place(name)).solve().last
+        return solve(data, seed=seed, checkpoint=self.place(name), share=0.5).solve().last
 
     def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""
@@ -319,11 +319,12 @@ def _scrambled(data: Micrographs, seed: int) -> Micrographs:
 
 
 def cheaper(job: Job) -> Job:
-    """Hardly more than half as many random starts, at least three where so many were asked for.
+    """Hardly more than half as many random starts, at least three where so many were asked for, and one round of moves.
 
     A fold that ends worse for it makes the verdict stricter, never milder.
     """
-    return replace(job, starts=max(min(job.starts, 3), job.starts // 2))
+    job = replace(job, starts=max(min(job.starts, 3), job.starts // 2))
+    return job if isinstance(job, ParticleJob) else replace(job, moves=min(job.moves, 1))
 
 
 def by_patches(
