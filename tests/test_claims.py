@@ -249,5 +249,11 @@ def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):
     assert is_refused(command("--map", "m.mrc", "none.mrc", "--decoys", "0"), "--decoys")
     assert is_refused(command("a", "b"), "one run folder", "--map")
     assert is_refused(command("run", "--decoys", "5"), "--decoys", "needs --map")
-    for option, value in (("--voxel", "0"), ("--density", "0"), ("--density", "nan"), ("--surrogates", "2")):
+    for option, value in (
+        ("--voxel", "0"),
+        ("--density", "0"),
+        ("--density", "nan"),
+        ("--surrogates", "2"),
+        ("--starts", "2"),
+    ):
         assert is_refused(command("--map", "m.mrc", "m.mrc", option, value), option)

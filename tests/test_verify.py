@@ -23,7 +23,8 @@ from unpicked.recipes.images import ready as images_ready
 from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
-from unpicked.verify import FEATURELESS, Fold, concluded, verify, with_surrogates
+from unpicked.verify import FEATURELESS, Fold, concluded, verify, verify_with_surrogates, with_surrogates
+from unpicked.verify.agreement import Rival, agreement, determined, floor
 
 JOB = SignalJob(5, starts=2, iterations=60, moves=1)
 
@@ -236,10 +237,10 @@ def test_random_phases_keep_every_power_and_no_third_moment() -> None:
 
 def test_surrogates_can_only_lower_a_verdict() -> None:
     found = concluded([fold(5, 9), fold(4, 9)], "piece")
-    kept = with_surrogates(found, [-1.0, 3.0])
+    kept = with_surrogates(found, [Rival(-1.0), Rival(3.0)])
     assert (kept.verdict, kept.p, kept.p_limit) == ("supported", pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert kept.sentence.endswith("; 2 of 2 surrogates of random phases below.")
-    lowered = with_surrogates(found, [-1.0, 30.0])
+    lowered = with_surrogates(found, [Rival(-1.0), Rival(30.0)])
     assert (lowered.verdict, lowered.p) == ("undecided", pytest.approx(2 / 3))
     assert "not_run" in kept.to_json()["evidence"]
     assert "surrogates of random phases" not in kept.to_json()["evidence"]["not_run"]
@@ -267,7 +268,7 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
     words = ["--length", "5", "--iterations", "60", "--starts", "2", "--threads", "1", "--out", out, "--quiet"]
     assert answered(capsys, "reconstruct", "signal", signal, *words, "--no-verify")[0] == 0
     assert json.loads((out / "result.json").read_text())["verdict"] == "not verified"
-    asked = ("verify", out, "--threads", "1", "--quiet", "--json", "--strict", "--surrogates")
+    asked = ("verify", out, "--threads", "1", "--quiet", "--json", "--strict", "--starts", "2", "--surrogates")
     status, said, err = answered(capsys, *asked, "1")
     assert (status, err) == (0, "")
     told = json.loads(said.splitlines()[-1])
@@ -279,7 +280,8 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
     parts = torch.load(state, weights_only=True)
     torch.save({**parts, "fingerprint": "of an earlier version"}, state)
     kept = json.loads((out / "verify.json").read_text())
-    kept["surrogates"][0] = 1e6  # what a stopped call has found is not computed again
+    assert len(kept["starts"]) == 1 and abs(kept["starts"][0]["gain"]) < 1, "the other start ends at the same answer"
+    kept["surrogates"][0]["gain"] = 1e6  # what a stopped call has found is not computed again
     (out / "verify.json").write_text(json.dumps(kept))
     assert answered(capsys, *asked, "1")[0] == 4
     assert json.loads((out / "result.json").read_text())["verdict"] == "undecided"
@@ -296,3 +298,38 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
         assert is_refused(answered(capsys, "verify", out), reason)
     (out / "result.json").write_text("{")
     assert is_refused(answered(capsys, "verify", out), "damaged")
+
+
+def test_what_random_phases_reach_limits_what_the_folds_show() -> None:
+    first, second = (bead_chain(11, seed).truth() for seed in (1, 2))
+    same = agreement(first, first)
+    assert same is not None and same.at_nyquist and determined(same, ()) == pytest.approx(same.nyquist)
+    other = agreement(first, second)
+    assert other is not None and agreement(None, first) is None
+    assert agreement(first, replace(first, values=torch.zeros(11, 11, 11))) is None, "a fold may end empty"
+    rivals = [Rival(0.0, tuple(0.5 * value for value in other.fsc)), Rival(0.0, tuple(other.fsc)), Rival(0.0)]
+    lowest = floor(rivals)
+    assert lowest == tuple(max(value, 0.5 * value) for value in other.fsc) and floor(rivals[2:]) == ()
+    field, last = 11 * first.voxel_size, len(same.fsc) - 1
+    assert determined(same, [0.0] * (last + 1)) == pytest.approx(same.nyquist)
+    assert determined(same, [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]) == pytest.approx(field / 2), "shell 2 is the last above"
+    assert determined(same, [1.0] * (last + 1)) is None
+    assert Rival.of_json(rivals[1].to_json()) == rivals[1]
+
+
+def test_folds_with_maps_tell_how_far_they_agree() -> None:
+    job = MicrographJob(box=7, views=(60,), iterations=(8,), starts=1, moves=0)
+    data = ready(beads(400.0, 2, 170, 5), job)
+    found = verify_with_surrogates(MicrographTrial(data, job), 1, starts=1, seed=2)
+    assert found.verdict == "supported" and found.agreement is not None and found.agreement.fsc[1] > 0.9
+    assert found.resolution == determined(found.agreement, found.floor)
+    assert len(found.starts) == len(found.surrogates) == 1 and len(found.floor) == len(found.agreement.fsc)
+    assert found.surrogates[0].gain < min(fold.gain for fold in found.folds)
+    evidence = found.to_json()["evidence"]
+    assert evidence["resolution"] == found.resolution and evidence["not_run"] == ["omit test"]
+    again = verify_with_surrogates(
+        MicrographTrial(data, job), 1, starts=1, seed=2,
+        known={"starts": found.starts, "surrogates": found.surrogates},
+        tell=lambda name, rival: pytest.fail("what is known is not made again"),
+    )  # fmt: skip
+    assert again == found

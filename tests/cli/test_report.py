@@ -359,6 +359,25 @@ def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None
     assert "agree in no shell" in text_of(report(run))
 
 
+def test_folds_are_a_resolution_above_the_floor_and_where_the_verdict_is_supported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", verdict="supported")
+    curve = [1.0, 0.9, 0.7, 0.4, 0.1, 0.0]
+    agreed = {"fsc": curve, "resolution_0143": 11.4, "at_nyquist": False, "shared_start": False, "nyquist": 8.0}
+    evidence = {"agreement": agreed, "resolution": 14.7, "floor": [], "folds": []}
+    add(run, "verify", {"evidence": evidence})
+    page = text_of(report(run))
+    assert "FSC 0.143 between the folds of the verification" in page and "14.7 Å" in page
+    assert "half of the data" in page and "random phases, without any structure, reached" not in page
+    plain = page.count("<svg")
+    add(run, "verify", {"evidence": evidence | {"floor": [1.0, 0.8, 0.5, 0.45, 0.2, 0.1]}})
+    page = text_of(report(run))
+    assert "random phases, without any structure, reached" in page and page.count("<svg") == plain
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"verdict": "not supported"}))
+    page = text_of(report(run))
+    assert "not determined" in page and "No resolution is read from the folds" in page and "14.7 Å" not in page
+
+
 def test_halves_without_their_maps_or_their_figures_are_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_halves(run)

@@ -24,9 +24,11 @@ from unpicked.recipes.particle_job import ParticleJob
 
 if TYPE_CHECKING:
     from unpicked.verify import Trial
+    from unpicked.verify.agreement import Rival
 
 NOT_SUPPORTED = 4  # exit status with --strict
 DECOYS = 1000
+SURROGATES, STARTS = 4, 3
 
 
 @Parameter(name="*")
@@ -65,15 +67,17 @@ def verify(
     /,
     *,
     surrogates: int | None = None,
+    starts: int | None = None,
     strict: bool = False,
     sought: Sought = Sought(),
     common: Common = Common(),
 ) -> int:
     """Judge a finished run by its own data, or ask whether micrographs contain a given map.
 
-    A run: two folds, three nulls, and data of random phases. The verdict is written into the run's result.json and
-    heads its report again; a stopped verification goes on where it was. With --map nothing of the structure is fitted:
-    the map must explain the micrographs better than the nulls do, and than other folds of its size, shape and spectrum.
+    A run: two folds, three nulls, data of random phases, and other random starts. The verdict is written into the run's
+    result.json and heads its report again; a stopped verification goes on where it was. With --map nothing of the
+    structure is fitted: the map must explain the micrographs better than the nulls do, and than other folds of its
+    size, shape and spectrum.
 
     Example:
         unpicked verify run --surrogates 4
@@ -86,26 +90,36 @@ def verify(
         they were; with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
     surrogates
         Data sets of random phases that go through the same pipeline, 4 if not given; none may be explained as well as
-        the data. Each takes about as long as the reconstruction.
+        the data. Each takes about half as long as the reconstruction.
+    starts
+        Random starts of the first half of the data that are laid beside one another, 3 if not given. Each beyond the
+        first takes about half as long as the reconstruction.
     strict
         Exit with status 4 where the verdict is not "supported".
     """
     device = common.begin()
     if sought.map is not None:
-        if surrogates is not None:
-            raise ValueError("--surrogates is for a finished run; with --map give --decoys")
+        for name, value in (("--surrogates", surrogates), ("--starts", starts)):
+            if value is not None:
+                raise ValueError(f"{name} is for a finished run; with --map give --decoys")
         status, word = _claim(paths, sought.map, sought, device, common)
     elif len(paths) != 1:
         raise ValueError(f"give one run folder, or micrographs with --map; got {len(paths)} paths")
     else:
-        status, word = _run(Path(paths[0]), 4 if surrogates is None else surrogates, device, common)
+        counts = {
+            "surrogates": SURROGATES if surrogates is None else surrogates,
+            "starts": (STARTS if starts is None else starts) - 1,
+        }
+        status, word = _run(Path(paths[0]), counts, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
 
-def _run(run: Path, surrogates: int, device: str, common: Common) -> tuple[int, str]:
-    """Judge a finished run; exit status and verdict."""
-    if surrogates < 0:
-        raise ValueError(f"--surrogates must not be negative; got {surrogates}")
+def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> tuple[int, str]:
+    """Judge a finished run, with so many surrogates and starts beside its own; exit status and verdict."""
+    if counts["surrogates"] < 0:
+        raise ValueError(f"--surrogates must not be negative; got {counts['surrogates']}")
+    if counts["starts"] < 0:
+        raise ValueError(f"--starts must be at least 1; got {counts['starts'] + 1}")
     summary, settings = _read(run)
     _unchanged(run)
     from unpicked.checkpoint import OtherRun
@@ -117,16 +131,27 @@ def _run(run: Path, surrogates: int, device: str, common: Common) -> tuple[int, 
     seed = int(settings.get("seed", 0))
     path = run / "verify.json"
     known = _known(path, seed)
-    expected = float(summary.get("seconds", math.nan)) * (1.2 + max(0, surrogates - len(known)))
-    common.say(f"two folds and {surrogates} surrogates: about {expected:.0f} s by the time that the run took")
+    left = sum(max(0, wanted - len(known[name])) for name, wanted in counts.items())
+    expected = float(summary.get("seconds", math.nan)) * (1.2 + 0.6 * left)
+    plan = f"two folds, {counts['surrogates']} surrogates and {counts['starts']} more starts"
+    common.say(f"{plan}: about {expected:.0f} s by the time that the run took")
     began = time.perf_counter()
 
-    def tell(number: int, gain: float) -> None:
-        known.append(gain)
-        shared.write_text(path, json.dumps({"seed": seed, "surrogates": known}) + "\n")
-        common.say(f"surrogate {number + 1} of {surrogates}: {gain:+.1f} log units over its best null")
+    def tell(name: str, rival: Rival) -> None:
+        known[name].append(rival)
+        kept = {each: [one.to_json() for one in rivals] for each, rivals in known.items()}
+        shared.write_text(path, json.dumps({"seed": seed} | kept) + "\n")
+        number, over = len(known[name]), "its best null" if name == "surrogates" else "the first start"
+        common.say(f"{name} {number} of {counts[name]}: {rival.gain:+.1f} log units over {over}")
 
-    judged = partial(verify_with_surrogates, count=surrogates, seed=seed, known=tuple(known), tell=tell)
+    judged = partial(
+        verify_with_surrogates,
+        count=counts["surrogates"],
+        starts=counts["starts"],
+        seed=seed,
+        known={name: tuple(rivals) for name, rivals in known.items()},
+        tell=tell,
+    )
     try:
         found = judged(trial(resume=True))
     except OtherRun:  # what lies there was made in another way, by an earlier version for one
@@ -242,10 +267,15 @@ def _job(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
 
-def _known(path: Path, seed: int) -> list[float]:
-    """Gains of surrogates that an earlier call has found."""
+def _known(path: Path, seed: int) -> dict[str, list[Rival]]:
+    """Surrogates and starts that an earlier call has judged."""
+    from unpicked.verify.agreement import Rival
+
+    names = ("surrogates", "starts")
     try:
         kept = json.loads(path.read_text())
-        return [float(value) for value in kept["surrogates"]] if kept["seed"] == seed else []
+        if kept["seed"] == seed:
+            return {name: [Rival.of_json(one) for one in kept[name]] for name in names}
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return []
+        pass
+    return {name: [] for name in names}

@@ -74,7 +74,11 @@ class Curve:
 
 
 def shell_plot(
-    curves: Sequence[Curve], nyquist: float, share: Sequence[float] | None = None, share_step: float = 0.0
+    curves: Sequence[Curve],
+    nyquist: float,
+    share: Sequence[float] | None = None,
+    share_step: float = 0.0,
+    floor: Sequence[float] = (),
 ) -> str:
     """Fourier shell correlations over spatial frequency, and under them what the data hold of each shell.
 
@@ -82,7 +86,8 @@ def shell_plot(
         curves: at most two; each with its error band and its thresholds.
         nyquist: end of the axis, per angstrom.
         share: per shell 0, 1, ...: 1 from the data, 0 from the prior; shells below 0.5 are hatched.
-        share_step: spatial frequency from shell to shell of ``share``.
+        share_step: spatial frequency from shell to shell of ``share`` and ``floor``.
+        floor: per shell 0, 1, ... the agreement that is reached without any structure.
     """
     heights = [3.0] * bool(curves) + [0.85] * bool(share)
 
@@ -94,6 +99,10 @@ def shell_plot(
                 edges = max(0.0, (shell - 0.5) * share_step), (shell + 0.5) * share_step
                 panel.axvspan(*edges, facecolor="none", edgecolor=HATCH, hatch="////", linewidth=0, zorder=0.5)
         if curves:
+            if floor:
+                x = np.arange(1, len(floor)) * share_step
+                panels[0].fill_between(x, -1, np.asarray(floor[1:]), color=GRID, linewidth=0, alpha=0.6)
+                panels[0].plot(x, floor[1:], color=MUTED, linewidth=1.2)
             _draw_curves(panels[0], curves, nyquist)
         if share:
             _draw_share(panels[-1], share, share_step)

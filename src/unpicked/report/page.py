@@ -105,8 +105,10 @@ def resolution(truth: Truth | None, halves: Halves | None) -> Figure:
     if halves is None:
         note = "needs a known truth or two independent halves; neither was given"
         return Figure("resolution", "not measured", note)
+    if halves.folds and halves.resolution is None:
+        return Figure("resolution", "not determined", "the two folds of the verification do not show one")
     limit = "the Nyquist limit; " if halves.at_nyquist else ""
-    note = f"{limit}FSC 0.143 between two half maps"
+    note = f"{limit}FSC 0.143 between {'the folds of the verification' if halves.folds else 'two half maps'}"
     if halves.shared_start:
         note += " that started from one map: consistency, not validation"
     return Figure(

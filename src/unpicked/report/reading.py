@@ -52,6 +52,8 @@ class Halves:
         error: standard deviation per shell; None where it was not recorded.
         cutoff: angstrom of the last shell that the alignment of the halves saw.
         corrected: angstrom where the curve inside a mask, corrected for the mask, falls below 0.143.
+        folds: whether they are the maps of the verification's two folds, which were not kept.
+        floor: per shell the agreement that data of random phases reached; empty where it was not asked for.
     """
 
     fsc: tuple[float, ...]
@@ -61,6 +63,8 @@ class Halves:
     error: tuple[float, ...] | None = None
     cutoff: float | None = None
     corrected: float | None = None
+    folds: bool = False
+    floor: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -280,20 +284,31 @@ def _correlation(first: Map, second: Map) -> float:
 
 
 def _halves(folder: Path, result: Mapping[str, Any], notes: list[str]) -> Halves | None:
-    """``figures.halves``, where the two maps it speaks of are there."""
-    found = dict(result.get("figures") or {}).get("halves")
+    """``figures.halves``, where the two maps it speaks of are there; else the agreement of the verification's folds."""
+    figures = dict(result.get("figures") or {})
+    evidence = dict(dict(figures.get("verify") or {}).get("evidence") or {})
+    found, folds = figures.get("halves"), False
     if found is None or not all((folder / name).is_file() for name in HALVES):
+        found, folds = evidence.get("agreement"), True
+    if found is None:
         return None
     curve = _numbers(found.get("fsc"), -1, 1) if isinstance(found, dict) else None
     if curve is None or len(curve) < 2:
         notes.append('"halves" in result.json cannot be understood; the half maps are not shown')
         return None
+    if folds:  # above the floor, and of a structure that is there
+        supported = result.get("verdict") == "supported"
+        found = {**found, "resolution_0143": evidence.get("resolution") if supported else None}
+        found["at_nyquist"] = supported and found.get("at_nyquist") and found["resolution_0143"] == found.get("nyquist")
     at_nyquist, shared = (found.get(name) is True for name in ("at_nyquist", "shared_start"))
     error = _numbers(found.get("error"), 0, 2)
-    figures = (as_number(found.get(name)) for name in ("resolution_0143", "cutoff_angstrom", "resolution_corrected"))
-    resolution, cutoff, corrected = (value if value is not None and value > 0 else None for value in figures)
+    numbers = (as_number(found.get(name)) for name in ("resolution_0143", "cutoff_angstrom", "resolution_corrected"))
+    resolution, cutoff, corrected = (value if value is not None and value > 0 else None for value in numbers)
     fits = error is not None and len(error) == len(curve)
-    return Halves(curve, resolution, at_nyquist, shared, error if fits else None, cutoff, corrected)
+    floor = _numbers(evidence.get("floor"), -1, 1) or ()
+    return Halves(
+        curve, resolution, at_nyquist, shared, error if fits else None, cutoff, corrected, folds, floor[: len(curve)]
+    )
 
 
 def _share(result: Mapping[str, Any], notes: list[str]) -> tuple[float, ...] | None:

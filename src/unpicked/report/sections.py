@@ -61,20 +61,25 @@ def shells(run: Run) -> dict[str, Any] | None:
         legend.append("against the truth")
     if run.halves is not None:
         curves.append(_halves_curve(run.halves, run.volume.box, step))
-        legend.append("between half maps")
+        legend.append("between the verification's folds" if run.halves.folds else "between half maps")
     grids = [run.truth.map] if run.truth else []
     grids += [run.volume] if run.halves or run.share else []
     nyquist = max(1 / (2 * map.voxel_size) for map in grids)
     said = [f"Fourier shell correlation {text}" for text in legend]
     if run.share is not None:
         said.append("share of the data per shell")
+    floor = run.halves.floor if run.halves else ()
+    if floor:
+        said.append("agreement that data of random phases reach")
     return {
-        "svg": Markup(figures.shell_plot(curves, nyquist, run.share, step)),  # drawn from numbers alone
+        "svg": Markup(figures.shell_plot(curves, nyquist, run.share, step, floor)),  # drawn from numbers alone
         "said": "; ".join(said),
         "legend": legend if len(legend) > 1 else [],
         "truth": _truth_figures(run.truth) if run.truth else (),
         "truth_notes": [words.sentence(text) for text in run.truth.comparison.notes] if run.truth else (),
         "halves": _halves_words(run.halves) if run.halves else "",
+        "folds": run.halves is not None and run.halves.folds,
+        "floor": bool(floor),
         "shared": run.halves is not None and run.halves.shared_start,
         "share": share_words(run),
         "hatched": any(part < 0.5 for part in run.share or ()),
@@ -198,13 +203,23 @@ def _truth_figures(truth: Truth) -> tuple[tuple[str, str], ...]:
 
 
 def _halves_words(halves: Halves) -> str:
+    name = "maps of the two folds" if halves.folds else "half maps"
     if halves.at_nyquist:
         limit = f", {halves.resolution:.3g} Å" if halves.resolution else ""
-        said = [f"The half maps agree up to the Nyquist limit{limit}: their FSC stays above 0.143."]
+        said = [f"The {name} agree up to the Nyquist limit{limit}: their FSC stays above 0.143."]
+    elif halves.resolution is None and halves.folds:
+        said = ["No resolution is read from the folds: the data must support a structure before its detail counts."]
     elif halves.resolution is None:
         said = ["The half maps agree in no shell: their FSC is below 0.143 from the first shell on."]
+    elif halves.floor:
+        said = [
+            f"The {name} agree up to {halves.resolution:.3g} Å: further out their FSC falls below 0.143, or is no "
+            "better than what data of random phases reach."
+        ]
     else:
-        said = [f"The half maps agree up to {halves.resolution:.3g} Å, where their FSC falls below 0.143."]
+        said = [f"The {name} agree up to {halves.resolution:.3g} Å, where their FSC falls below 0.143."]
+    if halves.folds:
+        said.append("Each fold has half of the data, so the map of all of them is somewhat better.")
     if halves.corrected:
         said.append(f"Inside a mask, and corrected for it: {halves.corrected:.3g} Å.")
     if halves.cutoff:

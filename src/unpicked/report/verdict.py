@@ -39,6 +39,11 @@ def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"Fitted to each half of the data and judged on the other ({units} {plural}). "
         f"Log-likelihood of the held-out halves above each null model, in log units: {gains}."
     )
+    starts = [float(each["gain"]) for each in evidence.get("starts") or []]
+    if starts:
+        gains = ", ".join(f"{gain:+,.1f}" for gain in starts)
+        many = "Another random start" if len(starts) == 1 else f"{len(starts)} other random starts"
+        text += f" {many} of the first fold explained the other by {gains} log units more."
     missing = evidence.get("not_run") or []
     if missing:
         text += f" Not run: {', '.join(map(str, missing))}."

@@ -9,15 +9,17 @@ structure. Pipeline and data come as a :class:`Trial`, so that nothing here depe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
+from unpicked.evaluate.halves import Halves
 from unpicked.evaluate.nulls import Null
 from unpicked.ops import seeding
 from unpicked.reconstruct import Reconstruction
+from unpicked.verify.agreement import Rival, agreement, determined, floor, shells
 
 SIGMAS = 3.0  # standard errors by which a structure must be better
 UNITS = 8  # pieces of a fold that make a standard error; of fewer, their tiles do
@@ -54,6 +56,10 @@ class Pieces(Protocol[D]):
 
 class Trial(Pieces[D], Protocol[D]):
     """Data, and the pipeline that is to be judged."""
+
+    @property
+    def start(self) -> Any:
+        """What every fit starts from; None means random starts."""
 
     def fit(self, data: D, seed: int, name: str) -> Reconstruction:
         """The pipeline, on a part of the data."""
@@ -103,7 +109,9 @@ class Verdict:
         z: gain over its standard error, of all folds; NaN where nothing could be judged.
         folds: in order.
         unit: what was judged one by one, in words.
-        surrogates: gains of the same pipeline on data of random phases.
+        agreement: how far the maps of the folds agree; None where there are none.
+        surrogates: what one fold of data of random phases gave in the same pipeline.
+        starts: what other random starts gave on the first fold.
     """
 
     verdict: Word
@@ -111,7 +119,9 @@ class Verdict:
     z: float
     folds: tuple[Fold, ...] = ()
     unit: str = ""
-    surrogates: tuple[float, ...] = ()
+    agreement: Halves | None = None
+    surrogates: tuple[Rival, ...] = ()
+    starts: tuple[Rival, ...] = ()
 
     @property
     def p_limit(self) -> float | None:
@@ -123,7 +133,24 @@ class Verdict:
         """(1 + surrogates that gain as much) / (1 + surrogates)."""
         if not self.surrogates:
             return None
-        return (1 + sum(gain >= self.gain for gain in self.surrogates)) / (1 + len(self.surrogates))
+        return (1 + self.above) / (1 + len(self.surrogates))
+
+    @property
+    def above(self) -> int:
+        """Surrogates that one fold explains as well as the data's worse fold."""
+        least = min(fold.gain for fold in self.folds) if self.folds else 0.0
+        return sum(rival.gain >= least for rival in self.surrogates)
+
+    @property
+    def floor(self) -> tuple[float, ...]:
+        """Agreement per shell that is reached without any structure; empty without surrogates or maps."""
+        return floor(self.surrogates)
+
+    @property
+    def resolution(self) -> float | None:
+        """Angstrom to which the folds agree, above the floor where there is one; of folds that had no common start."""
+        found = self.agreement
+        return None if found is None or found.shared_start else determined(found, self.floor)
 
     @property
     def gain(self) -> float:
@@ -149,12 +176,16 @@ class Verdict:
                     }
                     for fold in self.folds
                 ],
-                "surrogates": list(self.surrogates),
+                "agreement": None if self.agreement is None else self.agreement.to_json(),
+                "resolution": self.resolution,
+                "surrogates": [rival.to_json() for rival in self.surrogates],
+                "floor": list(self.floor),
                 "p": self.p,
                 "p_limit": self.p_limit,
+                "starts": [rival.to_json() for rival in self.starts],
                 "not_run": [
                     *([] if self.surrogates else ["surrogates of random phases"]),
-                    "independent starts",
+                    *([] if self.starts else ["other random starts"]),
                     "omit test",
                 ],
             },
@@ -175,17 +206,84 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
 
     Returns:
         "supported" where the structure of each fold is better than every null on the other and the sum by three
-        standard errors; "not supported" where it is worse in both; else "undecided".
+        standard errors; "not supported" where it is worse in both; else "undecided". Where the folds have maps, how
+        far they agree is told beside it.
     """
+    return _verify(trial, seed)[0]
+
+
+def verify_with_surrogates(
+    trial: Trial[D],
+    count: int,
+    *,
+    starts: int = 0,
+    seed: int = 0,
+    known: Mapping[str, Sequence[Rival]] | None = None,
+    tell: Callable[[str, Rival], None] | None = None,
+) -> Verdict:
+    """:func:`verify`, and its first fold again: on data of random phases, and from other random starts.
+
+    Args:
+        trial: data and pipeline.
+        count: data sets of random phases; none may gain as much, and p is at least 1 / (count + 1).
+        starts: other random starts.
+        seed: of fits and phases.
+        known: the first "surrogates" and "starts", from a run that was stopped.
+        tell: called with "surrogates" or "starts" and every new one.
+    """
+    found, first = _verify(trial, seed)
+    if first is None:  # nothing could be judged
+        return found
+    kept = {name: list((known or {}).get(name, ())) for name in ("surrogates", "starts")}
+
+    def add(name: str, rival: Rival) -> None:
+        kept[name].append(rival)
+        if tell is not None:
+            tell(name, rival)
+
+    own, other = folds_of(trial)[0]
+    model = trial.score(first, own)
+    for number in range(len(kept["starts"]), starts):
+        run = trial.fit(own, seeding.derive(seed, "verify start", number), f"start {number + 2}")
+        rival = trial.score(run, own)
+        gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
+        add("starts", Rival(gain, shells(first.map, run.map)))
+    for number in range(len(kept["surrogates"]), count):
+        drawn = seeding.derive(seed, "surrogate", number)
+        scrambled = trial.surrogate(drawn)
+        runs: list[Reconstruction] = []
+        fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, *folds_of(scrambled)[0])
+        add("surrogates", Rival(fold.gain, shells(first.map, runs[0].map)))
+    found = replace(found, starts=tuple(kept["starts"][:starts]))
+    return with_surrogates(found, kept["surrogates"][:count])
+
+
+def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]:
+    """The verdict, and the run of the first fold, if there is one."""
+    runs: list[Reconstruction] = []
+    found = cross_fit(trial, _fitted(trial, runs), seed)
+    if not runs:
+        return found, None
+    one, other = runs
+    agreed = agreement(one.map, other.map, shared_start=trial.start is not None)
+    return replace(found, agreement=agreed), one
+
+
+Fitted = Callable[[D, int, int], tuple[Score, Score]]
+
+
+def _fitted(trial: Trial[D], runs: list[Reconstruction]) -> Fitted[D]:
+    """The fit of a fold; its run is added to ``runs``."""
 
     def fitted(data: D, seed: int, number: int) -> tuple[Score, Score]:
         run = trial.fit(data, seed, f"fold {number}")
+        runs.append(run)
         return trial.score(run, data), trial.featureless(run, data, seed)
 
-    return cross_fit(trial, fitted, seed)
+    return fitted
 
 
-def cross_fit(pieces: Pieces[D], fitted: Callable[[D, int, int], tuple[Score, Score]], seed: int) -> Verdict:
+def cross_fit(pieces: Pieces[D], fitted: Fitted[D], seed: int) -> Verdict:
     """What is fitted to either half of the pieces, judged on the other half beside the nulls.
 
     Args:
@@ -195,13 +293,20 @@ def cross_fit(pieces: Pieces[D], fitted: Callable[[D, int, int], tuple[Score, Sc
     """
     if pieces.count < 2:
         return ONE_PIECE
-    few = pieces.count // 2 < UNITS
-    folds = []
-    for number, (own, other) in enumerate(folds_of(pieces), 1):
-        model, plain = fitted(own, seeding.derive(seed, "verify", number), number)
-        judges: dict[str, Score] = {null.name: null.fitted(pieces.tiles(own)).log_likelihood for null in pieces.nulls}
-        folds.append(judged(pieces.tiles(other), model, judges | {FEATURELESS: plain}, few))
-    return concluded(folds, "tile" if few else pieces.piece)
+    folds = [_fold(pieces, fitted, seed, number, *parts) for number, parts in enumerate(folds_of(pieces), 1)]
+    return concluded(folds, "tile" if _few(pieces) else pieces.piece)
+
+
+def _fold(pieces: Pieces[D], fitted: Fitted[D], seed: int, number: int, own: D, other: D) -> Fold:
+    """One fold: fitted to its own pieces, judged on the others."""
+    model, plain = fitted(own, seeding.derive(seed, "verify", number), number)
+    judges: dict[str, Score] = {null.name: null.fitted(pieces.tiles(own)).log_likelihood for null in pieces.nulls}
+    return judged(pieces.tiles(other), model, judges | {FEATURELESS: plain}, _few(pieces))
+
+
+def _few(pieces: Pieces[D]) -> bool:
+    """Whether the pieces are too few to make a standard error, so that their tiles do."""
+    return pieces.count // 2 < UNITS
 
 
 def folds_of(pieces: Pieces[D]) -> list[tuple[D, D]]:
@@ -210,45 +315,16 @@ def folds_of(pieces: Pieces[D]) -> list[tuple[D, D]]:
     return [(one, other), (other, one)]
 
 
-def verify_with_surrogates(
-    trial: Trial[D],
-    count: int,
-    *,
-    seed: int = 0,
-    known: Sequence[float] = (),
-    tell: Callable[[int, float], None] | None = None,
-) -> Verdict:
-    """:func:`verify`, and the same on ``count`` data sets of random phases: none may gain as much.
-
-    Args:
-        trial: data and pipeline.
-        count: surrogates; p is at least 1 / (count + 1).
-        seed: of fits and phases.
-        known: gains of the first surrogates, from a run that was stopped.
-        tell: called with the number and the gain of every new one.
-    """
-    found = verify(trial, seed=seed)
-    if not found.folds:  # nothing could be judged
-        return found
-    gains = list(known[:count])
-    for number in range(len(gains), count):
-        own = seeding.derive(seed, "surrogate", number)
-        gains.append(verify(trial.surrogate(own), seed=own).gain)
-        if tell is not None:
-            tell(number, gains[-1])
-    return with_surrogates(found, gains)
-
-
-def with_surrogates(found: Verdict, gains: Sequence[float]) -> Verdict:
+def with_surrogates(found: Verdict, rivals: Sequence[Rival]) -> Verdict:
     """A verdict in the light of what surrogates gained."""
-    found = replace(found, surrogates=tuple(gains))
-    above = sum(gain >= found.gain for gain in gains)
-    if not gains:
+    found = replace(found, surrogates=tuple(rivals))
+    above, count = found.above, len(rivals)
+    if not rivals:
         return found
     if found.verdict == "supported" and above:
-        told = f"Undecided: {above} of {len(gains)} data sets of random phases are explained as well as the data."
+        told = f"Undecided: {above} of {count} data sets of random phases are explained as well as the data."
         return replace(found, verdict="undecided", sentence=told)
-    told = f"; {len(gains) - above} of {len(gains)} surrogates of random phases below."
+    told = f"; {count - above} of {count} surrogates of random phases below."
     return replace(found, sentence=found.sentence.removesuffix(".") + told)
 
 
