@@ -41,9 +41,8 @@ def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     starts = [float(each["gain"]) for each in evidence.get("starts") or []]
     if starts:
-        gains = ", ".join(f"{gain:+,.1f}" for gain in starts)
-        many = "Another random start" if len(starts) == 1 else f"{len(starts)} other random starts"
-        text += f" {many} of the first fold explained the other by {gains} log units more."
+        gains = " and ".join(f"{gain:+,.1f}" for gain in starts)
+        text += f" Other random starts of the first fold explain the held-out half by {gains} log units beside its own."
     missing = evidence.get("not_run") or []
     if missing:
         text += f" Not run: {', '.join(map(str, missing))}."
