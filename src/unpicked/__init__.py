@@ -118,6 +118,7 @@ _PLACES = {
     "compare": "evaluate.compare",
     "compare_signals": "evaluate.signals",
     "compare_images": "evaluate.images",
+    "compare_picks": "evaluate.picks",
     "compare_poses": "evaluate.poses",
     "pseudo_symmetries": "evaluate.pseudosymmetry",
     "point_group": "ops.point_group",

@@ -47,6 +47,7 @@ COMMANDS = (
         "poses:compare",
         "Poses against the truth: errors plain and modulo (pseudo-)symmetry, hand, shifts.",
     ),
+    ("", "compare-picks", "picks:compare", "Picked positions against the truth: precision, recall, their curve."),
     (
         "",
         "verify",
