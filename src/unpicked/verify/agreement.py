@@ -7,7 +7,7 @@ determined; maps of data of random phases agree with them as far as the pipeline
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unpicked.data.maps import Map
@@ -47,8 +47,9 @@ def agreement(first: Map | None, second: Map | None, *, shared_start: bool = Fal
     """
     if first is None or second is None:
         return None
+    one, other = (replace(map, values=map.values.detach().cpu()) for map in (first, second))
     try:
-        return halves(first, second, shared_start=shared_start)[0]
+        return halves(one, other, shared_start=shared_start)[0]
     except ValueError:  # a constant map, or one without low shells
         return None
 
