@@ -12,8 +12,10 @@ from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, 
 from unpicked.experiments.recovery import Fields
 from unpicked.experiments.table import Check, Column, Line, Plot, Settings, Table, figure
 from unpicked.io.mrc import write_map
+from unpicked.objects.ball import Ball
 from unpicked.recipes import MicrographJob
 from unpicked.simulate.phantom import shepp_logan
+from unpicked.simulate.specimens import specimen_from_map
 
 QUICK = {"starts": 1, "views": (8,), "iterations": (2,)}
 
@@ -191,3 +193,15 @@ def test_fields_hold_about_as_many_particles_as_asked_for():
         assert fields.size <= 1024
         assert fields.count * fields.size**2 * 0.12 / 49 == pytest.approx(particles, rel=0.05)
     assert recovery.shared("no/such/file") is None
+
+
+def test_an_expansion_is_hidden_as_it_would_be_fitted():
+    plain = recovery.Volume("phantom", specimen_from_map(shepp_logan(44, 0.25), 11))
+    hidden = recovery.expanded(plain, 10)
+    truth, basis = hidden.specimen.truth(), Ball(11, 10)
+    values = truth.values.double()
+    again = basis.values(basis.fit(values))
+    assert truth.voxel_size == plain.specimen.voxel_size and truth.box == 11
+    assert float((again - values).norm() / values.norm()) < 0.1, "in the expansion, but for what leaves the ball"
+    before = plain.specimen.truth().values.double()
+    assert float((basis.values(basis.fit(before)) - before).norm() / before.norm()) > 0.25

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import unpicked
 from unpicked._lazy import torch
+from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.snr import NoiseLevel
 from unpicked.estimators import maximisation
@@ -19,7 +20,8 @@ from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
 from unpicked.model.model import Model
 from unpicked.model.noise import White
-from unpicked.ops import seeding
+from unpicked.objects.ball import Ball
+from unpicked.ops import fourier, seeding
 from unpicked.preprocess import prepare
 from unpicked.priors import expected_error, precision
 from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
@@ -189,6 +191,18 @@ def from_map(
     map = read_map(path, voxel_size=voxel_size)
     voxel = None if fill == 1 else map.box * map.voxel_size / (fill * box)
     return Volume(name or path.stem, specimen_from_map(map, box, voxel), note)
+
+
+def expanded(volume: Volume, lmax: int) -> Volume:
+    """A volume as its spherical-Bessel expansion at the working box: what the published experiments hide.
+
+    Everything of it lies within the band, and within what the expansion of an estimate of the same degree can say.
+    """
+    truth = volume.specimen.truth()
+    basis = Ball(truth.box, lmax)
+    values = basis.values(basis.fit(truth.values.double()))
+    fine = Map(fourier.resize_volume(values, 4 * truth.box), truth.voxel_size / 4)
+    return replace(volume, specimen=specimen_from_map(fine, truth.box))
 
 
 def shared(name: str) -> Path | None:

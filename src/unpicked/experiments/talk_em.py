@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from unpicked.data.snr import snr_box
-from unpicked.experiments.recovery import Fields, Volume, bpti, from_map, recover, shared
+from unpicked.experiments.recovery import Fields, Volume, bpti, expanded, from_map, recover, shared
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.io.structure import read_structure
 from unpicked.recipes import MicrographJob
@@ -39,6 +39,7 @@ class TalkEM:
         seeds: runs per volume.
         runs: of all volumes together at least, where the user gives no number of seeds.
         voxel: working voxel of BPTI in angstrom.
+        expansion: hide the volumes as their expansions of the job's degree, as published, instead of as they are.
         correlation: target, at least.
         error: target, relative error at most.
     """
@@ -49,12 +50,16 @@ class TalkEM:
     seeds: int = 3
     runs: int = 10
     voxel: float = 5.0
+    expansion: bool = True
     correlation: float = 0.985
     error: float = 0.16
 
     def run(self, settings: Settings) -> Table:
         """All volumes, all seeds."""
         volumes, left_out = self.volumes(settings)
+        if self.expansion:
+            volumes = [expanded(volume, self.job.lmax) for volume in volumes]
+            left_out.append(f"hidden are the volumes' expansions of degree {self.job.lmax}, as published")
         seeds = settings.runs(max(self.seeds, -(-self.runs // len(volumes))))
         rows: list[Row] = []
         for seed in seeds:
