@@ -109,7 +109,7 @@ class Verdict:
         z: gain over its standard error, of all folds; NaN where nothing could be judged.
         folds: in order.
         unit: what was judged one by one, in words.
-        agreement: how far the maps of the folds agree; None where there are none.
+        agreement: how far the maps of the folds agree; None where there are none, or nothing is supported.
         surrogates: what one fold of data of random phases gave in the same pipeline.
         starts: what other random starts gave on the first fold.
     """
@@ -206,8 +206,8 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
 
     Returns:
         "supported" where the structure of each fold is better than every null on the other and the sum by three
-        standard errors; "not supported" where it is worse in both; else "undecided". Where the folds have maps, how
-        far they agree is told beside it.
+        standard errors; "not supported" where it is worse in both; else "undecided". How far the maps of the folds
+        agree is told beside a structure that is supported.
     """
     return _verify(trial, seed)[0]
 
@@ -242,18 +242,18 @@ def verify_with_surrogates(
             tell(name, rival)
 
     own, other = folds_of(trial)[0]
-    model = trial.score(first, own)
+    model, agreed = trial.score(first, own), first.map if found.agreement is not None else None
     for number in range(len(kept["starts"]), starts):
         run = trial.fit(own, seeding.derive(seed, "verify start", number), f"start {number + 2}")
         rival = trial.score(run, own)
         gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
-        add("starts", Rival(gain, shells(first.map, run.map)))
+        add("starts", Rival(gain, shells(agreed, run.map)))
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
         runs: list[Reconstruction] = []
         fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, *folds_of(scrambled)[0])
-        add("surrogates", Rival(fold.gain, shells(first.map, runs[0].map)))
+        add("surrogates", Rival(fold.gain, shells(agreed, runs[0].map)))
     found = replace(found, starts=tuple(kept["starts"][:starts]))
     return with_surrogates(found, kept["surrogates"][:count])
 
@@ -265,8 +265,9 @@ def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]
     if not runs:
         return found, None
     one, other = runs
-    agreed = agreement(one.map, other.map, shared_start=trial.start is not None)
-    return replace(found, agreement=agreed), one
+    if found.verdict != "supported":  # how far the maps of nothing agree is of no use to anyone
+        return found, one
+    return replace(found, agreement=agreement(one.map, other.map, shared_start=trial.start is not None)), one
 
 
 Fitted = Callable[[D, int, int], tuple[Score, Score]]
