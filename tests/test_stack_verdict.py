@@ -158,6 +158,7 @@ def test_a_handful_of_images_cannot_be_judged(clean: Particles) -> None:
 
 def test_the_commands(clean: Particles, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stack_trials, "VIEWS", 4608)  # coarse, and fast
     command = partial(answered, capsys)
     protein = str(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
     made = command(

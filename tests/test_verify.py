@@ -123,7 +123,7 @@ def test_what_evidence_amounts_to() -> None:
         json.dumps(verdict.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (1, 2))])
 def test_noise_is_not_supported_white_or_coloured(seed: int) -> None:
     for signal in (white(12000, seed=seed), correlated(1, 12000, 0.15, seed)[0]):
         found = verify(SignalTrial(Signal.of(signal), JOB), seed=seed)
