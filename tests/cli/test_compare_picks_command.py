@@ -84,7 +84,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     bare = tmp_path / "bare.star"
     assert is_refused(same(bare, bare), "--pixel-size")
     assert is_refused(same(bare, bare, "--pixel-size", "2"), "--radius")
-    assert is_refused(same(bare, bare, "--pixel-size", "-2"), "positive")
+    for size in ("-2", "0", "nan"):
+        assert is_refused(same(bare, bare, "--pixel-size", size), "--pixel-size must be positive")
     assert is_refused(same(bare, truth), "no micrograph is named in both", "no names")
     assert is_refused(same(truth, truth, "--radius", "0"), "radius")
     assert is_refused(same(tmp_path / "sim" / "micrographs.star", truth), "no positions")

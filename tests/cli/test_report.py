@@ -376,6 +376,11 @@ def test_folds_are_a_resolution_above_the_floor_and_where_the_verdict_is_support
     (run / "result.json").write_text(json.dumps(result | {"verdict": "not supported"}))
     page = text_of(report(run))
     assert "not determined" in page and "No resolution is read from the folds" in page and "14.7 Å" not in page
+    add(run, "verify", {"evidence": evidence | {"agreement": agreed | {"shared_start": True}, "resolution": None}})
+    assert "from the folds: they started from one map" in text_of(report(run))
+    for broken in (3, {"evidence": 3}, {"evidence": {"agreement": 3}}):
+        add(run, "verify", broken)
+        assert "No resolution is read" not in text_of(report(run))
 
 
 def test_halves_without_their_maps_or_their_figures_are_left_out(tmp_path: Path) -> None:

@@ -36,10 +36,11 @@ def compare(
         Print one JSON object.
     """
     from unpicked.evaluate.picks import compare_picks
-    from unpicked.io.picks import read_picks, same_names
+    from unpicked.io.picks import read_picks
+    from unpicked.io.poses import matched
 
     ours, true = read_picks(estimate), read_picks(truth)
-    size = pixel_size or true.pixel_size or ours.pixel_size
+    size = next((one for one in (pixel_size, true.pixel_size, ours.pixel_size) if one is not None), None)
     if size is None:
         raise ValueError(f"neither {estimate} nor {truth} has rlnMicrographPixelSize; give --pixel-size")
     if not size > 0:
@@ -51,18 +52,20 @@ def compare(
     if radius is None and true.box is None:
         raise ValueError(f"{truth} does not say how large a particle's box is; give --radius in angstrom")
     within = SHARE * (true.box or 0.0) if radius is None else radius
-    renamed, notes = same_names(ours.positions, true.positions)
+    names, others = list(ours.positions), list(true.positions)
+    rows, same, notes = matched(names, others, "micrograph")
+    known = {others[there]: names[row] for row, there in zip(rows, same, strict=True)}
     found = compare_picks(
-        {renamed[name]: size * rows for name, rows in ours.positions.items()},
-        {name: size * rows for name, rows in true.positions.items()},
+        {name: size * places for name, places in ours.positions.items()},
+        {known.get(name, name): size * places for name, places in true.positions.items()},
         within,
-        None if ours.scores is None else {renamed[name]: rows for name, rows in ours.scores.items()},
+        ours.scores,
     )
     if json:
         print(js.dumps({**found.to_json(), "radius": within, "notes": list(notes)}))
         return 0
-    count, total, matched = found.count
-    print(f"positions          {count}, of {total} true ones; {matched} matched within {within:.3g} A")
+    count, total, pairs = found.count
+    print(f"positions          {count}, of {total} true ones; {pairs} matched within {within:.3g} A")
     print(f"precision, recall  {found.precision:.3f}, {found.recall:.3f}")
     print(f"F1                 {found.f1:.3f}")
     if found.distance is not None:

@@ -59,7 +59,6 @@ class TalkEM:
         volumes, left_out = self.volumes(settings)
         if self.expansion:
             volumes = [expanded(volume, self.job.lmax) for volume in volumes]
-            left_out.append(f"hidden are the volumes' expansions of degree {self.job.lmax}, as published")
         seeds = settings.runs(max(self.seeds, -(-self.runs // len(volumes))))
         rows: list[Row] = []
         for seed in seeds:
@@ -78,6 +77,7 @@ class TalkEM:
                 "resolution: angstrom where the FSC with the truth falls below 0.5; FSC: shells from 1",
                 "ball error: relative error of the best map without features",
                 "bound: relative error at best (van Trees), from such data's information at the truth and the prior",
+                *([f"hidden are expansions of degree {self.job.lmax}, as published"] if self.expansion else []),
                 *(volume.note for volume in volumes if volume.note),
                 *left_out,
             ),

@@ -43,8 +43,10 @@ def read_picks(path: Path | str) -> Picks:
         raise ValueError(f"{path} holds no positions; expected a STAR file with rlnCoordinateX and rlnCoordinateY")
     places = np.stack([table.floats("rlnCoordinateX"), table.floats("rlnCoordinateY")], 1)
     score = next((table.floats(name) for name in SCORES if name in table), None)
-    names = np.array(table.strings("rlnMicrographName") if "rlnMicrographName" in table else [""] * len(table))
-    rows = {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+    names = table.strings("rlnMicrographName") if "rlnMicrographName" in table else [""] * len(table)
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
     optics = blocks.get("optics", table)
     size = _one(path, optics, "rlnMicrographPixelSize") or _one(path, optics, "rlnMicrographOriginalPixelSize")
     edge, own = _one(path, optics, "rlnImageSize"), _one(path, optics, "rlnImagePixelSize")
@@ -64,24 +66,3 @@ def _one(path: Path | str, table: Table, name: str) -> float | None:
     if len(values) > 1:
         raise ValueError(f"{path}: {name} differs between optics groups: {', '.join(map(str, sorted(values)))}")
     return float(values.pop())
-
-
-def same_names(
-    found: dict[str, NDArray[np.float64]], truth: dict[str, NDArray[np.float64]]
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """For each name of ``found`` that of ``truth``, and sentences: without their folders where no name agrees.
-
-    Raises:
-        ValueError: if no micrograph is in both.
-    """
-    if set(found) & set(truth):
-        return {name: name for name in found}, ()
-    short = {name.rpartition("/")[2]: name for name in truth}
-    ours = [name.rpartition("/")[2] for name in found]
-    if len(short) < len(truth) or len(set(ours)) < len(ours) or not set(ours) & set(short):
-        raise ValueError(
-            f"no micrograph is named in both files: the estimate has {next(iter(found)) or 'no names'}, "
-            f"the truth {next(iter(truth)) or 'no names'}"
-        )
-    told = "Micrographs were matched without their folders."
-    return {name: short.get(own, name) for name, own in zip(found, ours, strict=True)}, (told,)

@@ -32,8 +32,12 @@ def read_poses(path: Path | str) -> tuple[tuple[str, ...], Poses]:
     return table.names, poses
 
 
-def matched(estimate: Sequence[str], truth: Sequence[str]) -> tuple[list[int], list[int], tuple[str, ...]]:
-    """Rows of both lists that name the same image, in the order of the first, and sentences on what was left out.
+def matched(
+    estimate: Sequence[str], truth: Sequence[str], what: str = "image"
+) -> tuple[list[int], list[int], tuple[str, ...]]:
+    """Rows of both lists that name the same image, or ``what`` else has such names, and sentences on what was left out.
+
+    The rows are in the order of the first list.
 
     Names agree if number and path do ("1@a.mrcs" is "000001@a.mrcs"); where no name does, the folders are left out.
 
@@ -46,17 +50,17 @@ def matched(estimate: Sequence[str], truth: Sequence[str]) -> tuple[list[int], l
         keys = [[(number, path.rpartition("/")[2]) for number, path in part] for part in keys]
         if any(len(set(part)) < len(part) for part in keys) or not set(keys[0]) & set(keys[1]):
             raise ValueError(
-                f"no image is named in both files: the estimate has {estimate[0]}, the truth {truth[0]};"
-                " check that both come from one stack"
+                f"no {what} is named in both files: the estimate has {estimate[0] or 'no names'}, the truth "
+                f"{truth[0] or 'no names'}; check that both come from the same data"
             )
-        notes.append(f"Images were matched without their folders: {estimate[0]} is {truth[0]}.")
+        notes.append(f"{what.capitalize()}s were matched without their folders: {estimate[0]}, {truth[0]}.")
     places = {key: row for row, key in enumerate(keys[1])}
     first = [row for row, key in enumerate(keys[0]) if key in places]
     second = [places[keys[0][row]] for row in first]
     for name, names in (("estimate", estimate), ("truth", truth)):
         if len(names) > len(first):
             notes.append(
-                f"{len(names) - len(first)} of the {len(names)} images of the {name} are not in the other file."
+                f"{len(names) - len(first)} of the {len(names)} {what}s of the {name} are not in the other file."
             )
     return first, second, tuple(notes)
 

@@ -29,84 +29,61 @@ def _total(values: Any) -> Any:
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
+def _add(sums: Any, p: Any, q: Any) -> Any:
+    """Six sums with the products of p and six values added: all of them stay in registers."""
+    a, b, c, d, e, f = sums
+    return a + p * q[0], b + p * q[1], c + p * q[2], d + p * q[3], e + p * q[4], f + p * q[5]
+
+
+@numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
+def _shifted(y: Any, size: int) -> Any:
+    """The data and their five next lags, ``size`` values each."""
+    return y[:size], y[1:][:size], y[2:][:size], y[3:][:size], y[4:][:size], y[5:][:size]
+
+
+@numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
 def _opening(y: Any, size: int, lag: int, z0: Any, z1: Any, z2: Any, sums: Any, out: Any) -> None:
     """Three rows of products from ``lag`` on, their sums, and their dot products with the first six lags."""
-    y0, y1, y2, y3, y4, y5 = y[:size], y[1:][:size], y[2:][:size], y[3:][:size], y[4:][:size], y[5:][:size]
+    y0, y1, y2, y3, y4, y5 = _shifted(y, size)
     s0, s1, s2 = y[lag:][:size], y[lag + 1 :][:size], y[lag + 2 :][:size]
     zero = z0.dtype.type(0)
+    none = (zero, zero, zero, zero, zero, zero)
+    a, b, c = none, none, none
     total0, total1, total2 = zero, zero, zero
-    a0, a1, a2, a3, a4, a5 = zero, zero, zero, zero, zero, zero
-    b0, b1, b2, b3, b4, b5 = zero, zero, zero, zero, zero, zero
-    c0, c1, c2, c3, c4, c5 = zero, zero, zero, zero, zero, zero
     for i in range(size):
-        q0, q1, q2, q3, q4, q5 = y0[i], y1[i], y2[i], y3[i], y4[i], y5[i]
-        p0, p1, p2 = q0 * s0[i], q0 * s1[i], q0 * s2[i]
+        q = (y0[i], y1[i], y2[i], y3[i], y4[i], y5[i])
+        p0, p1, p2 = q[0] * s0[i], q[0] * s1[i], q[0] * s2[i]
         z0[i], z1[i], z2[i] = p0, p1, p2
         total0 += p0
         total1 += p1
         total2 += p2
-        a0 += p0 * q0
-        a1 += p0 * q1
-        a2 += p0 * q2
-        a3 += p0 * q3
-        a4 += p0 * q4
-        a5 += p0 * q5
-        b0 += p1 * q0
-        b1 += p1 * q1
-        b2 += p1 * q2
-        b3 += p1 * q3
-        b4 += p1 * q4
-        b5 += p1 * q5
-        c0 += p2 * q0
-        c1 += p2 * q1
-        c2 += p2 * q2
-        c3 += p2 * q3
-        c4 += p2 * q4
-        c5 += p2 * q5
+        a, b, c = _add(a, p0, q), _add(b, p1, q), _add(c, p2, q)
     sums[0], sums[1], sums[2] = total0, total1, total2
-    out[0, 0], out[0, 1], out[0, 2], out[0, 3], out[0, 4], out[0, 5] = a0, a1, a2, a3, a4, a5
-    out[1, 0], out[1, 1], out[1, 2], out[1, 3], out[1, 4], out[1, 5] = b0, b1, b2, b3, b4, b5
-    out[2, 0], out[2, 1], out[2, 2], out[2, 3], out[2, 4], out[2, 5] = c0, c1, c2, c3, c4, c5
+    _keep(a, b, c, out)
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
 def _wide(z0: Any, z1: Any, z2: Any, y: Any, out: Any) -> None:
     """Eighteen dot products, of three rows of products with y and its five next lags."""
-    size = z0.size
-    y0, y1, y2, y3, y4, y5 = y[:size], y[1:][:size], y[2:][:size], y[3:][:size], y[4:][:size], y[5:][:size]
+    y0, y1, y2, y3, y4, y5 = _shifted(y, z0.size)
     zero = z0.dtype.type(0)
-    a0, a1, a2, a3, a4, a5 = zero, zero, zero, zero, zero, zero
-    b0, b1, b2, b3, b4, b5 = zero, zero, zero, zero, zero, zero
-    c0, c1, c2, c3, c4, c5 = zero, zero, zero, zero, zero, zero
-    for i in range(size):
-        p0, p1, p2 = z0[i], z1[i], z2[i]
-        q0, q1, q2, q3, q4, q5 = y0[i], y1[i], y2[i], y3[i], y4[i], y5[i]
-        a0 += p0 * q0
-        a1 += p0 * q1
-        a2 += p0 * q2
-        a3 += p0 * q3
-        a4 += p0 * q4
-        a5 += p0 * q5
-        b0 += p1 * q0
-        b1 += p1 * q1
-        b2 += p1 * q2
-        b3 += p1 * q3
-        b4 += p1 * q4
-        b5 += p1 * q5
-        c0 += p2 * q0
-        c1 += p2 * q1
-        c2 += p2 * q2
-        c3 += p2 * q3
-        c4 += p2 * q4
-        c5 += p2 * q5
-    out[0, 0], out[0, 1], out[0, 2], out[0, 3], out[0, 4], out[0, 5] = a0, a1, a2, a3, a4, a5
-    out[1, 0], out[1, 1], out[1, 2], out[1, 3], out[1, 4], out[1, 5] = b0, b1, b2, b3, b4, b5
-    out[2, 0], out[2, 1], out[2, 2], out[2, 3], out[2, 4], out[2, 5] = c0, c1, c2, c3, c4, c5
+    none = (zero, zero, zero, zero, zero, zero)
+    a, b, c = none, none, none
+    for i in range(z0.size):
+        q = (y0[i], y1[i], y2[i], y3[i], y4[i], y5[i])
+        a, b, c = _add(a, z0[i], q), _add(b, z1[i], q), _add(c, z2[i], q)
+    _keep(a, b, c, out)
+
+
+@numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
+def _keep(a: Any, b: Any, c: Any, out: Any) -> None:
+    for k in range(WIDE):
+        out[0, k], out[1, k], out[2, k] = a[k], b[k], c[k]
 
 
 @numba.njit(**_JIT)  # type: ignore[untyped-decorator, unused-ignore]
 def _narrow(z0: Any, z1: Any, z2: Any, y: Any, out: Any) -> None:
-    """Nine dot products, of three rows of products with y and its two next lags."""
+    """Nine dot products, of three rows of products with y and its two next lags: where the triangle ends."""
     size = z0.size
     y0, y1, y2 = y[:size], y[1:][:size], y[2:][:size]
     zero = z0.dtype.type(0)

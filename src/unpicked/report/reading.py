@@ -23,6 +23,7 @@ from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.io.mrc import read_map
 from unpicked.io.particle_files import SPREAD
 from unpicked.io.particles import read_particle_table
+from unpicked.report import verdict
 from unpicked.report.words import as_number
 
 FILES = ("result.json", "history.csv", "volume.mrc")
@@ -286,7 +287,7 @@ def _correlation(first: Map, second: Map) -> float:
 def _halves(folder: Path, result: Mapping[str, Any], notes: list[str]) -> Halves | None:
     """``figures.halves``, where the two maps it speaks of are there; else the agreement of the verification's folds."""
     figures = dict(result.get("figures") or {})
-    evidence = dict(dict(figures.get("verify") or {}).get("evidence") or {})
+    evidence = verdict.evidence(result)
     found, folds = figures.get("halves"), False
     if found is None or not all((folder / name).is_file() for name in HALVES):
         found, folds = evidence.get("agreement"), True

@@ -208,7 +208,8 @@ def _halves_words(halves: Halves) -> str:
         limit = f", {halves.resolution:.3g} Å" if halves.resolution else ""
         said = [f"The {name} agree up to the Nyquist limit{limit}: their FSC stays above 0.143."]
     elif halves.resolution is None and halves.folds:
-        said = ["No resolution is read from the folds: the data must support a structure before its detail counts."]
+        why = 'the verdict is not "supported", or no shell agrees beyond what random phases reach'
+        said = [f"No resolution is read from the folds: {'they started from one map' if halves.shared_start else why}."]
     elif halves.resolution is None:
         said = ["The half maps agree in no shell: their FSC is below 0.143 from the first shell on."]
     elif halves.floor:

@@ -27,26 +27,32 @@ def heading(result: Mapping[str, Any]) -> str:
 
 def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How the verdict was come by; nothing where there is none."""
-    evidence = _found(result).get("evidence")
-    if not isinstance(evidence, Mapping) or not evidence.get("folds"):
+    told = evidence(result)
+    if not told.get("folds"):
         return []
-    folds = list(evidence["folds"])
+    folds = list(told["folds"])
     names = list(folds[0]["over"])
     gains = "; ".join(f"{name} {sum(float(fold['over'][name]) for fold in folds):+,.0f}" for name in names)
     units = " and ".join(str(fold["units"]) for fold in folds)
-    plural = f"{evidence.get('unit', 'piece')}s"
+    plural = f"{told.get('unit', 'piece')}s"
     text = (
         f"Fitted to each half of the data and judged on the other ({units} {plural}). "
         f"Log-likelihood of the held-out halves above each null model, in log units: {gains}."
     )
-    starts = [float(each["gain"]) for each in evidence.get("starts") or []]
+    starts = [float(each["gain"]) for each in told.get("starts") or []]
     if starts:
         gains = " and ".join(f"{gain:+,.1f}" for gain in starts)
         text += f" Other random starts of the first fold explain the held-out half by {gains} log units beside its own."
-    missing = evidence.get("not_run") or []
+    missing = told.get("not_run") or []
     if missing:
         text += f" Not run: {', '.join(map(str, missing))}."
     return [("Verification", text)]
+
+
+def evidence(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the verdict rests on; empty where there is none."""
+    found = _found(result).get("evidence")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _found(result: Mapping[str, Any]) -> Mapping[str, Any]:
