@@ -1,8 +1,8 @@
 """What verification costs beside the reconstruction that it judges: seconds of the processor of both, in one run.
 
 Two micrographs of BPTI as in the demo, at E = 424 and at E = 42, a signal, images and particles. Wanted is at most 1.2.
-With --full the whole of ``unpicked verify`` on the first micrographs instead, four surrogates and three starts, wanted at
-most 6; beside it, per shell, how far its folds agree, and what random phases reach.
+With --full the whole of ``unpicked verify`` on the first micrographs instead, four surrogates and three starts, wanted
+at most 6; beside it, per shell, how far its folds agree, and what random phases reach.
 """
 
 from __future__ import annotations
