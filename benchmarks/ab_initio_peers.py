@@ -63,9 +63,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the images and of ours")
     parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=[])
     parser.add_argument("--only-peers", action="store_true", help="leave ours out")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds that a peer may take for one stack")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds that a peer may take for one stack")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "unpicked-peers")
     parser.add_argument("--relion-iterations", type=int, nargs=3, default=[25, 60, 25], help="of its three SGD phases")
+    parser.add_argument(
+        "--cryodrgn-epochs", type=int, nargs=2, default=[2, 5], help="of pose search (its own default is 30), and after"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     truth, stacks = images(options)
@@ -183,10 +186,11 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
     with open(folder / "ctf.pkl", "wb") as file:
         pickle.dump(np.tile(np.array(row, np.float32), (len(data), 1)), file)
     program = options.cache / "cryodrgn" / "bin" / "cryodrgn"
-    call = [program, "abinit", "images.mrcs", "-o", "out", "--zdim", "0", "--ctf", "ctf.pkl", "--no-trans"]
-    called(
-        [*call, "--l-start", "6", "--l-end", str(data.box // 2 - 1), "--seed", str(options.seed)], folder, options.limit
-    )
+    call: list[Path | str] = [program, "abinit", "images.mrcs", "-o", "out", "--zdim", "0", "--ctf", "ctf.pkl", "--no-trans"]
+    search, after = options.cryodrgn_epochs
+    call += ["--num-epochs", str(search + after), "--epochs-pose-search", str(search), "--epochs-sgd", str(after)]
+    call += ["--l-start", "6", "--l-end", str(data.box // 2 - 1), "--seed", str(options.seed), "--no-analysis"]
+    called(call, folder, options.limit)
     saved = sorted((folder / "out").glob("pose*.pkl"), key=lambda path: path.stat().st_mtime)
     if not saved:
         raise Failed("it wrote no poses")
@@ -250,7 +254,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         if not (place / "ready").exists():
             place.mkdir(parents=True, exist_ok=True)
             called([sys.executable, "-m", "venv", "--clear", place], place, hour)
-            called([place / "bin" / "python", "-m", "pip", "install", "-q", name], place, hour)
+            pip = [place / "bin" / "python", "-m", "pip", "install", "-q"]
+            called([*pip, name, "torch<2.14"], place, hour)
             (place / "ready").touch()
 
 

@@ -147,6 +147,7 @@ def reconstruct(
     """
     began = time.perf_counter()
     _check(data, model.side, starts, moves, batch_size)
+    model = model.measured(data)
     prior = prior or Flat()
     folder = Path(checkpoint) if checkpoint is not None else None
     job = _Job(

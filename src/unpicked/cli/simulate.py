@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from unpicked._lazy import torch
 from unpicked.cli.common import Common, Output, claim, height_and_width, write_facts
-from unpicked.cli.specimens import Level, Seen
+from unpicked.cli.specimens import Level, Microscope, Seen
 
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
+    from unpicked.data.optics import Optics
     from unpicked.simulate.micrographs import Simulation
+    from unpicked.simulate.noise import Colour
 
 
 def micrographs(
@@ -27,6 +29,8 @@ def micrographs(
     positions: Literal["pixel", "continuous"] = "pixel",
     contrast: Literal["dark", "bright"] = "dark",
     b_factor: float = 60.0,
+    microscope: Microscope = Microscope(),
+    noise: str = "white",
     common: Common = Common(),
 ) -> int:
     """Simulate micrographs of a structure, a map or a phantom; views are uniform and continuous.
@@ -52,9 +56,13 @@ def micrographs(
         Sign of the written files: matter dark, as a microscope writes, or bright.
     b_factor
         Temperature factor of all atoms in square angstrom.
+    noise
+        Spectrum of the noise: white, coloured (power 1 + 3 exp(-(s / 0.15 Nyquist)^2)), ar:A, 1/f, or an MRC file of
+        a micrograph, whose spectrum it takes.
     """
     common.begin()
-    noise, shape = level.needed(), height_and_width(size)
+    strength, shape = level.needed(), height_and_width(size)
+    optics, colour = _optics(microscope, count, common.seed), _colour(noise)
     from unpicked.simulate.micrographs import simulate_micrographs
 
     specimen, notes = seen.specimen(box, b_factor, common.seed)
@@ -63,10 +71,12 @@ def micrographs(
         count=count,
         size=shape,
         density=density,
-        noise=noise,
+        noise=strength,
         seed=common.seed,
         spacing=spacing,
         sub_pixel=positions == "continuous",
+        optics=optics,
+        colour=colour,
     )
     for index in range(count):
         simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
@@ -82,6 +92,37 @@ def micrographs(
     return common.end(facts)
 
 
+def _optics(microscope: Microscope, count: int, seed: int) -> Optics | None:
+    """Of every micrograph, as the options say."""
+    told = microscope.settings()
+    if not told:
+        return None
+    from unpicked.simulate.optics import draw_optics, drawn
+
+    shared = {
+        "voltage_kv": told.get("voltage", 300.0),
+        "cs_mm": told.get("cs", 2.7),
+        "amplitude_contrast": told.get("amplitude_contrast", 0.1),
+        "phase_shift": told.get("phase_shift", 0.0),
+    }
+    groups = told.get("ctf_groups")
+    return draw_optics(count, groups, told["defocus"], told.get("astigmatism", 0.0), shared, drawn(seed))
+
+
+def _colour(name: str) -> Colour:
+    """The spectrum of the noise, or that of a micrograph in a file."""
+    from unpicked.simulate.noise import colour, measured
+
+    path = Path(name)
+    if path.suffix.lower() not in (".mrc", ".mrcs", ".map"):
+        return colour(name)
+    from unpicked.io import mrc
+    from unpicked.whitening import spectrum
+
+    image = mrc.read_micrographs([path], pixel_size=1.0)[0]
+    return measured(f"spectrum of {path.name}", spectrum(image))
+
+
 def _write(
     folder: Path, data: Micrographs, simulation: Simulation, contrast: Literal["dark", "bright"], common: Common
 ) -> None:
@@ -93,7 +134,7 @@ def _write(
     for index, path in enumerate(paths):
         mrc.write_image(data[index], folder / path, data.pixel_size, contrast=contrast)
         common.say(f"{folder / path}: {simulation.per_micrograph} particles")
-    star_layouts.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size)
+    star_layouts.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size, optics=data.optics)
     _write_truth(simulation, paths, folder / "truth.star")
     mrc.write_map(simulation.specimen.truth(), folder / "truth.mrc")
 

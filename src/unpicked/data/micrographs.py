@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.optics import Optics
 
 
@@ -33,6 +34,7 @@ class Micrographs:
         names: one name per micrograph, e.g. its path.
         optics: contrast transfer parameters, or None where nothing is known of them.
         notes: sentences that tell what was read, converted and assumed.
+        gains: by which the images were whitened, or None where they were not.
     """
 
     source: Source
@@ -40,12 +42,16 @@ class Micrographs:
     names: tuple[str, ...]
     optics: Optics | None = None
     notes: tuple[str, ...] = ()
+    gains: Gains | None = None
 
     def __post_init__(self) -> None:
         if not self.pixel_size > 0:
             raise ValueError(f"pixel_size must be positive, in angstrom; got {self.pixel_size}")
         if len(self.names) != len(self.source):
             raise ValueError(f"names must be one per micrograph, {len(self.source)}; got {len(self.names)}")
+        for name, found in (("optics", self.optics), ("gains", self.gains)):
+            if found is not None and len(found) != len(self.source):
+                raise ValueError(f"{name} must have one entry per micrograph, {len(self.source)}; got {len(found)}")
         if len(self.source) == 0:
             raise ValueError("a set of micrographs must hold at least one image; got none")
 
@@ -71,8 +77,13 @@ class Micrographs:
 
     def part(self, indices: Sequence[int]) -> Micrographs:
         """Some of the micrographs, in this order; still read one by one."""
-        names = tuple(self.names[index] for index in indices)
-        return replace(self, source=Part(self.source, tuple(indices)), names=names, optics=None)
+        return replace(
+            self,
+            source=Part(self.source, tuple(indices)),
+            names=tuple(self.names[index] for index in indices),
+            optics=None if self.optics is None else self.optics.part(indices),
+            gains=None if self.gains is None else self.gains.part(indices),
+        )
 
     def split(self) -> tuple[Micrographs, Micrographs]:
         """Two halves that share no pixel: every other micrograph, or the two sides of a single one."""

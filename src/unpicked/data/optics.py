@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from unpicked._lazy import torch
-from unpicked.ops.ctf import ctf
+from unpicked.ops.ctf import ctf, electron_wavelength
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,18 @@ class Optics:
             if entry.name != "group"
         }
         return replace(self, **kept, group=tuple(place[self.group[item]] for item in items))
+
+    def displacement(self, pixel_size: float) -> float:
+        """Distance in angstrom over which contrast transfer carries frequencies below Nyquist, at most.
+
+        It is |lambda z s - Cs lambda^3 s^3|, the gradient of chi / (2 pi), bounded by the larger of the two terms: Cs
+        usually acts against the defocus.
+        """
+        s = 0.5 / pixel_size
+        wavelength = electron_wavelength(self.voltage_kv)
+        spherical = 1e7 * torch.tensor(self.cs_mm, dtype=torch.float64) * wavelength**3 * s**3
+        defoci = (torch.tensor(z, dtype=torch.float64).abs() for z in (self.defocus_u, self.defocus_v))
+        return float(torch.stack([spherical, *(wavelength * z * s for z in defoci)]).max())
 
     def values(self, sx: torch.Tensor, sy: torch.Tensor, items: Sequence[int] | None = None) -> torch.Tensor:
         """Contrast transfer ``(n, *s)`` of some items (None: all) at spatial frequencies ``(*s)`` in 1/angstrom."""

@@ -13,7 +13,7 @@ The contract, in words; `tests/contracts/test_estimators.py` holds every estimat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
@@ -21,6 +21,8 @@ from unpicked.data.base import Data
 from unpicked.model.likelihoods import Scene, Separate, Stats
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
+from unpicked.model.placements import through_of
+from unpicked.model.views import Projection
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -147,18 +149,40 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """
     if model.placement.single:
         return _of_pieces(batch, model, x).sum()
-    step = patch_step(patch_scene(model, x), side or 2 * model.side)
-    for _, image in batch:
-        step.add(image.to(step.device), 0)
-    ratios = torch.cat(step.ratios)
+    model, steps = _fewer(model.measured(batch.data)), {}
+    for index, image in batch:
+        group = filter_of(model, index)
+        if group not in steps:
+            steps[group] = patch_step(patch_scene(model, x, group), side or 2 * model.side)
+        steps[group].add(image.to(steps[group].device), 0)
+    ratios = torch.cat([part for step in steps.values() for part in step.ratios])
     return mixed(ratios, occupied_share(ratios)).sum()
 
 
-def patch_scene(model: Model, x: torch.Tensor) -> Scene:
-    """What :func:`patch_step` compares patches with."""
-    templates = model.templates(x).float()
+_VIEWS = 256  # by which patches are judged through filters, where whole templates are large
+
+
+def _fewer(model: Model) -> Model:
+    """The model with no more views than patches are judged by; a set without filters stays whole."""
+    view = model.view
+    if through_of(model.placement) is None or not isinstance(view, Projection) or len(view) <= _VIEWS:
+        return model
+    return replace(model, view=Projection(view.rotations[:: -(-len(view) // _VIEWS)]))
+
+
+def filter_of(model: Model, index: int) -> int:
+    """Number of the filter through which piece ``index`` of the data is seen, 0 where there are none."""
+    through = through_of(model.placement)
+    return 0 if through is None else through.groups[index]
+
+
+def patch_scene(model: Model, x: torch.Tensor, filter: int = 0) -> Scene:
+    """What :func:`patch_step` compares patches with; through filters, templates with their tails."""
+    templates, margin, through = model.templates(x).float(), 0, through_of(model.placement)
+    if through is not None:
+        templates, margin = through.whole(through.images(templates), filter), through.margin()
     # the share of this density is taken out again; patches know neither activity nor least distance
-    return Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1)
+    return Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1, margin=margin)
 
 
 def patch_step(scene: Scene, side: int) -> PatchStep:

@@ -18,7 +18,7 @@ from unpicked.estimators import maximisation, minibatches
 from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
 from unpicked.estimators.base import Batch, State
 from unpicked.model.model import Model
-from unpicked.model.placements import Stats
+from unpicked.model.placements import Stats, through_of
 from unpicked.model.views import Weighable
 from unpicked.objects.classes import Classes
 from unpicked.ops import fourier, rotation, seeding
@@ -105,7 +105,7 @@ class EM:
                 f"got {model.object.size}; try Anderson()"
             )
         if start is None:
-            x = random_start(model, signal_power(data, model), seed).to(device)
+            x = random_start(model.measured(data), signal_power(data, model), seed).to(device)
         else:
             if tuple(start.shape) != (model.object.size,):
                 raise ValueError(f"start must hold {model.object.size} coefficients; got shape {tuple(start.shape)}")
@@ -180,6 +180,7 @@ class EM:
             prior,
             self.solver_tolerance,
             self.solver_steps,
+            through_of(model.placement),
         )
         gradient = problem.gradient(x)
         point = Point(x, gradient, problem, stats.get("information"))
@@ -217,7 +218,7 @@ class EM:
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
         """Estimates in the state of the E-step; log-likelihood and objective where the likelihood is exact."""
         templates = model.templates(state["x"])
-        powers = (templates.square() / model.variance(templates)).sum(tuple(range(1, templates.dim())))
+        powers = model.placement.powers(templates / torch.as_tensor(model.variance(templates)).sqrt().to(templates))
         power = float(powers @ model.log_weights.exp().to(powers)) if "views" in state else float(powers.mean())
         row = {}
         if model.placement.exact:
@@ -233,7 +234,7 @@ class EM:
             "energy": power,
             "particles": float(stats["views"].sum())
             if not model.placement.exact
-            else model.placement.density * float(stats["pixels"]) / model.side ** (templates.dim() - 1),
+            else model.placement.density * float(stats["pixels"]) / model.side**model.dims,
             "frozen": float(self._frozen(int(state["step"]))),
         }
 
@@ -376,7 +377,7 @@ def random_start(model: Model, power: float, seed: int) -> torch.Tensor:
     fields = [_random_field(one.shape, generator) for _ in range(object.size // one.size)]
     x = object.fit(torch.stack(fields) if isinstance(object, Classes) else fields[0])
     templates = model.templates(x.to(model.view.log_weights))
-    return x * math.sqrt(power / float(templates.square().sum(tuple(range(1, templates.dim()))).mean()))
+    return x * math.sqrt(power / float(model.placement.powers(templates).mean()))
 
 
 def _random_field(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

@@ -7,6 +7,7 @@ With numerators Q_r and weights D_r of all views it minimises
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,8 @@ from unpicked._lazy import torch
 from unpicked.model.gas import SCORED
 from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
+from unpicked.model.placements import Anywhere, through_of
+from unpicked.model.transfer import Transfer
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import fourier, rotation, seeding, solve
 from unpicked.priors import Prior, precision
@@ -41,8 +44,9 @@ class Problem:
         prior: Prior,
         tolerance: float = 1e-8,
         steps: int = 60,
+        through: Transfer | None = None,
     ) -> None:
-        self.object, self.operator, self.prior = object, operator, prior
+        self.object, self.operator, self.prior, self.through = object, operator, prior, through
         self.weight, self.variance = weight / variance, variance
         self.tolerance, self.steps = tolerance, steps
         self.right = operator.backproject(numerator / variance)
@@ -101,7 +105,11 @@ class Problem:
         """Complete-data information as it would be for uniform views and whole templates."""
         if not self.dense or not hasattr(self.object, "projector"):
             return None
-        return self.weight.mean((-2, -1)).sum() * uniform_information(self.object, self.curvature)
+        if self.through is None:
+            copies = self.weight.mean((-2, -1)).sum()
+        else:
+            copies = self.weight[:, 0].sum() / self.through.mean.sum().to(self.weight)
+        return copies * uniform_information(self.object, self.curvature, self.through)
 
     def _at(self, x: torch.Tensor) -> None:
         """The prior's curvature at x."""
@@ -183,15 +191,18 @@ class Problem:
 
 def score(model: Model, x: torch.Tensor) -> Score:
     """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
-    operator = model.operator(x)
+    placement, through = model.placement, through_of(model.placement)
+    plain = replace(placement, through=None) if isinstance(placement, Anywhere) else placement
+    operator = plain.seen(model.view, model.object, x)
     images, variance = operator.project(x), model.variance(x)
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
+    as_seen = [images] if through is None else [through.weighted(images, one) for one in through.squares]
 
-    def scored(numerators: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def scored(numerators: torch.Tensor, weights: torch.Tensor, filter: int = 0) -> torch.Tensor:
         if not len(numerators):  # transforms of nothing fail
             return x.new_zeros(0, len(x))
-        weights = weights.to(images)
-        residuals = numerators.to(images) - (weights if weights.dim() > 2 else weights[..., None, None]) * images
+        weights, expected = weights.to(images), as_seen[filter]
+        residuals = numerators.to(images) - (weights if weights.dim() > 2 else weights[..., None, None]) * expected
         found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
         return found / variance
 
@@ -215,13 +226,14 @@ _held: dict[Any, torch.Tensor] = {}
 _last: dict[Any, torch.Tensor] = {}
 
 
-def uniform_information(object: Any, like: torch.Tensor) -> torch.Tensor:
-    """Mean over uniform views of A^T A, ``(size, size)``, in the dtype and on the device of ``like``."""
-    key = (object, like.dtype, str(like.device))
+def uniform_information(object: Any, like: torch.Tensor, through: Transfer | None = None) -> torch.Tensor:
+    """Mean over uniform views and all filters of A^T h^2 A, ``(size, size)``, in dtype and on device of ``like``."""
+    key = (object, like.dtype, str(like.device), through)
     if key not in _held:
         views = rotation.super_fibonacci(_VIEWS).to(like)
         eye = torch.eye(object.size, dtype=like.dtype, device=like.device)
-        seen = object.projector(views).project(eye).flatten(1)
+        seen = object.projector(views).project(eye)
+        other = seen if through is None else through.weighted(seen, through.mean)
         _held.clear()
-        _held[key] = seen @ seen.mT / _VIEWS
+        _held[key] = seen.flatten(1) @ other.flatten(1).mT / _VIEWS
     return _held[key]

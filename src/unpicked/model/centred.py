@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.optics import Optics
 from unpicked.model.likelihoods import Score, Stats
 from unpicked.model.noise import Noise, White
@@ -145,8 +146,8 @@ class Centred:
             lambda slices: operator.backproject(band.images(slices)),
         )
 
-    def measured(self, pixel_size: float, optics: Optics | None) -> Centred:
-        """The placement in data of this pixel size and contrast transfer."""
+    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Centred:
+        """The placement in data of this pixel size and contrast transfer; images of particles are not whitened."""
         return replace(self, pixel_size=pixel_size, optics=optics)
 
     def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float | torch.Tensor:
@@ -155,6 +156,10 @@ class Centred:
             return noise.sigma**2
         power = torch.tensor(noise.power, dtype=like.dtype, device=like.device)
         return power[self.band(side).shells.clamp(max=len(power) - 1).to(like.device)]
+
+    def powers(self, templates: torch.Tensor) -> torch.Tensor:
+        """Sum of squares of every template."""
+        return templates.square().flatten(1).sum(1)
 
     def noise(
         self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool

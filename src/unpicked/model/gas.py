@@ -126,24 +126,28 @@ class _Whole:
         self.likelihood, self.scene, self.screen, self.statistics = likelihood, scene, screen, statistics
         variance = variance_of(scene.noise)
         flat = scene.templates.flatten(1)
-        bias = scene.log_weights - flat.double().square().sum(1) / (2 * variance)
-        self.bank = evidence.Bank(flat / variance, bias.to(flat), scene.length)
-        self.coarse: evidence.Bank | None = None
+        self.norms = _norms(scene) / (2 * variance)  # per filter and view
+        self.banks = [
+            evidence.Bank(flat / variance, (scene.log_weights - norms).to(flat), scene.length) for norms in self.norms
+        ]
+        self.coarse: list[evidence.Bank] = []
         if screen is not None and len(flat) > 1.5 * screen.views:
-            chosen, shares = evidence.representatives(flat, scene.log_weights.exp().to(flat), screen.views)
-            coarse = shares.log() - flat[chosen].double().square().sum(1) / (2 * variance)
-            self.coarse = evidence.Bank(flat[chosen] / variance, coarse.to(flat), scene.length)
+            chosen, shares = evidence.representatives(_compared(scene), scene.log_weights.exp().to(flat), screen.views)
+            few, logs = flat[chosen] / variance, shares.log()
+            self.coarse = [evidence.Bank(few, (logs - norms[chosen]).to(flat), scene.length) for norms in self.norms]
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
+        self.views = torch.zeros_like(self.norms)
         if scene.score is not None:
-            none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat))).double()
+            none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
 
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
         image = image.to(scene.templates) - scene.noise.mean
-        logs = self._log_activities(image)
+        seen, group = self._seen(image, index)
+        logs = self._log_activities(seen, group)
         if not bool(torch.isfinite(logs).all()):
             raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
         chances, free = self.likelihood.marginals(logs, scene.width, seed)
@@ -154,25 +158,40 @@ class _Whole:
         stats["free"] += free
         stats["occupied"] += chances.double().sum()
         if self.statistics:
-            self._gather(image, chances.flatten(), seed)
+            self._gather(seen, group, chances.flatten(), seed)
 
     def finish(self) -> Stats:
         """The statistics."""
-        self.stats["weight"] = self.stats["views"][:, None, None].expand_as(self.stats["numerator"]).clone()
-        return self.stats
+        stats, through = self.stats, self.scene.through
+        stats["views"] = self.views.sum(0)
+        if through is None:
+            stats["weight"] = stats["views"][:, None, None].expand_as(stats["numerator"]).clone()
+        else:
+            stats["numerator"] = through.coefficients(stats["numerator"])
+            weight = self.views.mT @ through.squares.to(self.views)
+            stats["weight"] = weight[:, None].expand_as(stats["numerator"]).clone()
+        return stats
 
-    def _log_activities(self, image: torch.Tensor) -> torch.Tensor:
+    def _seen(self, image: torch.Tensor, index: int) -> tuple[torch.Tensor, int]:
+        """What templates are compared with in piece ``index`` of the data, and the number of its filter."""
+        if self.scene.through is None:
+            return image, 0
+        group = self.scene.through.groups[index]
+        return self.scene.through.seen(image, group), group
+
+    def _log_activities(self, image: torch.Tensor, group: int = 0) -> torch.Tensor:
         """``(h, w)``: log of activity x evidence at every site."""
-        if self.coarse is None or self.screen is None:
-            return self.bank.everywhere(image) + self.log_activity
-        logs = self.coarse.everywhere(image) + self.log_activity
+        bank = self.banks[group]
+        if not self.coarse or self.screen is None:
+            return bank.everywhere(image) + self.log_activity
+        logs = self.coarse[group].everywhere(image) + self.log_activity
         rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
         floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
         kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
-        fine = self.bank.at(image, kept)
+        fine = bank.at(image, kept)
         return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
 
-    def _gather(self, image: torch.Tensor, chances: torch.Tensor, seed: int) -> None:
+    def _gather(self, image: torch.Tensor, group: int, chances: torch.Tensor, seed: int) -> None:
         """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
         weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
         if thin > 0:
@@ -181,57 +200,88 @@ class _Whole:
             weights = torch.where(kept, chances.clamp(min=thin), 0.0)
         sites = weights.nonzero().squeeze(1)
         if self.scene.score is not None:
-            self._gather_scores(self.scene.score, image, sites, weights[sites])
+            self._gather_scores(self.scene.score, image, group, sites, weights[sites])
             return
-        numerator = torch.zeros_like(self.bank.templates)
-        self.stats["views"] += self.bank.gather(image, sites, weights[sites], numerator)
+        bank = self.banks[group]
+        numerator = torch.zeros_like(bank.templates)
+        self.views[group] += bank.gather(image, sites, weights[sites], numerator)
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
 
-    def _gather_scores(self, score: Score, image: torch.Tensor, sites: torch.Tensor, weights: torch.Tensor) -> None:
+    def _gather_scores(
+        self, score: Score, image: torch.Tensor, group: int, sites: torch.Tensor, weights: torch.Tensor
+    ) -> None:
         """The same tile by tile, with the outer product of every tile's score.
 
         Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
         """
-        stats, side = self.stats, 2 * self.scene.length
+        stats, bank, side = self.stats, self.banks[group], 2 * self.scene.length
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
         order = tiles.argsort(stable=True)
         ends = tiles[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         sites, weights = sites[order], weights[order]
-        step = max(1, SCORED // self.bank.templates.numel())
+        step = max(1, SCORED // bank.templates.numel())
         for first in range(0, len(ends), step):
             some, begin = ends[first : first + step], ends[first - 1] if first else 0
             part = slice(begin, some[-1])
-            numerators, counts = self.bank.gather_parts(
-                image, sites[part], weights[part], [end - begin for end in some]
-            )
+            numerators, counts = bank.gather_parts(image, sites[part], weights[part], [end - begin for end in some])
             numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
-            scores = score(numerators, counts).double()
+            scores = score(numerators, counts, group).double()
             stats["information"] += scores.mT @ scores
-            stats["views"] += counts.sum(0)
+            self.views[group] += counts.sum(0)
             stats["numerator"] += numerators.sum(0)
 
-    def best(self, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor]:
-        """The likeliest copies of one micrograph, no two closer than the least distance."""
+    def best(self, image: torch.Tensor, count: int, seed: int, index: int = 0) -> dict[str, torch.Tensor]:
+        """The likeliest copies of one micrograph, piece ``index``, no two closer than the least distance."""
         length, width = self.scene.length, self.scene.width
         image = image.to(self.scene.templates) - self.scene.noise.mean
-        logs = self._log_activities(image)
+        seen, group = self._seen(image, index)
+        logs = self._log_activities(seen, group)
         chances, _ = self.likelihood.marginals(logs, width, seed)
         # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
         near = 2 * (length // 4) + 1
         mass = torch.nn.functional.avg_pool2d(chances[None, None], near, 1, near // 2)[0, 0] * near**2
         peaks = torch.where(chances == lattice.windowed_maximum(chances, width), mass, 0.0).flatten()
         sites = peaks.argsort(descending=True)[: min(count, int((peaks > 0).sum()))]
-        windows = image.unfold(0, length, 1).unfold(1, length, 1)
-        patches = windows[sites // chances.shape[1], sites % chances.shape[1]]
-        views = (patches.flatten(1) @ self.bank.templates.mT + self.bank.bias).argmax(1)
+        rows, columns = sites // chances.shape[1], sites % chances.shape[1]
+
+        def cut(whole: torch.Tensor) -> torch.Tensor:
+            return whole.unfold(0, length, 1).unfold(1, length, 1)[rows, columns]
+
+        bank, through = self.banks[group], self.scene.through
+        views = (cut(seen).flatten(1) @ bank.templates.mT + bank.bias).argmax(1)
+        projections = self.scene.templates[views]
+        if through is not None:  # as the micrograph shows them
+            inner = slice(through.margin(), through.margin() + length)
+            projections = through.whole(projections, group)[:, inner, inner]
         return {
-            "patches": patches.cpu(),
-            "projections": self.scene.templates[views].cpu(),
+            "patches": cut(image).cpu(),
+            "projections": projections.cpu(),
             "posterior": peaks[sites].clamp(max=1).cpu(),
         }
 
 
+def _norms(scene: Scene) -> torch.Tensor:
+    """``(g, k)``: sum of squares of every template as every filter shows it; float64."""
+    templates = scene.templates.double()
+    if scene.through is None:
+        return templates.flatten(1).square().sum(1)[None]
+    numbers = scene.through.coefficients(templates).square().sum(1)
+    norms: torch.Tensor = scene.through.squares.to(numbers) @ numbers.mT
+    return norms.clamp(min=0)
+
+
+def _compared(scene: Scene) -> torch.Tensor:
+    """``(k, n)``: templates as micrographs show them on average, for distances between them."""
+    if scene.through is None:
+        return scene.templates.flatten(1)
+    factors = scene.through.mean.clamp(min=0).sqrt().to(scene.templates)
+    return (scene.through.coefficients(scene.templates) * factors).flatten(1)
+
+
 def best_sites(step: Step, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor] | None:
-    """The likeliest copies of one micrograph: ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``."""
+    """The likeliest copies of one micrograph, the first of the data.
+
+    ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``.
+    """
     return step.best(image, count, seed) if isinstance(step, _Whole) else None

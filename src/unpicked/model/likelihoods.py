@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.optics import Optics
 from unpicked.model.noise import Noise, variance_of
+from unpicked.model.transfer import Transfer
 
 Stats = dict[str, Any]  # of tensors; Any because torch is imported late
-Score = Callable[[Any, Any], Any]  # of tensors, see Scene
+Score = Callable[[Any, Any, int], Any]  # of tensors and the number of a filter, see Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,9 @@ class Scene:
         score: makes of weighted windows ``(n, k, L, L)`` and weights, ``(n, k, L, L)`` or where all pixels are seen
             alike ``(n, k)``, of n parts of a micrograph their scores ``(n, size)``, the gradients of their
             log-likelihoods; their outer products are then summed as ``information`` ``(size, size)``. None: no
-            information.
+            information. Its third argument is the number of the micrograph's filter, 0 without filters.
+        through: filters of the micrographs, or None; templates are without them.
+        margin: pixels on every side of the templates that hold but their tails.
     """
 
     templates: torch.Tensor
@@ -45,6 +49,8 @@ class Scene:
     width: int
     shifts: torch.Tensor | None = None
     score: Score | None = None
+    through: Transfer | None = None
+    margin: int = 0
 
     @property
     def length(self) -> int:
@@ -110,13 +116,17 @@ def empty(templates: torch.Tensor) -> Stats:
 class Plain:
     """What placements have in common that know no optics and only white noise: lengths are pixels, or samples."""
 
-    def measured(self, pixel_size: float, optics: Optics | None) -> Self:
-        """Itself: contrast transfer is not modelled."""
+    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Self:
+        """Itself: neither contrast transfer nor whitening is modelled."""
         return self
 
     def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:
         """That of white noise."""
         return variance_of(noise)
+
+    def powers(self, templates: torch.Tensor) -> torch.Tensor:
+        """Sum of squares of every template."""
+        return templates.square().flatten(1).sum(1)
 
     def noise(
         self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool

@@ -74,4 +74,5 @@ class Model:
         optics = getattr(data, "optics", None) if self.optics is None else self.optics
         if optics is not None and len(optics) != len(data):
             raise ValueError(f"optics must have one entry per piece of the data, {len(data)}; got {len(optics)}")
-        return replace(self, placement=self.placement.measured(data.pixel_size, optics))
+        gains = getattr(data, "gains", None)
+        return replace(self, placement=self.placement.measured(data.pixel_size, self.side, optics, gains))

@@ -47,6 +47,10 @@ class Patches:
 
     def step(self, scene: Scene, *, statistics: bool = True) -> Step:
         """Begin an E-step."""
+        if scene.through is not None:
+            raise ValueError(
+                "windows know neither contrast transfer nor whitening; try the lattice gas, Gas() or Window()"
+            )
         if scene.templates.dim() == 2:
             if scene.score is not None:
                 raise ValueError("windows of a signal take no scores; try the chain, which sums the information itself")
@@ -81,11 +85,13 @@ class PatchStep:
         self.length, self.noise, self.statistics = scene.length, scene.noise, statistics
         self.side, self.stride = likelihood.window(self.length)
         self.offsets = self.side + self.length - 1
-        occupied = scene.density * reach(self.side, self.length)
+        self.margin = scene.margin
+        box = self.length - 2 * scene.margin
+        occupied = scene.density * reach(self.side, box)
         if not occupied < 1:
             raise ValueError(
-                f"density must be below {1 / reach(self.side, self.length):.3f} for windows of {self.side} pixels and "
-                f"a box of {self.length}; got {scene.density}; try a lower density or smaller windows"
+                f"density must be below {1 / reach(self.side, box):.3f} for windows of {self.side} pixels and "
+                f"a box of {box}; got {scene.density}; try a lower density or smaller windows"
             )
         self.dtype, self.device = templates.dtype, templates.device
         self.log_empty, self.log_occupied = math.log1p(-occupied), math.log(occupied)
@@ -96,18 +102,21 @@ class PatchStep:
         self.counts = torch.zeros_like(self.bias, dtype=torch.float64)
         self.by_fft = correlate.fft_pays(self.side, self.length) if by_fft is None else by_fft
         self.score = scene.score
-        apart = self.by_fft or self.score is not None or evidence.needs_gradient(templates)
+        apart = self.by_fft or scene.margin or self.score is not None or evidence.needs_gradient(templates)
         self.spectral = _Spectral(self) if apart else None
         self.ratios: list[torch.Tensor] = []  # per window: log of occupied against empty evidence
         self.stats = empty(templates) | {"offsets": self.counts.new_zeros((self.offsets,) * 2)}
         if self.score is not None:
-            none = self.score(templates[None][:0], templates[None][:0]).double()
+            none = self.score(templates[None][:0], templates[None][:0], 0).double()
             self.stats["information"] = none.mT @ none
 
     def _biases(self, templates: torch.Tensor, shifts: torch.Tensor | None) -> torch.Tensor:
         """-|t|^2 / (2 sigma^2) + log p(offset) + log p(view, not empty) ``(k, s, s)``."""
         norms = correlate.overlap_norms(templates.double(), self.side)
         law = -2 * math.log(self.offsets) if shifts is None else shifts.to(norms)
+        if self.margin:  # what shows but its tail is not looked for
+            inner, margin = self.offsets - 2 * self.margin, (self.margin,) * 4
+            law = torch.nn.functional.pad(norms.new_full((inner,) * 2, -2 * math.log(inner)), margin, value=-math.inf)
         return (law - norms / (2 * self.variance) + self.log_views.double()[:, None, None]).to(templates)
 
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
@@ -236,7 +245,7 @@ class _Spectral:
                 seen.append(self._gather(spectra.detach(), part, block, top - total[:, None]))
             if self.step.score is not None:  # every window is a part of the micrograph
                 numerators, weights = (torch.cat([pair[index] for pair in seen], 1) for index in range(2))
-                scores = self.step.score(numerators, weights).double()
+                scores = self.step.score(numerators, weights, 0).double()
                 self.step.stats["information"] += scores.mT @ scores
         return occupied
 

@@ -15,11 +15,13 @@ from itertools import product
 from typing import Any, Literal, Protocol
 
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.optics import Optics
 from unpicked.model.gas import Gas, Window
-from unpicked.model.likelihoods import Likelihood, Plain, Scene, Score, Stats, Step
+from unpicked.model.likelihoods import Likelihood, Plain, Scene, Score, Stats, Step, white_noise
 from unpicked.model.noise import Noise
 from unpicked.model.patches import Patches, reach
+from unpicked.model.transfer import Transfer, transfer
 from unpicked.model.views import View
 from unpicked.objects.base import Object, Projector
 from unpicked.objects.classes import Classes
@@ -78,8 +80,18 @@ class Placement(Protocol):
     def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
         """Coefficients of an object to its templates, all views and sub-pixel positions, in the dtype of ``like``."""
 
-    def measured(self, pixel_size: float, optics: Optics | None) -> Placement:
-        """The placement in data of this pixel size in angstrom and contrast transfer, one entry per piece."""
+    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Placement:
+        """The placement of templates of side L in data of this pixel size, contrast transfer and whitening.
+
+        Args:
+            pixel_size: angstrom.
+            side: L, in pixels.
+            optics: one entry per piece of the data, or None.
+            gains: by which the pieces were whitened, or None.
+        """
+
+    def powers(self, templates: torch.Tensor) -> torch.Tensor:
+        """``(k,)``: expected sum of squares of what a copy of every template adds to the data."""
 
     def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float | torch.Tensor:
         """Of the noise of every number of a template, to be divided by; in the dtype of ``like``."""
@@ -105,6 +117,8 @@ class Anywhere(Plain):
         subpixel: positions per pixel and axis; 2 halves the position error at four times the templates.
         activity: odds of a copy at a free site (lattice gas); None means those that the density implies.
         shifts: log-probabilities of the offsets in a window (patches with a free law); None means equal.
+        through: filters of the micrographs (contrast transfer, whitening), or None; see :meth:`measured`. Templates are
+            then Fourier coefficients ``(k, 2, p)``, on which such filters are factors.
     """
 
     density: float = 0.1
@@ -113,6 +127,7 @@ class Anywhere(Plain):
     subpixel: int = 1
     activity: float | None = None
     shifts: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    through: Transfer | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.density < 1:
@@ -159,12 +174,14 @@ class Anywhere(Plain):
         """Begin an E-step.
 
         Args:
-            templates: ``(k, L, L)`` in the dtype in which scores are computed.
+            templates: of :meth:`seen`, in the dtype in which scores are computed.
             log_weights: ``(k,)``.
             noise: present estimate; its mean is subtracted from the images.
             statistics: False: the log-likelihood only.
             score: what makes scores of parts of a micrograph, to sum the information; see ``Scene``.
         """
+        if self.through is not None:
+            templates = self.through.images(templates)
         side = templates.shape[-1]
         scene = Scene(
             templates,
@@ -175,6 +192,7 @@ class Anywhere(Plain):
             self.width(side),
             self.shifts,
             score,
+            self.through,
         )
         return self.likelihood.step(scene, statistics=statistics)
 
@@ -223,8 +241,32 @@ class Anywhere(Plain):
         return False
 
     def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
-        """Images of the views at every sub-pixel position."""
-        return self.shifted(view.operator(object, like))
+        """Images of the views at every sub-pixel position; where there are filters, their Fourier coefficients."""
+        operator, through = self.shifted(view.operator(object, like)), self.through
+        if through is None:
+            return operator
+        return Projector(
+            lambda x: through.coefficients(operator.project(x)),
+            lambda numbers: operator.backproject(through.images(numbers)),
+        )
+
+    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Anywhere:
+        """The placement in micrographs of this contrast transfer and whitening."""
+        plain = optics is None and gains is None
+        return replace(self, through=None if plain else transfer(pixel_size, side, optics, gains))
+
+    def powers(self, templates: torch.Tensor) -> torch.Tensor:
+        """Sums of squares through the filters, mean of the micrographs."""
+        squares = templates.square()
+        if self.through is not None:
+            squares = squares * self.through.mean.to(squares)
+        return squares.flatten(1).sum(1)
+
+    def noise(
+        self, stats: Stats, templates: torch.Tensor, noise: Noise, *, mean: bool, sigma: bool
+    ) -> dict[str, torch.Tensor]:
+        """Background and variance from the residual of the templates; filters leave no background to estimate."""
+        return white_noise(stats, templates, noise, mean=mean and self.through is None, sigma=sigma)
 
     def shifted(self, operator: Projector) -> Projector:
         """Templates at every sub-pixel position, the positions of one view next to each other."""
@@ -277,6 +319,11 @@ class Anywhere(Plain):
                 vector[axis] = sign
                 name = f"one voxel along {'-' if sign < 0 else '+'}{'xyz'[axis]}"
                 yield name, object.fit(shift.shift_volume(values, vector))
+
+
+def through_of(placement: Placement) -> Transfer | None:
+    """The filters through which a placement's templates are seen, if there are any."""
+    return placement.through if isinstance(placement, Anywhere) else None
 
 
 def _moved(object: Object, values: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

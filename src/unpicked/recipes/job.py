@@ -57,6 +57,11 @@ class MicrographJob:
     """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
     strength are learned from the data between stages; a spectrum of compact molecules; one variance for all
     coefficients; or none."""
+    ctf: Literal["auto", "ignore"] = "auto"
+    """Contrast transfer: as the files state it, or left out of the model."""
+    noise: Literal["auto", "white", "coloured"] = "auto"
+    """Spectrum of the noise: flat, or measured in every micrograph, which is then whitened. auto: measured where the
+    files state contrast transfer, as those of real micrographs do."""
     signed: bool = False
     """Density may have either sign; if not given, it is believed to be hardly negative where particles hardly stand out
     of the noise."""
@@ -116,6 +121,10 @@ class MicrographJob:
                 f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
                 f"(likelihood {self.likelihood}); got {self.density}"
             )
+
+    def coloured(self, *, optics: bool) -> bool:
+        """Whether micrographs are whitened; ``optics``: they state their contrast transfer."""
+        return self.noise == "coloured" or (self.noise == "auto" and optics)
 
     @property
     def stages(self) -> int:

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unpicked import whitening
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.gas import Gas, best_sites
-from unpicked.ops import fourier, seeding
+from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
     Flat,
@@ -43,6 +45,7 @@ class MicrographAnswer:
             solver took no information.
         halves: the two half maps, the second aligned to the first, and what comparing them gave.
         gallery: the likeliest particles beside the projections that explain them.
+        gains: by which the micrographs were whitened at the end, or None.
     """
 
     map: Map
@@ -54,6 +57,7 @@ class MicrographAnswer:
     data_share: tuple[float, ...] = ()
     halves: tuple[Map, Map, Halves] | None = None
     gallery: dict[str, torch.Tensor] | None = None
+    gains: Gains | None = None
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``result.json``."""
@@ -81,8 +85,20 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
         ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, or a start
             map of another size or voxel.
     """
+    if job.ctf == "ignore":
+        data = replace(data, optics=None)
+    coloured = job.coloured(optics=data.optics is not None)
+    if job.likelihood.startswith("patches") and (coloured or data.optics is not None):
+        raise ValueError(
+            f"--likelihood {job.likelihood} knows neither contrast transfer nor coloured noise; "
+            "try --likelihood gas, or --ctf ignore --noise white"
+        )
+    if coloured and job.sigma is not None:
+        raise ValueError("--sigma is for white noise; leave it out, or try --noise white")
     prepared = prepare(data, voxel_size=job.voxel, normalise=job.sigma is None)
     working = prepared.micrographs
+    if coloured:
+        whitening.tile(working.shape)
     if min(working.shape) < job.box:
         raise ValueError(
             f"--box {job.box} does not fit micrographs of {_by(working.shape)} working pixels; "
@@ -149,10 +165,11 @@ def from_micrographs(
         last=last,
         stages=runs,
         prepared=prepared,
-        sigma=last.model.noise.sigma * prepared.scale,
+        sigma=_sigma(last, found.gains) * prepared.scale,
         notes=(
             *prepared.notes,
-            *_optics_note(whole),
+            *_optics_notes(whole, job),
+            *_noise_notes(found.gains),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
@@ -161,7 +178,8 @@ def from_micrographs(
         ),
         data_share=_data_share(last),
         halves=halved,
-        gallery=_gallery(last, whole[0], seed),
+        gallery=_gallery(last, whole if found.gains is None else whitening.whitened(whole, found.gains), seed),
+        gains=found.gains,
     )
 
 
@@ -172,9 +190,11 @@ def stages(
     object, notes = parts.volume(job)
     x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
     views, more = parts.affordable(job, object)
+    optics = prepared.micrographs.optics is not None
     solve = partial(
-        Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report
-    )
+        Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
+        coloured=prepared.micrographs.gains is None and job.coloured(optics=optics),
+    )  # fmt: skip
     return solve, notes + more
 
 
@@ -205,17 +225,59 @@ def _data_share(run: Reconstruction) -> tuple[float, ...]:
     return data_share(object, told.cpu(), precision(run.prior, object, x).cpu())
 
 
-def _gallery(run: Reconstruction, image: torch.Tensor, seed: int) -> dict[str, torch.Tensor] | None:
-    """The likeliest particles of a micrograph, as the lattice gas sees them."""
-    gas = replace(run.model.placement, likelihood=Gas())  # type: ignore[type-var]
-    step = gas.step(run.model.templates(run.x).float(), run.model.log_weights, run.model.noise)
-    return best_sites(step, image, 12, seed)
+def _gallery(run: Reconstruction, data: Micrographs, seed: int) -> dict[str, torch.Tensor] | None:
+    """The likeliest particles of the first micrograph, as the lattice gas sees them."""
+    model = run.model.measured(data)
+    gas = replace(model.placement, likelihood=Gas())  # type: ignore[type-var]
+    step = gas.step(model.templates(run.x).float(), model.log_weights, model.noise)
+    return best_sites(step, data[0], 12, seed)
 
 
-def _optics_note(data: Micrographs) -> tuple[str, ...]:
+def fixed(prepared: Prepared, job: MicrographJob, gains: Gains | None = None) -> Prepared:
+    """Micrographs as they are judged: whitened once and for all, so that every model explains the same numbers.
+
+    Args:
+        prepared: data.
+        job: how they are reconstructed.
+        gains: by which a run whitened them at the end; None: by what they hold, particles included.
+    """
+    data = prepared.micrographs
+    if not job.coloured(optics=data.optics is not None) or data.gains is not None:
+        return prepared
+    found = whitening.gains([whitening.spectrum(image) for image in data]) if gains is None else gains
+    return replace(prepared, micrographs=whitening.whitened(data, found))
+
+
+def _sigma(run: Reconstruction, gains: Gains | None) -> float:
+    """Noise per working pixel before it was whitened."""
+    if gains is None:
+        return run.model.noise.sigma
+    variances = [float(filters.lags(_power(gains, item), 1)[1, 1]) for item in range(min(len(gains), 8))]
+    return run.model.noise.sigma * math.sqrt(sum(variances) / len(variances))
+
+
+def _power(gains: Gains, item: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return lambda fx, fy: gains.at(item, fx, fy).square().reciprocal()
+
+
+def _optics_notes(data: Micrographs, job: MicrographJob) -> tuple[str, ...]:
     if data.optics is None:
-        return ("assumed: no contrast transfer function",)
-    return ("the contrast transfer functions of the files are not used: this version models none",)
+        return (
+            "contrast transfer is left out of the model" if job.ctf == "ignore" else "assumed: no contrast transfer",
+        )
+    used = sorted(set(data.optics.group))
+    centres = [(data.optics.defocus_u[group] + data.optics.defocus_v[group]) / 2e4 for group in used]
+    return (f"contrast transfer modelled: {len(used)} settings, defocus {min(centres):.2f} to {max(centres):.2f} um",)
+
+
+def _noise_notes(gains: Gains | None) -> tuple[str, ...]:
+    if gains is None:
+        return ()
+    mean = torch.tensor(gains.curves, dtype=torch.float64).square().reciprocal().mean(0)
+    return (
+        "noise: its spectrum is measured in every micrograph, which is whitened; "
+        f"its power varies by a factor {float(mean.max() / mean.min()):.3g} over frequencies",
+    )
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from unpicked import whitening
 from unpicked._lazy import torch
+from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import random_start
 from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, uniform_information
@@ -15,9 +17,11 @@ from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches
+from unpicked.model.placements import through_of
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
+from unpicked.ops import filters
 from unpicked.priors import (
     Both,
     Flat,
@@ -91,7 +95,7 @@ def information(run: Reconstruction) -> torch.Tensor | None:
     if run.model.object.size > DENSE or not run.history:
         return None
     copies = run.history[-1]["particles"] / run.model.noise.sigma**2
-    return copies * uniform_information(run.model.object, run.x)
+    return copies * uniform_information(run.model.object, run.x, through_of(run.model.placement))
 
 
 def learned_prior(run: Reconstruction, known: Known) -> Known:
@@ -126,6 +130,26 @@ def belief_note(begun: Reconstruction, ended: Reconstruction) -> tuple[str, ...]
 
 def _first(prior: Prior) -> Prior:
     return prior.priors[0] if isinstance(prior, Both) else prior
+
+
+def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, ...]]:
+    """What the particles of a run add to the power of every micrograph, ring by ring as ``whitening.spectrum``."""
+    model, through = run.model, through_of(run.model.placement)
+    templates = model.templates(run.x)
+    images = templates if through is None else through.images(templates)
+    rate = model.placement.density / model.side**2
+    side = whitening.tile(data.shape)
+    power = torch.fft.rfft2(images, s=(side, side)).abs().square().mean(0).cpu().double() * rate
+    optics = data.optics
+    if optics is None:
+        return [whitening.rings(power)] * len(data)
+    fx, fy = filters.half_plane((side, side))
+    firsts = {group: item for item, group in reversed(list(enumerate(optics.group)))}
+    shown = {
+        group: whitening.rings(power * optics.values(fx / data.pixel_size, fy / data.pixel_size, [item])[0].square())
+        for group, item in firsts.items()
+    }
+    return [shown[group] for group in optics.group]
 
 
 def ball_reach(box: int) -> float:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+from unpicked import whitening
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import Relaxed
-from unpicked.estimators.em import EM, SIGNAL_FLOOR, signal_power
+from unpicked.estimators.em import EM, SIGNAL_FLOOR, random_start, signal_power
 from unpicked.evaluate.compare import aligned
 from unpicked.model.model import Model
 from unpicked.model.noise import White
-from unpicked.model.placements import Anywhere
+from unpicked.model.placements import Anywhere, through_of
 from unpicked.model.views import Projection
 from unpicked.objects.base import Volume
 from unpicked.ops import rotation
@@ -28,11 +31,12 @@ _EQUAL = 3.0  # log units by which equally good answers differ
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """The last run, whose object may be a mean, all runs by name, and sentences on what was done."""
+    """The last run, whose object may be a mean, all runs by name, sentences on what was done, and what whitened."""
 
     last: Reconstruction
     runs: dict[str, Reconstruction]
     notes: tuple[str, ...] = ()
+    gains: Gains | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,8 @@ class Stages:
         report: called after every pass.
         name: put before the names of the runs.
         share: of the views, taken by the stages behind the first: of half the particles half the views tell as much.
+        coloured: the noise is not white: every stage whitens the micrographs, all but the first by what they hold
+            beside the particles as the stage before saw them.
     """
 
     data: Micrographs
@@ -64,6 +70,7 @@ class Stages:
     report: Report | None = None
     name: str = ""
     share: float = 1.0
+    coloured: bool = False
 
     def solve(self) -> Solved:
         """All stages, for the best start or several; the mean of those that end equally likely."""
@@ -80,17 +87,31 @@ class Stages:
             ended.append(line[-1])
             runs |= {f"{name}stage-{stage}": run for stage, run in enumerate(line) if not (index and stage == 0)}
         last, notes = mean(ended)
-        return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes))
+        return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes), self._gains(last))
+
+    @cached_property
+    def _spectra(self) -> list[tuple[float, ...]]:
+        return [whitening.spectrum(image) for image in self.data]
+
+    def _gains(self, last: Reconstruction | None) -> Gains | None:
+        """What whitens the noise, as far as the last run tells it from particles."""
+        if not self.coloured:
+            return None
+        return whitening.gains(self._spectra, None if last is None else parts.signal_spectra(last, self.data))
 
     def _stage(self, line: Sequence[Reconstruction], place: Path | None, name: str) -> Reconstruction:
         """The stage that follows those of ``line``."""
         job, stage, data, held = self.job, len(line), self.data, None
+        gains = self._gains(line[-1] if line else None)
+        if gains is not None:
+            data = whitening.whitened(data, gains)
         if job.held_out:
             fitted = len(data) - job.held_out
             data, held = data.part(range(fitted)), data.part(range(fitted, len(data)))
         final, passes = stage == job.stages - 1, job.iterations[stage]
         model, start = (line[-1].model, line[-1].x) if line else (self._model(), self.start)
         place = None if place is None else place / f"stage-{stage}"
+        model = model.measured(data)
         known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
         volume, views = parts.marched(job, self.object, stage, known), parts.views(job, stage, known)
         views = max(1, round(self.share * views)) if stage else views
@@ -175,16 +196,15 @@ def mean(ended: Sequence[Reconstruction]) -> tuple[Reconstruction, list[str]]:
 
 def _guessed(data: Micrographs, model: Model) -> Known:
     """What the data tell before anything is known."""
-    power, variance = signal_power(data, model), model.noise.sigma**2
-    seen = power > 1.01 * SIGNAL_FLOOR * variance * model.side**2 / model.placement.density
-    return Known(power, power / variance if seen else 0.0)
+    shown, variance = signal_power(data, model), model.noise.sigma**2
+    seen = shown > 1.01 * SIGNAL_FLOOR * variance * model.side**2 / model.placement.density
+    typical = model.templates(random_start(model, shown, 0).to(model.view.log_weights))
+    power = shown if through_of(model.placement) is None else float(typical.square().flatten(1).sum(1).mean())
+    return Known(power, shown / variance if seen else 0.0)
 
 
 def _told(last: Reconstruction) -> Known:
     """What a stage tells the next; the power of an answer is well determined where noise drowns that of the data."""
-    power = _power(last)
-    return parts.learned_prior(last, Known(power, power / last.model.noise.sigma**2))
-
-
-def _power(run: Reconstruction) -> float:
-    return float(run.model.templates(run.x).square().sum((-2, -1)).mean())
+    templates = last.model.templates(last.x)
+    power, shown = float(templates.square().sum((-2, -1)).mean()), float(last.model.placement.powers(templates).mean())
+    return parts.learned_prior(last, Known(power, shown / last.model.noise.sigma**2))

@@ -1,4 +1,4 @@
-"""Micrographs with known truth: copies of an object at unknown places, in unknown views, in white noise.
+"""Micrographs with known truth: copies of an object at unknown places, in unknown views, through optics, in noise.
 
 The simulator has its own fine grid, at most half the working voxel, and brings each particle image to the working
 pixel by Fourier crop: it never shares the working-grid projector with an estimator.
@@ -6,6 +6,7 @@ pixel by Fourier crop: it never shares the working-grid projector with an estima
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +15,14 @@ from typing import Literal
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
+from unpicked.data.optics import Optics
 from unpicked.data.poses import Occurrences
 from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.base import Volume
 from unpicked.objects.gaussians import Gaussians
-from unpicked.ops import fourier, rotation, seeding, shift
+from unpicked.ops import filters, fourier, rotation, seeding, shift
+from unpicked.simulate.noise import WHITE, Colour
+from unpicked.simulate.optics import facts as settings_told
 from unpicked.simulate.scatterers import Views, scatterers
 from unpicked.simulate.spacing import densest
 
@@ -131,9 +135,12 @@ class Simulation(NoisyImages):
         spacing: least distance of the copies' corners: 2 L - 1 ("separated") or L ("arbitrary").
         sub_pixel: whether positions are continuous (else whole pixels, as published).
         sigma: standard deviation of the noise.
-        power: mean sum of squares of a particle image.
+        power: mean sum of squares of a particle image, with its tails where there are optics, over the noise's power at
+            level 1.
         variance: mean variance of a particle image in its box.
         seed: of the whole set.
+        optics: contrast transfer, one entry per micrograph, or None.
+        colour: spectrum of the noise.
     """
 
     specimen: Specimen
@@ -142,6 +149,8 @@ class Simulation(NoisyImages):
     sub_pixel: bool
     power: float
     variance: float
+    optics: Optics | None = None
+    colour: Colour = WHITE
 
     @property
     def density(self) -> float:
@@ -174,20 +183,27 @@ class Simulation(NoisyImages):
         box = self.specimen.box
         for (row, column), image in zip(where.corners.tolist(), images, strict=True):
             out[row : row + box, column : column + box] += image
-        return out
+        return out if self.optics is None else _through(out, self.optics, index, self.specimen.voxel_size)
 
-    def facts(self) -> dict[str, float | int | str]:
+    def read(self, index: int) -> torch.Tensor:
+        """Micrograph ``index`` with noise, matter bright, ``(H, W)`` float32."""
+        return self.clean(index).float() + self.sigma * self.colour.draw(self.size, self.seed, index)
+
+    def facts(self) -> dict[str, object]:
         """The truth in figures, the keys of ``truth.json``."""
         box = self.specimen.box
-        return {
+        found: dict[str, object] = {
             **levels(self.sigma, self.power, self.variance, box),
+            "sigma": self.sigma * math.sqrt(self.colour.mean),
             "density": self.density,
             "occurrences": self.per_micrograph * self.count,
             "seed": self.seed,
             "voxel_size": self.specimen.voxel_size,
             "box": box,
-            "noise": "white",
+            "noise": self.colour.name,
+            "ctf": None if self.optics is None else settings_told(self.optics),
         }
+        return found
 
 
 def simulate_micrographs(
@@ -200,6 +216,8 @@ def simulate_micrographs(
     seed: int,
     spacing: Spacing = "separated",
     sub_pixel: bool = False,
+    optics: Optics | None = None,
+    colour: Colour = WHITE,
 ) -> tuple[Micrographs, Simulation]:
     """Lazy micrographs of a specimen; views are uniform and continuous, never from a grid.
 
@@ -208,10 +226,13 @@ def simulate_micrographs(
         count: number of micrographs.
         size: height and width in pixels.
         density: covered fraction, copies x box^2 / pixels.
-        noise: level of the white noise, e.g. ``energy(424)`` or ``snr_box(3.5)``.
+        noise: its level, e.g. ``energy(424)`` or ``snr_box(3.5)``: of images as the optics show them, with their tails;
+            of noise that is not white E is the sum of |image|^2 over the noise's power, and ``sigma`` per pixel.
         seed: of everything random.
         spacing: "separated" (corners at least 2 box - 1 apart) or "arbitrary" (at least box).
         sub_pixel: continuous instead of whole-pixel positions.
+        optics: contrast transfer, one entry per micrograph; None: none.
+        colour: spectrum of the noise.
 
     Returns:
         The data as an estimator sees them, and the simulation, which knows the truth.
@@ -240,8 +261,11 @@ def simulate_micrographs(
             f"density {density} puts less than one copy on a micrograph of {size[0]} x {size[1]}; try a larger one"
         )
     probe = specimen.images(rotation.random_rotations(256, seeding.generator(seed, "probe")))
-    power = float(probe.square().sum((-2, -1)).mean())
+    if optics is not None and len(optics) != count:
+        raise ValueError(f"optics must have one entry per micrograph, {count}; got {len(optics)}")
+    power = _power(probe, optics, colour, specimen.voxel_size)
     variance = float(probe.var((-2, -1), correction=0).mean())
+    level = noise.sigma(power, variance, specimen.box)
     simulation = Simulation(
         specimen=specimen,
         size=size,
@@ -249,13 +273,45 @@ def simulate_micrographs(
         per_micrograph=per_micrograph,
         spacing=spacing,
         sub_pixel=sub_pixel,
-        sigma=noise.sigma(power, variance, specimen.box),
+        sigma=level / math.sqrt(colour.mean) if noise.kind == "sigma" else level,
         power=power,
         variance=variance,
         seed=seed,
+        optics=optics,
+        colour=colour,
     )
     names = tuple(f"micrograph_{index + 1:04d}.mrc" for index in range(count))
-    return Micrographs(simulation, specimen.voxel_size, names), simulation
+    return Micrographs(simulation, specimen.voxel_size, names, optics), simulation
+
+
+def _through(image: torch.Tensor, optics: Optics, index: int, pixel: float) -> torch.Tensor:
+    """What the optics make of the scattering in a field of view; beyond it there is none, and nothing wraps around."""
+    border = math.ceil(optics.part([index]).displacement(pixel) / pixel) + 8
+    size = [n + border + n % 2 for n in image.shape]
+    fx, fy = filters.half_plane((size[0], size[1]))
+    transfer = optics.values(fx / pixel, fy / pixel, [index])[0]
+    return torch.fft.irfft2(torch.fft.rfft2(image, s=size) * transfer, s=size)[: image.shape[0], : image.shape[1]]
+
+
+def _power(images: torch.Tensor, optics: Optics | None, colour: Colour, pixel: float) -> float:
+    """Mean over images and settings of the sum of squares, tails included, over the noise's power at level 1."""
+    if optics is None and colour is WHITE:
+        return float(images.square().sum((-2, -1)).mean())
+    far = 0 if optics is None else math.ceil(optics.displacement(pixel) / pixel)
+    side = images.shape[-1] + 2 * far + 32
+    side += side % 2
+    fx, fy = filters.half_plane((side, side))
+    weight = 1 / colour.power(fx, fy)
+    if optics is not None:
+        firsts = [optics.group.index(group) for group in sorted(set(optics.group))]
+        settings = optics.values(fx / pixel, fy / pixel, firsts).square()
+        shares = torch.tensor([optics.group.count(group) for group in sorted(set(optics.group))]).to(settings)
+        weight = weight * (settings * (shares / shares.sum())[:, None, None]).sum(0)
+    twice = torch.full_like(weight, 2.0)
+    twice[:, 0] = twice[:, -1] = 1.0
+    spectra = torch.fft.rfft2(images, s=(side, side), norm="ortho")
+    squares = spectra.real.square() + spectra.imag.square()
+    return float((squares * (twice * weight)).sum((-2, -1)).mean())
 
 
 def place(size: tuple[int, int], box: int, least: int, count: int, generator: torch.Generator) -> torch.Tensor:

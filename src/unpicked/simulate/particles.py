@@ -24,8 +24,9 @@ from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.gaussians import Gaussians
 from unpicked.ops import fourier, rotation, seeding
 from unpicked.ops.correlate import fast_size
-from unpicked.ops.ctf import electron_wavelength
 from unpicked.simulate.micrographs import NoisyImages, Specimen
+from unpicked.simulate.optics import draw_optics, drawn
+from unpicked.simulate.optics import facts as settings_told
 from unpicked.simulate.scatterers import Scatterers, Views, scatterers, volume
 from unpicked.simulate.slices import Slices, Spectrum
 
@@ -90,7 +91,7 @@ class ParticleSimulation(NoisyImages):
         box, pixel = self.specimen.box, self.specimen.voxel_size
         if self.optics is None:
             return box if self.max_shift == 0 else fast_size(math.ceil(box + self.max_shift / pixel))
-        moved = displacement(self.optics.part([index]), pixel)
+        moved = self.optics.part([index]).displacement(pixel)
         return fast_size(max(2 * box, math.ceil(box + (self.max_shift + moved) / pixel), math.ceil(2 * moved / pixel)))
 
     def truth(self) -> Map:
@@ -120,14 +121,8 @@ class ParticleSimulation(NoisyImages):
             "ctf": None,
         }
         if self.optics is not None:
-            u, v = self.optics.defocus_u, self.optics.defocus_v
             facts["ctf"] = {
-                "defocus": [min(*u, *v), max(*u, *v)],
-                "groups": len(u),
-                "voltage_kv": self.optics.voltage_kv[0],
-                "cs_mm": self.optics.cs_mm[0],
-                "amplitude_contrast": self.optics.amplitude_contrast[0],
-                "phase_shift": self.optics.phase_shift[0],
+                **settings_told(self.optics),
                 "padded": max(self.padded(index) for index in _first_of_groups(self.optics)),
             }
         return facts
@@ -195,18 +190,15 @@ def simulate_particles(
     shared = {"voltage_kv": voltage, "cs_mm": cs, "amplitude_contrast": amplitude_contrast, "phase_shift": phase_shift}
 
     def settings(number: int, groups: int | None, draws: Callable[[int], torch.Tensor]) -> Optics | None:
-        return None if defocus is None else _optics(number, groups, defocus, astigmatism, shared, draws)
-
-    def drawn(group: int) -> torch.Tensor:
-        return torch.rand(2, generator=seeding.generator(seed, "optics", group), dtype=torch.float64)
+        return None if defocus is None else draw_optics(number, groups, defocus, astigmatism, shared, draws)
 
     few = ctf_groups is not None and ctf_groups <= PROBE  # the few there are, else all that there might be
-    probe = settings(PROBE, ctf_groups if few else None, drawn if few else _evenly)
+    probe = settings(PROBE, ctf_groups if few else None, drawn(seed) if few else _evenly)
     dtype = torch.float64 if precise else torch.float32
     common = (specimen, max_shift, _seen_as(specimen, dtype), dtype, seed)
     power, variance = _measured(_simulation(common, PROBE, probe, 0.0, 1.0, 1.0))
     sigma = 0.0 if noise is None else noise.sigma(power, variance, specimen.box)
-    optics = settings(count, ctf_groups, drawn)
+    optics = settings(count, ctf_groups, drawn(seed))
     simulation = _simulation(common, count, optics, sigma, power, variance)
     names = tuple(f"{index + 1:06d}@particles.mrcs" for index in range(count))
     return Particles(simulation, specimen.voxel_size, names, optics), simulation
@@ -228,19 +220,6 @@ def in_order(data: Particles, threads: int) -> Iterator[torch.Tensor]:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)
-
-
-def displacement(optics: Optics, pixel: float) -> float:
-    """Distance in angstrom over which contrast transfer carries frequencies below Nyquist, at most.
-
-    It is |lambda z s - Cs lambda^3 s^3|, the gradient of chi / (2 pi), bounded by the larger of the two terms: Cs
-    usually acts against the defocus.
-    """
-    s = 0.5 / pixel
-    wavelength = electron_wavelength(optics.voltage_kv)
-    spherical = 1e7 * torch.tensor(optics.cs_mm, dtype=torch.float64) * wavelength**3 * s**3
-    each = [wavelength * torch.tensor(z, dtype=torch.float64).abs() * s for z in (optics.defocus_u, optics.defocus_v)]
-    return float(torch.maximum(torch.maximum(*each), spherical).max())
 
 
 def _seen_as(specimen: Specimen, dtype: torch.dtype) -> Scatterers | Spectrum:
@@ -284,43 +263,6 @@ def _measured(probe: ParticleSimulation) -> tuple[float, float]:
     if not power > 0:
         raise ValueError("the object is empty: its projections are zero; expected a structure or map with values")
     return power, variance
-
-
-def _optics(
-    count: int,
-    groups: int | None,
-    defocus: tuple[float, float],
-    astigmatism: float,
-    shared: dict[str, float],
-    draw: Callable[[int], torch.Tensor],
-) -> Optics:
-    """Settings of every group from its own two draws; image i belongs to group i modulo their number."""
-    least, largest = defocus
-    if not (math.isfinite(least) and math.isfinite(largest) and 0 < least <= largest):
-        raise ValueError(
-            "defocus must be the least and the largest value in angstrom, underfocus positive, e.g. 4000 12000; "
-            f"got {least:g} {largest:g}"
-        )
-    if not math.isfinite(astigmatism):
-        raise ValueError(f"astigmatism must be a finite number, in angstrom; got {astigmatism}")
-    if groups is not None and not 1 <= groups <= count:
-        raise ValueError(f"ctf_groups must lie between 1 and the number of images, {count}; got {groups}")
-    number = groups or count
-    draws = [draw(group) for group in range(number)]
-    centres = [least + (largest - least) * float(pair[0]) for pair in draws]
-
-    def same(value: float) -> tuple[float, ...]:
-        return (float(value),) * number
-
-    return Optics(
-        defocus_u=tuple(z + astigmatism / 2 for z in centres),
-        defocus_v=tuple(z - astigmatism / 2 for z in centres),
-        astigmatism_angle=tuple(180 * float(pair[1]) for pair in draws) if astigmatism else same(0.0),
-        b_factor=same(0.0),
-        scale=same(1.0),
-        group=tuple(index % number for index in range(count)),
-        **{name: same(value) for name, value in shared.items()},
-    )
 
 
 def _evenly(number: int) -> torch.Tensor:
