@@ -31,7 +31,8 @@ class Micrographs:
         source: where the images come from.
         pixel_size: angstrom.
         names: one name per micrograph, e.g. its path.
-        optics: contrast transfer parameters, or None where nothing is known of them.
+        optics: contrast transfer parameters with one group number per micrograph, or None where nothing is known of
+            them. Lengths are in angstrom, so that micrographs at another pixel keep them.
         notes: sentences that tell what was read, converted and assumed.
     """
 
@@ -48,6 +49,8 @@ class Micrographs:
             raise ValueError(f"names must be one per micrograph, {len(self.source)}; got {len(self.names)}")
         if len(self.source) == 0:
             raise ValueError("a set of micrographs must hold at least one image; got none")
+        if self.optics is not None and len(self.optics) != len(self.source):
+            raise ValueError(f"optics must have one entry per micrograph, {len(self.source)}; got {len(self.optics)}")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -59,8 +62,9 @@ class Micrographs:
 
     @property
     def digest(self) -> tuple[Any, ...]:
-        """What tells these data from others: names, shape, pixel size."""
-        return self.names, self.shape, self.pixel_size
+        """What tells these data from others: names, shape, pixel size, and optics where they are known."""
+        known = () if self.optics is None else (self.optics,)
+        return (self.names, self.shape, self.pixel_size, *known)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Micrograph ``index`` as ``(height, width)``, matter bright."""
@@ -71,8 +75,10 @@ class Micrographs:
 
     def part(self, indices: Sequence[int]) -> Micrographs:
         """Some of the micrographs, in this order; still read one by one."""
-        names = tuple(self.names[index] for index in indices)
-        return replace(self, source=Part(self.source, tuple(indices)), names=names, optics=None)
+        picks = tuple(indices)
+        names = tuple(self.names[index] for index in picks)
+        optics = None if self.optics is None else self.optics.part(picks)
+        return replace(self, source=Part(self.source, picks), names=names, optics=optics)
 
     def split(self) -> tuple[Micrographs, Micrographs]:
         """Two halves that share no pixel: every other micrograph, or the two sides of a single one."""

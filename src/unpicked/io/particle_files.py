@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
+from unpicked.io._relion import MICROSCOPE
 from unpicked.io.cryosparc import new_rows, with_fields, with_poses, write_cs
 from unpicked.io.particle_table import ANGLES, ANGSTROM, PIXELS, ParticleTable
 from unpicked.io.particles import source_of, table_of
@@ -22,7 +23,6 @@ from unpicked.io.star_layouts import defocus_columns
 from unpicked.ops.rotation import matrix_to_euler
 
 Blocks = dict[str, Table]
-_MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 SPREAD = "unpickedPoseSpread"  # column: standard deviation of an image's rotation that its noise implies, in degrees
 
@@ -184,8 +184,8 @@ def _made_optics(particles: Particles, rows: Table) -> tuple[Table, Table]:
     if optics is not None:
         kinds = list(zip(optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast, strict=True))
         settings = [kinds[group] for group in optics.group]
-        titles = _MICROSCOPE
-    elif titles := tuple(title for title in _MICROSCOPE if title in rows):
+        titles = MICROSCOPE
+    elif titles := tuple(title for title in MICROSCOPE if title in rows):
         settings = list(zip(*(rows.floats(title).tolist() for title in titles), strict=True))
     pairs = list(zip(given, settings, strict=True))
     found = list(dict.fromkeys(pairs))
