@@ -132,6 +132,7 @@ _PLACES = {
     "read_star": "io.particles",
     "read_structure": "io.structure",
     "write_map": "io.mrc",
+    "convert": "io.convert",
     "report": "report",
 }
 

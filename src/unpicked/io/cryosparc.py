@@ -141,19 +141,28 @@ def with_fields(rows: NDArray[Any], fields: Mapping[str, NDArray[Any]]) -> NDArr
 
 
 def new_rows(
-    names: Sequence[str], box: int, pixel_size: float, optics: Optics | None, halves: Sequence[int] | None
+    names: Sequence[str],
+    box: int | None,
+    pixel_size: float | None,
+    optics: Optics | None,
+    halves: Sequence[int] | None,
 ) -> NDArray[Any]:
-    """Rows of a new .cs file for images ``000001@stack``; ``uid`` comes from the name and the place."""
+    """Rows of a new .cs file for images ``000001@stack``; ``uid`` comes from the name and the place.
+
+    A box or a pixel size that is not known is left out.
+    """
     parts = [name.split("@", 1) if re.match(r"[0-9]+@.", name) else ("1", name) for name in names]
     count = len(names)
     fields: dict[str, NDArray[Any]] = {
         "uid": np.array([seeding.derive(row, name) for row, name in enumerate(names)], "<u8"),
         "blob/path": np.array([path.encode() for _, path in parts]),
         "blob/idx": np.array([int(number) - 1 for number, _ in parts], "<u4"),
-        "blob/shape": np.full((count, 2), box, "<u4"),
-        "blob/psize_A": np.full(count, pixel_size, "<f4"),
         "blob/sign": np.ones(count, "<f4"),
     }
+    if box is not None:
+        fields["blob/shape"] = np.full((count, 2), box, "<u4")
+    if pixel_size is not None:
+        fields["blob/psize_A"] = np.full(count, pixel_size, "<f4")
     if optics is not None:
         fields |= ctf_fields(optics)
     if halves is not None:

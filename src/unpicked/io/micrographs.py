@@ -82,7 +82,7 @@ def read_micrographs(
         check_once([str(path.resolve()) for path in paths], "the list of micrographs")
         names = tuple(str(path) for path in paths)
     else:
-        paths = [_locate(table.path, row, name) for row, name in enumerate(table.names, start=1)]
+        paths = [locate_micrograph(table.path, row, name) for row, name in enumerate(table.names, start=1)]
         names = table.names
     stated = None if table is None or pixel_size is not None else table.pixel_size
     if table is not None and table.stated_by == BEFORE_BINNING and stated is not None:
@@ -125,8 +125,12 @@ def _expand(item: PathLike) -> list[Path]:
     return [existing(path, "micrograph")]
 
 
-def _locate(listed: Path, row: int, name: str) -> Path:
-    """Where a list's image lies: seen from the list, the working folder, or a folder above the list (the project's)."""
+def locate_micrograph(listed: Path, row: int, name: str) -> Path:
+    """Where a list's image lies: seen from the list, the working folder, or a folder above the list (the project's).
+
+    Raises:
+        FileNotFoundError: if it is in none of them; all places tried are told.
+    """
     above = [folder for folder in listed.resolve().parents[1:5] if folder != Path(folder.anchor)]
     tried = list(dict.fromkeys(folder / name for folder in (listed.parent, Path.cwd(), *above)))
     for path in tried:  # joining an absolute name gives that name
