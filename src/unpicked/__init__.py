@@ -133,6 +133,7 @@ _PLACES = {
     "read_structure": "io.structure",
     "write_map": "io.mrc",
     "convert": "io.convert",
+    "templates": "recipes.templates",
     "report": "report",
 }
 
