@@ -4,8 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from answers import answered, fails, is_refused
+from answers import answered, fails, is_refused, only_plain_errors
 from unpicked._lazy import torch
 from unpicked.io.cryosparc import write_cs
 from unpicked.io.micrographs import read_micrographs
@@ -178,3 +180,48 @@ def test_the_command_answers_in_one_line(two, capsys):
     (two / "m1.mrc").unlink()
     assert is_refused(answered(capsys, *command, exposures(two), *job), "row 2", "not found")
     assert not (two / "run").exists()
+
+
+def test_microscope_that_is_not_known_is_told_with_what_to_give(two):
+    write_star(two / "n.star", {"": {"rlnMicrographName": ["m0.mrc"], "rlnDefocusU": [9000.0], "rlnDefocusV": [9000.0],
+                                     "rlnDefocusAngle": [0.0], "rlnSphericalAberration": [2.7]}})  # fmt: skip
+    mics = read_micrographs(two / "n.star")
+    told = next(note for note in mics.notes if "no contrast transfer" in note)
+    assert mics.optics is None and "voltage_kv= (--voltage), amplitude_contrast= (--amplitude-contrast)" in told
+    found = read_micrographs(two / "n.star", voltage_kv=200, amplitude_contrast=0.07).optics
+    assert found is not None and found.voltage_kv == (200.0,)
+    mics = read_micrographs(exposures(two, ctf__accel_kv=None))
+    told = next(note for note in mics.notes if "no contrast transfer" in note)
+    assert mics.optics is None and "voltage_kv= (--voltage)" in told
+    found = read_micrographs(exposures(two, ctf__accel_kv=None), voltage_kv=200).optics
+    assert found is not None and set(found.voltage_kv) == {200.0}
+
+
+def test_a_percentage_for_a_fraction(two):
+    assert fails(lambda: read_micrographs(star(two, rlnAmplitudeContrast=[10.0] * 2)), "fraction from 0 to 1", "got 10")
+
+
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+WORDS = st.sampled_from(
+    ["1", "2", "0", "-5", "9000", "nan", "inf", "x", "#", "\n", "# amplitude contrast: 0.1", "1e400"]
+)
+
+
+@FUZZ
+@given(st.lists(WORDS, max_size=40).map(" ".join))
+def test_fuzzed_ctffind(two, text):
+    (two / "f.txt").write_text(text)
+    assert only_plain_errors(lambda: read_micrographs([two / "m0.mrc", two / "m1.mrc"], ctf=two / "f.txt"))
+
+
+KINDS = ["<f4", "<f8", "<u4", "S4", "<i2", "<c8", "?"]
+FIELDS = ["micrograph_blob/psize_A", "micrograph_blob/shape", "micrograph_blob/path", "ctf/df1_A", "ctf/df2_A",
+          "ctf/phase_shift_rad", "ctf/accel_kv", "ctf/path", "ctf/amp_contrast", "mscope_params/accel_kv"]  # fmt: skip
+
+
+@FUZZ
+@given(st.sampled_from(FIELDS), st.sampled_from(KINDS), st.integers(0, 3), st.integers(-1, 3))
+def test_fuzzed_exposures(two, name, kind, width, value):
+    array = np.full((2, width) if width else 2, value).astype(kind)
+    path = exposures(two, **{name.replace("/", "__"): array})
+    assert only_plain_errors(lambda: read_micrographs(path))

@@ -15,6 +15,7 @@ from unpicked.io.star import Table
 MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 NEEDED = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", *MICROSCOPE)
 GIVEN = dict(zip(MICROSCOPE, ("voltage_kv=", "cs_mm=", "amplitude_contrast="), strict=True))
+OPTION = dict(zip(MICROSCOPE, ("--voltage", "--cs", "--amplitude-contrast"), strict=True))
 OPTIONAL = (("rlnPhaseShift", 0.0), ("rlnCtfBfactor", 0.0), ("rlnCtfScalefactor", 1.0))
 ABERRATIONS = (
     ("beam tilt", ("rlnBeamTiltX", "rlnBeamTiltY")),

@@ -201,10 +201,11 @@ def _micrographs(source: Path, out: Path, changes: Changes, overwrite: bool) -> 
     if changes.contrast is not None:
         raise ValueError("lists of micrographs do not say their contrast; leave --contrast out, or convert the images")
     kind = "cs" if out.suffix.lower() == ".cs" else "star"
-    table = read_micrograph_table(source, passthrough=changes.passthrough, ctf=changes.ctf)
-    size = changes.pixel_size if changes.pixel_size is not None else table.pixel_size if kind != table.kind else None
+    other = source.name.lower().endswith(".cs") != (kind == "cs")
+    table = read_micrograph_table(source, passthrough=changes.passthrough, ctf=changes.ctf and other)
+    size = changes.pixel_size if changes.pixel_size is not None else table.pixel_size if other else None
     names: Sequence[str] = table.names
-    notes = [*table.notes, *(table.optics_notes if kind != table.kind else ())]
+    notes = [*table.notes, *table.optics_notes]
     if changes.relocate:
         places = _relocated(out, names, lambda row, name: locate_micrograph(table.path, row, name))
         names = [places[name] for name in names]
@@ -212,7 +213,7 @@ def _micrographs(source: Path, out: Path, changes: Changes, overwrite: bool) -> 
         notes += _far(source, out, names)
     if table.optics is not None:
         notes.append(optics_note(table.optics))
-    if kind != table.kind:
+    if other:
         if size is None:
             raise ValueError(f"{source} states no pixel size; give pixel_size= (--pixel-size), in angstrom")
         notes += _left_out(table.blocks, table.rows)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unpicked.data.optics import Optics
 from unpicked.io._files import existing, read_text
-from unpicked.io._relion import GIVEN, MICROSCOPE, grouped
+from unpicked.io._relion import GIVEN, MICROSCOPE, OPTION, grouped
 
 COLUMNS = 7  # number, defocus 1 and 2, azimuth, phase shift, score, spacing; CTFFIND5 writes more of them
 _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
@@ -22,7 +22,6 @@ _HEADER = {
     "rlnSphericalAberration": rf"spherical aberration:\s*{_NUMBER}\s*mm",
     "rlnAmplitudeContrast": rf"amplitude contrast:\s*{_NUMBER}",
 }
-_OPTION = dict(zip(MICROSCOPE, ("--voltage", "--cs", "--amplitude-contrast"), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,5 +231,5 @@ def _microscope(
         elif name in known:
             out.append(float(known[name][row]))
         else:
-            raise ValueError(f"{fit.path} has no head that says {name}; give {GIVEN[name]} ({_OPTION[name]})")
+            raise ValueError(f"{fit.path} has no head that says {name}; give {GIVEN[name]} ({OPTION[name]})")
     return np.array(out)

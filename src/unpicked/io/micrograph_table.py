@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unpicked.data.optics import Optics
 from unpicked.io import cryosparc
 from unpicked.io._files import existing
-from unpicked.io._relion import MICROSCOPE, OPTIONAL, aberrations, column, group_rows, star_optics
+from unpicked.io._relion import GIVEN, MICROSCOPE, OPTION, OPTIONAL, aberrations, column, group_rows, star_optics
 from unpicked.io.star import Table, read_star
 
 STARS = (".star", ".star.gz", ".star.bz2")
@@ -197,7 +197,7 @@ def _star_optics(
     if u is not None and v is not None and blank(str(path), names, u, v, np.zeros(len(u)) if phase is None else phase):
         return None, ["no contrast transfer is known: the defocus is empty or 0 in every row"]
     optics, remark = star_optics(table, groups, rows, "micrographs", given)
-    notes = [remark]
+    notes = [remark.partition("; give ")[0] + _missing(optics, {name: name for name in MICROSCOPE}, remark)]
     if optics is not None:
         taken = [name for name in given if column(name, table, groups, rows) is None]
         notes += [f"{name} is {given[name]:g}, as given: the file has none" for name in taken]
@@ -206,6 +206,16 @@ def _star_optics(
             told = ", ".join(f"{name} {value:g}" for name, value in absent)
             notes.append(f"assumed, as the file has no such columns: {told}")
     return optics, notes
+
+
+def _missing(optics: Optics | None, titles: Mapping[str, str], remark: str) -> str:
+    """What to give where nothing but the microscope's properties is missing; ``titles`` name them in the file."""
+    if optics is not None:
+        return ""
+    absent = remark.rpartition(" has no ")[2].partition(";")[0].split(", ")
+    if not set(absent) <= set(titles):
+        return ""
+    return "; give " + ", ".join(f"{GIVEN[titles[name]]} ({OPTION[titles[name]]})" for name in absent)
 
 
 def _layout(groups: Table | None) -> str:
@@ -303,12 +313,20 @@ def _cs_optics(
     """Contrast transfer of every row, and notes."""
     fields = rows.dtype.names or ()
     if "ctf/df1_A" in fields and "ctf/df2_A" in fields:
-        u, v = (rows[f"ctf/{entry}"].astype(np.float64) for entry in ("df1_A", "df2_A"))
-        phase = rows["ctf/phase_shift_rad"].astype(np.float64) if "ctf/phase_shift_rad" in fields else np.zeros_like(u)
+        names_of = ("ctf/df1_A", "ctf/df2_A", "ctf/phase_shift_rad")
+        u, v, phase = (_doubtful(path, rows, name) if name in fields else np.zeros(len(rows)) for name in names_of)
         if blank(str(path), names, u, v, phase):
             return None, ["no contrast transfer is known: the defocus is empty or 0 in every row"]
     optics, remark = cryosparc.cs_optics(path, rows, None, given, "micrographs")
-    notes = [remark]
+    notes = [remark + _missing(optics, {f"ctf/{entry}": name for name, entry in _CS_MICROSCOPE.items()}, remark)]
     if "ctf/path" in fields and any(value not in (b"", "") for value in rows["ctf/path"].tolist()):
         notes.append("a defocus that varies over a micrograph (ctf/path, of Patch CTF) is not read: its mean is taken")
     return optics, notes
+
+
+def _doubtful(path: Path, rows: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """A field as float64, some of which may not be finite."""
+    values = rows[name]
+    if values.dtype.kind not in "fiub" or values.ndim != 1:
+        raise ValueError(f"{path}: {name} must hold a number per row; got {values.dtype}, {values.shape[1:]}")
+    return values.astype(np.float64)
