@@ -198,7 +198,7 @@ def test_microscope_that_is_not_known_is_told_with_what_to_give(two):
 
 
 def test_a_percentage_for_a_fraction(two):
-    assert fails(lambda: read_micrographs(star(two, rlnAmplitudeContrast=[10.0] * 2)), "fraction from 0 to 1", "got 10")
+    assert fails(lambda: read_micrographs(star(two, rlnAmplitudeContrast=[10.0] * 2)), "between 0 and 1", "got 10")
 
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

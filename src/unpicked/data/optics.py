@@ -60,7 +60,7 @@ class Optics:
                 raise ValueError(f"voltage_kv must be positive, in kV; got {voltage:g}")
         for share in self.amplitude_contrast:
             if not 0 <= share <= 1:
-                raise ValueError(f"amplitude_contrast must be a fraction from 0 to 1; got {share:g}")
+                raise ValueError(f"amplitude_contrast must lie between 0 and 1, as a fraction; got {share:g}")
 
     def __len__(self) -> int:
         return len(self.group)
