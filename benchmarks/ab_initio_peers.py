@@ -186,7 +186,18 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
     with open(folder / "ctf.pkl", "wb") as file:
         pickle.dump(np.tile(np.array(row, np.float32), (len(data), 1)), file)
     program = options.cache / "cryodrgn" / "bin" / "cryodrgn"
-    call: list[Path | str] = [program, "abinit", "images.mrcs", "-o", "out", "--zdim", "0", "--ctf", "ctf.pkl", "--no-trans"]
+    call: list[Path | str] = [
+        program,
+        "abinit",
+        "images.mrcs",
+        "-o",
+        "out",
+        "--zdim",
+        "0",
+        "--ctf",
+        "ctf.pkl",
+        "--no-trans",
+    ]
     search, after = options.cryodrgn_epochs
     call += ["--num-epochs", str(search + after), "--epochs-pose-search", str(search), "--epochs-sgd", str(after)]
     call += ["--l-start", "6", "--l-end", str(data.box // 2 - 1), "--seed", str(options.seed), "--no-analysis"]

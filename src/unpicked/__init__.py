@@ -124,7 +124,7 @@ _PLACES = {
     "point_group": "ops.point_group",
     "fsc": "evaluate.fsc",
     "read_map": "io.mrc",
-    "read_micrographs": "io.mrc",
+    "read_micrographs": "io.micrographs",
     "read_particles": "io.particles",
     "read_particle_table": "io.particles",
     "write_particles": "io.particle_files",
@@ -132,6 +132,8 @@ _PLACES = {
     "read_star": "io.particles",
     "read_structure": "io.structure",
     "write_map": "io.mrc",
+    "convert": "io.convert",
+    "templates": "recipes.templates",
     "report": "report",
 }
 

@@ -20,6 +20,7 @@ import torch
 
 from answers import answered, is_refused
 from unpicked.cli import main
+from unpicked.cli.micrographs import Input
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
 from unpicked.priors import Wilson
@@ -243,6 +244,26 @@ def test_a_real_micrograph_goes_through(reconstruct, shared_data, tmp_path, name
     found = read_map(tmp_path / "run" / "volume.mrc")
     assert found.voxel_size == pytest.approx(result["data"]["voxel_size"], rel=1e-6)
     assert math.isfinite(result["figures"]["log_likelihood"])
+
+
+def test_contrast_transfer_is_told_kept_and_read_again(reconstruct, sim, tmp_path):
+    """CTFFIND's file for both micrographs: in the notes of the run, in its settings, and among the files it needs."""
+    head = "# acceleration voltage: 300.0 keV ; spherical aberration: 2.70 mm ; amplitude contrast: 0.10\n"
+    rows = "1 9000 8800 20 0.0 0.1 5.0\n2 12000 11900 -20 0.0 0.1 inf\n"
+    (tmp_path / "fits.txt").write_text(head + rows)
+    words = (sim / "micrographs.star", tmp_path / "run", "--ctf", tmp_path / "fits.txt")
+    status, out, _ = reconstruct(*words)
+    assert status == 0 and "defocus 8900 to 11950 A" in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert any("defocus 8900 to 11950 A" in note for note in result["data"]["notes"])
+    assert "efocus 8900 to 11950" in (tmp_path / "run" / "report.html").read_text()
+    assert result["settings"]["ctf"] == [str(tmp_path / "fits.txt")]
+    again = Input.of(result["settings"]).read(result["settings"]["files"])
+    assert again.optics is not None and again.optics.defocus_u == (9000.0, 12000.0)
+    assert reconstruct(*words, "--resume")[0] == 0
+    assert is_refused(reconstruct(*words[:2], "--resume"), "ctf was ")
+    (tmp_path / "fits.txt").write_text(head + rows.replace("9000", "9100"))
+    assert is_refused(reconstruct(*words, "--resume"), "data_files was", "fits.txt")
 
 
 def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from answers import answered, is_refused
 from unpicked.data.maps import Map
-from unpicked.io.mrc import read_header, read_map, read_micrographs, write_map
+from unpicked.io.micrographs import read_micrographs
+from unpicked.io.mrc import read_header, read_map, write_map
 from unpicked.io.star import read_star
 from unpicked.io.structure import read_structure
 

@@ -11,12 +11,12 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Source
 from unpicked.data.optics import Optics
+from unpicked.io.micrographs import read_micrographs
 from unpicked.io.mrc import (
     MrcSource,
     map_notes,
     read_header,
     read_map,
-    read_micrographs,
     write_image,
     write_map,
     write_stack,

@@ -197,7 +197,7 @@ def test_what_is_refused():
 
 
 def test_the_shared_micrograph(shared_data):
-    from unpicked.io.mrc import read_micrographs
+    from unpicked.io.micrographs import read_micrographs
 
     done = prepare(read_micrographs(shared_data("micrographs/epu2.9_example_bin4.mrc")), voxel_size=8.0)
     image = done.micrographs[0]

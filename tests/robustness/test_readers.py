@@ -15,11 +15,11 @@ from answers import fails, only_plain_errors
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.structure import Structure
+from unpicked.io.micrographs import read_micrographs
 from unpicked.io.mrc import (
     MrcSource,
     read_header,
     read_map,
-    read_micrographs,
     write_image,
     write_map,
     write_stack,

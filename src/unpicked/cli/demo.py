@@ -38,6 +38,7 @@ def demo(
     from unpicked.cli.specimens import Level, Seen
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
+    from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes import MicrographJob, from_micrographs
     from unpicked.recipes.trials import MicrographTrial
 
@@ -58,7 +59,7 @@ def demo(
     )
     job = MicrographJob(box=11)
     files = [str(data / "micrographs.star")]
-    micrographs = mrc.read_micrographs(files)
+    micrographs = read_micrographs(files)
     settings = {"files": files, **asdict(job), "contrast": "dark", "seed": common.seed, "device": device}
     claim(run, overwrite=overwrite, settings=settings)
     answer = from_micrographs(

@@ -128,12 +128,13 @@ def reconstruct(
     began = time.perf_counter()
     common.begin()
     from unpicked.evaluate.images import compare_images
-    from unpicked.io import mrc, npy
+    from unpicked.io import npy
+    from unpicked.io.micrographs import files_of, read_micrographs
     from unpicked.recipes import from_images
     from unpicked.recipes.images import ready
     from unpicked.recipes.trials import ImageTrial
 
-    data = mrc.read_micrographs(files, pixel_size=1.0, contrast="bright")
+    data = read_micrographs(files, pixel_size=1.0, contrast="bright")
     first = runs.read_start(start, (job.length,) * 2, job.classes)
     target = runs.read_target(truth, "--truth", (job.length,) * 2, job.classes)
     found = ready(data, job, first)
@@ -148,7 +149,7 @@ def reconstruct(
     run = runs.Run(output, settings, common, began, resume, truth, judge)
     trial = None if no_verify else partial(ImageTrial, found, job, first)
     solve = partial(from_images, found, job, start=first)
-    return runs.complete(run, mrc.files_of(data), solve, _write, trial=trial)
+    return runs.complete(run, files_of(data), solve, _write, trial=trial)
 
 
 def _write(folder: Path, answer: ImageAnswer) -> runs.Written:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from unpicked.cli import common as shared
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
+from unpicked.cli.micrographs import Input
 from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ def micrographs(
     *,
     job: Annotated[MicrographJob, Parameter(name="*")],
     output: Output,
+    input: Input = Input(),
     start: str = "random",
-    pixel_size: float | None = None,
-    contrast: Literal["dark", "bright"] = "dark",
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
@@ -43,13 +43,10 @@ def micrographs(
     Parameters
     ----------
     files
-        Micrographs: MRC files (also .gz, .bz2), folders, quoted globs, or a micrographs STAR file.
+        Micrographs: MRC files (also .gz, .bz2) or TIFF files, folders, quoted globs; or one RELION micrographs STAR
+        file, or one .cs file of cryoSPARC's exposures.
     start
         "random", or an MRC map of the box's size and voxel to start from.
-    pixel_size
-        Pixel size of the files in angstrom, where they do not say or are wrong.
-    contrast
-        Sign of the files: matter dark, as a microscope writes, or bright.
     truth
         Map to compare the answer with, for simulated data.
     resume
@@ -65,7 +62,7 @@ def micrographs(
     from unpicked.recipes import from_micrographs, ready
     from unpicked.recipes.trials import MicrographTrial
 
-    data = mrc.read_micrographs(files, pixel_size=pixel_size, contrast=contrast)
+    data = input.read(files)
     first = None if start == "random" else mrc.read_map(start)
     target = None if truth is None else mrc.read_map(truth)
     prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
@@ -73,8 +70,7 @@ def micrographs(
         "files": files,
         **asdict(job),
         "start": start,
-        "pixel_size": pixel_size,
-        "contrast": contrast,
+        **input.settings(),
         "seed": common.seed,
         "device": device,
     }
@@ -82,7 +78,7 @@ def micrographs(
     run = runs.Run(output, settings, common, began, resume, truth, judge)
     solve = partial(from_micrographs, prepared, job, start=first, device=device)
     trial = None if no_verify else partial(MicrographTrial, prepared, job, first, device=device)
-    return runs.complete(run, mrc.files_of(data), solve, write_volume, data.notes, trial)
+    return runs.complete(run, input.sources(files, data), solve, write_volume, data.notes, trial)
 
 
 def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:

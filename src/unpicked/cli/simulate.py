@@ -116,10 +116,10 @@ def _colour(name: str) -> Colour:
     path = Path(name)
     if path.suffix.lower() not in (".mrc", ".mrcs", ".map"):
         return colour(name)
-    from unpicked.io import mrc
+    from unpicked.io.micrographs import read_micrographs
     from unpicked.whitening import spectrum
 
-    image = mrc.read_micrographs([path], pixel_size=1.0)[0]
+    image = read_micrographs([path], pixel_size=1.0)[0]
     return measured(f"spectrum of {path.name}", spectrum(image))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclopts import Parameter
 
 from unpicked.cli import common as shared
-from unpicked.cli import runs
+from unpicked.cli import micrographs, runs
 from unpicked.cli.common import Common
 from unpicked.cli.specimens import given, refuse
 from unpicked.cli.stacks import Input
@@ -87,7 +87,8 @@ def verify(
     ----------
     paths
         Folder of a finished reconstruction from a signal, images, micrographs or particles, whose data must be where
-        they were; with --map, micrographs: MRC files, folders, quoted globs, or a micrographs STAR file.
+        they were; with --map, micrographs: MRC or TIFF files, folders, quoted globs, a micrographs STAR file, or a .cs
+        file of exposures.
     surrogates
         Data sets of random phases that go through the same pipeline, 4 if not given; none may be explained as well as
         the data. Each takes about half as long as the reconstruction.
@@ -170,11 +171,12 @@ def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> t
 def _claim(paths: list[str], path: Path, sought: Sought, device: str, common: Common) -> tuple[int, str]:
     """Whether micrographs contain a map; exit status and verdict."""
     from unpicked.io import mrc
+    from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes.claims import claimed
     from unpicked.verify.claims import judge_claim
 
     map = mrc.read_map(path, voxel_size=sought.map_voxel)
-    data = mrc.read_micrographs(paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark")
+    data = read_micrographs(paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark")
     claim = claimed(data, map, voxel=sought.voxel, density=sought.density, seed=common.seed, device=device)
     for note in claim.notes:
         common.say(note)
@@ -200,6 +202,7 @@ def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: st
         ValueError: for data that have no verdict, or that are no longer there.
     """
     from unpicked.io import mrc, npy
+    from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes import ImageJob, MicrographJob, SignalJob, ready
     from unpicked.recipes.images import ready as images_ready
     from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
@@ -213,14 +216,12 @@ def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: st
         return partial(SignalTrial, signal, signals, first)
     if kind == "image":
         planar = _job(ImageJob, settings)
-        images = mrc.read_micrographs(list(settings["files"]), pixel_size=1.0, contrast="bright")
+        images = read_micrographs(list(settings["files"]), pixel_size=1.0, contrast="bright")
         target = runs.read_start(start, (planar.length,) * 2, planar.classes)
         return partial(ImageTrial, images_ready(images, planar, target), planar, target)
     if kind == "micrographs":
         volumes = _job(MicrographJob, settings)
-        data = mrc.read_micrographs(
-            list(settings["files"]), pixel_size=settings.get("pixel_size"), contrast=settings.get("contrast", "dark")
-        )
+        data = micrographs.Input.of(settings).read(list(settings["files"]))
         map = None if start == "random" else mrc.read_map(Path(start))
         return partial(MicrographTrial, ready(data, volumes, map), volumes, map, device=device)
     if kind == "particles":

@@ -32,7 +32,8 @@ class Micrographs:
         source: where the images come from.
         pixel_size: angstrom.
         names: one name per micrograph, e.g. its path.
-        optics: contrast transfer parameters, or None where nothing is known of them.
+        optics: contrast transfer parameters with one group number per micrograph, or None where nothing is known of
+            them. Lengths are in angstrom, so that micrographs at another pixel keep them.
         notes: sentences that tell what was read, converted and assumed.
         gains: by which the images were whitened, or None where they were not.
     """
@@ -65,8 +66,9 @@ class Micrographs:
 
     @property
     def digest(self) -> tuple[Any, ...]:
-        """What tells these data from others: names, shape, pixel size."""
-        return self.names, self.shape, self.pixel_size
+        """What tells these data from others: names, shape, pixel size, and optics where they are known."""
+        known = () if self.optics is None else (self.optics,)
+        return (self.names, self.shape, self.pixel_size, *known)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Micrograph ``index`` as ``(height, width)``, matter bright."""

@@ -55,8 +55,12 @@ class Optics:
                 )
         if any(not 0 <= item < groups for item in self.group):
             raise ValueError(f"group must number the optics groups 0 .. {groups - 1}; got {sorted(set(self.group))}")
-        if any(not voltage > 0 for voltage in self.voltage_kv):
-            raise ValueError(f"voltage_kv must be positive, in kV; got {self.voltage_kv}")
+        for voltage in self.voltage_kv:
+            if not voltage > 0:
+                raise ValueError(f"voltage_kv must be positive, in kV; got {voltage:g}")
+        for share in self.amplitude_contrast:
+            if not 0 <= share <= 1:
+                raise ValueError(f"amplitude_contrast must lie between 0 and 1, as a fraction; got {share:g}")
 
     def __len__(self) -> int:
         return len(self.group)

@@ -56,38 +56,51 @@ def transform(
 def match_grid(estimate: Map, truth: Map) -> Map:
     """The estimate on the truth's grid: box and voxel size (within 0.1 %); grey values are kept.
 
-    Equal fields of view: Fourier crop or pad (:meth:`Map.rescale`). Else the estimate is padded with its
-    background until a Fourier crop or pad gives the truth's voxel size within 0.1 %, then cropped or padded
-    to the truth's box about the centre.
-
     Raises:
-        ValueError: if a map is not usable, or no such padding exists; both grids are stated.
+        ValueError: if a map is not usable, or the grids do not fit (:func:`on_grid`); both grids are stated.
         TypeError: if a map is complex.
     """
     _check_values("estimate", estimate.values)
     _check_values("truth", truth.values)
-    ratio = estimate.voxel_size / truth.voxel_size
-    if estimate.box == truth.box and abs(ratio - 1) <= 1e-3:
-        return Map(estimate.values, truth.voxel_size, estimate.origin)
-    if abs(ratio * estimate.box / truth.box - 1) <= 1e-3:
-        rescaled = Map(estimate.values.double(), estimate.voxel_size).rescale(truth.box)
-        return Map(rescaled.values, truth.voxel_size, estimate.origin)
-    background = _background(estimate.values.double())
-    values = estimate.values.double() - background
-    padded = _padded_box(estimate.box, ratio)
+    return on_grid(estimate, truth.box, truth.voxel_size, names=("the estimate", "the grid of the truth"))
+
+
+def on_grid(map: Map, box: int, voxel_size: float, *, names: tuple[str, str] = ("the map", "a grid")) -> Map:
+    """A map on another grid: box and voxel size (within 0.1 %); grey values are kept.
+
+    Equal fields of view: Fourier crop or pad (:meth:`Map.rescale`). Else the map is padded with its background until a
+    Fourier crop or pad gives the voxel size within 0.1 %, then cropped or padded to the box about the centre.
+
+    Args:
+        map: real, of at least 4 voxels an edge.
+        box: new edge in voxels.
+        voxel_size: new voxel size in angstrom.
+        names: of the map and of the grid, for messages.
+
+    Raises:
+        ValueError: if no such padding exists (both grids are stated), or nothing of the structure is left in the box.
+    """
+    ratio = map.voxel_size / voxel_size
+    if map.box == box and abs(ratio - 1) <= 1e-3:
+        return Map(map.values, voxel_size, map.origin)
+    if abs(ratio * map.box / box - 1) <= 1e-3:
+        rescaled = Map(map.values.double(), map.voxel_size).rescale(box)
+        return Map(rescaled.values, voxel_size, map.origin)
+    background = _background(map.values.double())
+    values = map.values.double() - background
+    padded = _padded_box(map.box, ratio)
     if padded is None:
         raise ValueError(
-            f"the estimate ({estimate.box} voxels of {estimate.voxel_size:g} A) cannot be brought to the grid"
-            f" of the truth ({truth.box} voxels of {truth.voxel_size:g} A) within 0.1 %;"
-            " try Map.rescale or Map.crop on it"
+            f"{names[0]} ({map.box} voxels of {map.voxel_size:g} A) cannot be brought to {names[1]}"
+            f" ({box} voxels of {voxel_size:g} A) within 0.1 %; try Map.rescale or Map.crop on it"
         )
     size = round(padded * ratio)
     wide = window.crop_or_pad(values, (padded,) * 3)
     if size != padded:
         wide = fourier.resize_volume(wide, size) * (size / padded) ** 2
-    cut = window.crop_or_pad(wide, (truth.box,) * 3) + background
-    _check_values("estimate, on the truth's grid,", cut)
-    return Map(cut, truth.voxel_size, estimate.origin)
+    cut = window.crop_or_pad(wide, (box,) * 3) + background
+    _check_values(f"{names[0].removeprefix('the ')}, on the new grid,", cut)
+    return Map(cut, voxel_size, map.origin)
 
 
 def sphere(box: int) -> Float[torch.Tensor, "n n n"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,20 @@ from numpy.typing import NDArray
 from unpicked.data.optics import Optics
 from unpicked.io.star import Table
 
-NEEDED = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration",
-          "rlnAmplitudeContrast")  # fmt: skip
-GIVEN = {"rlnVoltage": "voltage_kv=", "rlnSphericalAberration": "cs_mm=", "rlnAmplitudeContrast": "amplitude_contrast="}
+MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+NEEDED = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", *MICROSCOPE)
+GIVEN = dict(zip(MICROSCOPE, ("voltage_kv=", "cs_mm=", "amplitude_contrast="), strict=True))
+OPTION = dict(zip(MICROSCOPE, ("--voltage", "--cs", "--amplitude-contrast"), strict=True))
 OPTIONAL = (("rlnPhaseShift", 0.0), ("rlnCtfBfactor", 0.0), ("rlnCtfScalefactor", 1.0))
+ABERRATIONS = (
+    ("beam tilt", ("rlnBeamTiltX", "rlnBeamTiltY")),
+    ("higher-order aberrations", ("rlnOddZernike", "rlnEvenZernike")),
+    ("anisotropic magnification", ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")),
+)
+TREATED = (
+    ("rlnCtfDataAreCtfPremultiplied", "multiplied by their contrast transfer"),
+    ("rlnCtfDataArePhaseFlipped", "phase flipped"),
+)
 
 
 def group_rows(path: Path, table: Table, groups: Table | None) -> list[int]:
@@ -73,9 +84,7 @@ def star_optics(
         for name, found in zip(NEEDED, columns, strict=True)
     ]
     if missing := [name for name, found in zip(NEEDED, columns, strict=True) if found is None]:
-        hint = (
-            f"; give {', '.join(GIVEN[n] for n in missing)}" if what == "images" and set(missing) <= set(GIVEN) else ""
-        )
+        hint = f"; give {', '.join(GIVEN[n] for n in missing)}" if set(missing) <= set(GIVEN) else ""
         return None, f"no contrast transfer is known: the STAR file has no {', '.join(missing)}{hint}"
     for name, default in OPTIONAL:
         found = column(name, table, groups, rows)
@@ -91,3 +100,26 @@ def grouped(parameters: NDArray[np.float64]) -> Optics:
     u, v, angle, voltage, cs, amplitude, phase, b_factor, scale = zip(*found, strict=True)
     group = tuple(found[kind] for kind in kinds)
     return Optics(u, v, angle, voltage, cs, amplitude, phase, b_factor, scale, group)
+
+
+def aberrations(table: Table, groups: Table | None) -> list[str]:
+    """Notes on what the contrast transfer of this package leaves out."""
+    notes = []
+    for what, names in ABERRATIONS:
+        found = [name for name in names if is_set(name, table, groups)]
+        if found:
+            notes.append(f"the file has {what} ({', '.join(found)}): kept there, but not modelled")
+    treated = [f"{name} says that the images are already {what}" for name, what in TREATED]
+    return notes + [note for note, (name, _) in zip(treated, TREATED, strict=True) if is_set(name, table, groups)]
+
+
+def is_set(name: str, table: Table, groups: Table | None) -> bool:
+    """Whether a column of either block holds a number that is not neutral."""
+    neutral = 1.0 if name in ("rlnMagMat00", "rlnMagMat11") else 0.0
+    for block in (table, groups):
+        if block is not None and name in block:
+            for text in set(block.strings(name)):
+                numbers = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
+                if any(float(number) != neutral for number in numbers):
+                    return True
+    return False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,13 +11,9 @@ import numpy as np
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
-from unpicked.data.micrographs import Micrographs
-from unpicked.io._files import existing, output
+from unpicked.io._files import output
 from unpicked.io._mrc import Header, by, check_finite, header_pixel_size, one_voxel, read_header, read_values
-from unpicked.io._relion import column, group_rows, star_optics
-from unpicked.io.star import Table, read_star
 
-ENDINGS = (".mrc", ".mrc.gz", ".mrc.bz2", ".map")
 Contrast = Literal["dark", "bright"]
 
 
@@ -178,6 +172,21 @@ class MrcSource:
         """Height and width in pixels."""
         return self.headers[0].shape[1:]
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Names of the types of the pixels in the files."""
+        return tuple(sorted({header.dtype.name for header in self.headers}))
+
+    @property
+    def stated(self) -> float:
+        """Pixel size that the first header states, angstrom; 0 for none."""
+        return self.headers[0].voxel[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be assumed to read the files."""
+        return tuple(note for header in self.headers for note in header.notes)
+
     def read(self, index: int) -> torch.Tensor:
         """Micrograph ``index`` as ``(height, width)`` float32, matter bright.
 
@@ -191,52 +200,6 @@ class MrcSource:
         if low == values.max():
             raise ValueError(f"{header.path} is constant: every pixel is {low:g}; leave this micrograph out")
         return torch.from_numpy(-values if self.contrast == "dark" else values)
-
-
-def read_micrographs(
-    files: Path | str | Sequence[Path | str],
-    *,
-    pixel_size: float | None = None,
-    contrast: Contrast = "dark",
-) -> Micrographs:
-    """Micrographs of MRC files, read one by one when asked for.
-
-    Args:
-        files: a file, a folder (its .mrc, .mrc.gz, .mrc.bz2 and .map files, sorted), a pattern such as
-            ``"data/*.mrc"``, a list of these, or one RELION micrographs STAR file (3.0 or later).
-        pixel_size: angstrom; overrides STAR file and headers.
-        contrast: "dark" (matter dark, as microscopes write; multiplied by -1 on reading) or "bright".
-
-    Returns:
-        The set; its ``notes`` say what was read, where the pixel size comes from, and what was assumed.
-
-    Raises:
-        FileNotFoundError: if a file is missing (for a STAR file: which row, and all places tried).
-        ValueError: for files that are not single micrographs of one size and pixel size.
-    """
-    items = [files] if isinstance(files, str | Path) else list(files)
-    if not items:
-        raise ValueError("files must name at least one micrograph; got an empty list")
-    check_contrast(contrast)
-    stars = [item for item in items if str(item).lower().endswith((".star", ".star.gz"))]
-    if stars:
-        if len(items) > 1:
-            raise ValueError(f"a STAR file must stand alone; got {stars[0]} among {len(items)} inputs")
-        return _from_star(existing(stars[0], "STAR file"), pixel_size, contrast)
-    paths = [path for item in items for path in _expand(item)]
-    _check_once([str(path.resolve()) for path in paths], "the list of micrographs")
-    source = MrcSource(tuple(paths), contrast, pixel_size)
-    size = header_pixel_size(source.headers[0]) if pixel_size is None else pixel_size
-    origin = "from the headers" if pixel_size is None else "as given"
-    notes = _notes(source, size, origin)
-    if pixel_size is None and size == 1.0:
-        notes.append("the pixel size is exactly 1 A in the headers, a common filler; check it")
-    return Micrographs(source, size, tuple(str(path) for path in paths), None, tuple(notes))
-
-
-def files_of(micrographs: Micrographs) -> tuple[Path, ...]:
-    """The files that a set was read from; none for a set that was not."""
-    return micrographs.source.files if isinstance(micrographs.source, MrcSource) else ()
 
 
 def _write(
@@ -281,113 +244,3 @@ def check_contrast(contrast: str) -> None:
     """Raise ValueError unless it is "dark" or "bright"."""
     if contrast not in ("dark", "bright"):
         raise ValueError(f"contrast must be 'dark' or 'bright'; got {contrast!r}")
-
-
-def _check_once(names: Sequence[str], where: str) -> None:
-    if len(set(names)) != len(names):
-        twice = next(name for k, name in enumerate(names) if name in names[:k])
-        raise ValueError(f"{where} names {twice} more than once; expected every micrograph once")
-
-
-def _expand(item: Path | str) -> list[Path]:
-    path = Path(item)
-    if path.is_dir():
-        visible = (p for p in path.iterdir() if not p.name.startswith("."))
-        found = sorted(p for p in visible if p.name.lower().endswith(ENDINGS))
-        if not found:
-            raise FileNotFoundError(f"{path} holds no micrographs; expected files {', '.join(ENDINGS)}")
-        return found
-    if glob.has_magic(str(item)) and not path.exists():
-        found = sorted(Path(name) for name in glob.glob(str(item), recursive=True))
-        if not found:
-            raise FileNotFoundError(f"no file matches {str(item)!r} (looked from {Path.cwd()})")
-        return found
-    return [existing(path, "micrograph")]
-
-
-def _from_star(path: Path, pixel_size: float | None, contrast: Contrast) -> Micrographs:
-    tables = read_star(path)
-    groups = tables.get("optics")
-    table = next((t for name, t in tables.items() if name != "optics" and "rlnMicrographName" in t), None)
-    if table is None:
-        raise ValueError(f"{path} lists no micrographs; expected a column rlnMicrographName")
-    if "rlnImageName" in table or "rlnCoordinateX" in table:
-        raise ValueError(f"{path} is a STAR file of particles; expected one of micrographs")
-    names = table.strings("rlnMicrographName")
-    files = tuple(_locate(path, row, name) for row, name in enumerate(names, start=1))
-    _check_once(names, str(path))
-    rows = group_rows(path, table, groups)
-    stated = _star_pixel_size(path, table, groups, rows)
-    source = MrcSource(files, contrast, pixel_size if pixel_size is not None else stated and stated[0])
-    size, origin, extra = _choose_pixel_size(path, source, pixel_size, stated)
-    optics, remark = star_optics(table, groups, rows, "micrographs")
-    notes = [f"micrographs listed in {path}", *_notes(source, size, origin), *extra, remark]
-    return Micrographs(source, size, names, optics, tuple(notes))
-
-
-def _locate(star: Path, row: int, name: str) -> Path:
-    # joining an absolute name gives that name
-    tried = list(dict.fromkeys((star.parent / name, Path.cwd() / name)))
-    for path in tried:
-        if "\0" not in name and path.is_file():
-            return path
-    places = ", ".join(str(path) for path in tried)
-    raise FileNotFoundError(f"{star}, row {row}: micrograph {name} not found; tried {places}")
-
-
-def _star_pixel_size(path: Path, table: Table, groups: Table | None, rows: Sequence[int]) -> tuple[float, str] | None:
-    """The pixel size that the STAR file states, and the column that states it."""
-    for name in ("rlnMicrographPixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnImagePixelSize",
-                 "rlnMicrographOriginalPixelSize"):  # fmt: skip
-        sizes = column(name, table, groups, rows)
-        if sizes is None:
-            continue
-        if name == "rlnDetectorPixelSize":
-            magnification = column("rlnMagnification", table, groups, rows)
-            if magnification is None or not (magnification > 0).all():
-                continue
-            sizes = 1e4 * sizes / magnification
-        if not (sizes > 0).all():
-            raise ValueError(f"{path}: {name} must be positive, in angstrom; got {sizes.min():g}")
-        if sizes.max() > 1.001 * sizes.min():
-            raise ValueError(
-                f"{path}: {name} goes from {sizes.min():g} to {sizes.max():g} A; expected one pixel size; "
-                "split the file by optics group"
-            )
-        return float(sizes[0]), name
-    return None
-
-
-def _choose_pixel_size(
-    path: Path, source: MrcSource, given: float | None, stated: tuple[float, str] | None
-) -> tuple[float, str, list[str]]:
-    """Pixel size, where it comes from, and notes on disagreement: override, STAR, header, in this order."""
-    header = source.headers[0].voxel[0]
-    if given is not None:
-        size, origin = given, "as given"
-    elif stated is not None:
-        size, origin = stated[0], f"from {stated[1]} of {path.name}"
-    else:
-        size, origin = header_pixel_size(source.headers[0]), "from the headers"
-    notes = []
-    if given is None and size == 1.0:
-        notes.append(f"the pixel size is exactly 1 A ({origin}), a common filler; check it")
-    others = [("the header", header), (f"{stated[1]} of the STAR file", stated[0])] if stated else []
-    for what, other in others:
-        if other > 0 and abs(other - size) > 5e-3 * size:
-            notes.append(f"{what} says {other:g} A per pixel; {size:g} A is used, {origin}")
-    return size, origin, notes
-
-
-def _notes(source: MrcSource, pixel_size: float, origin: str) -> list[str]:
-    count, (height, width) = len(source), source.shape
-    several = "s" if count > 1 else ""
-    types = ", ".join(sorted({header.dtype.name for header in source.headers}))
-    notes = [
-        f"{count} micrograph{several} of {height} x {width} pixels (rows x columns), {types}",
-        f"pixel size {pixel_size:g} A, {origin}",
-        "contrast dark: values are multiplied by -1, matter is bright inside"
-        if source.contrast == "dark"
-        else "contrast bright: values are taken as they are",
-    ]
-    return notes + [note for header in source.headers for note in header.notes]

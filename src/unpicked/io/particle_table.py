@@ -16,22 +16,13 @@ from unpicked._lazy import torch
 from unpicked.data.optics import Optics
 from unpicked.data.poses import Poses
 from unpicked.io._files import existing
-from unpicked.io._relion import column, group_rows, star_optics
+from unpicked.io._relion import TREATED, aberrations, column, group_rows, is_set, star_optics
 from unpicked.io.star import Table, read_star
 from unpicked.ops.rotation import euler_to_matrix
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst")
 PIXELS = ("rlnOriginX", "rlnOriginY")
-_ABERRATIONS = (
-    ("beam tilt", ("rlnBeamTiltX", "rlnBeamTiltY")),
-    ("higher-order aberrations", ("rlnOddZernike", "rlnEvenZernike")),
-    ("anisotropic magnification", ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")),
-)
-_TREATED = (
-    ("rlnCtfDataAreCtfPremultiplied", "multiplied by their contrast transfer"),
-    ("rlnCtfDataArePhaseFlipped", "phase flipped"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +167,7 @@ def star_table(
     halves, half_notes = _halves(table)
     layout = f"{len(groups)} optics groups" if groups is not None and len(groups) > 1 else "one optics group"
     head = f"{len(table)} particle images listed in {path}, {layout if groups is not None else 'no optics block'}"
-    notes = [head, *doubles(names), *sizes.notes, *remarks, remark, *_aberrations(table, groups), *half_notes]
+    notes = [head, *doubles(names), *sizes.notes, *remarks, remark, *aberrations(table, groups), *half_notes]
     return ParticleTable(
         path, "star", files, which, indices, names, None, sizes.one, sizes.origin, sizes.each, mixed or sizes.mixed,
         box, rotations, shifts, in_pixels, False, optics, halves, tuple(notes), blocks, block,
@@ -330,8 +321,8 @@ def _star_ctf(
 ) -> tuple[Optics | None, str]:
     if ctf is False:
         return None, "contrast transfer is left out, as asked"
-    for name, what in _TREATED:
-        if _is_set(name, table, groups):
+    for name, what in TREATED:
+        if is_set(name, table, groups):
             raise ValueError(
                 f"{path}: {name} says that the images are already {what}; expected images as the microscope gives "
                 "them; extract them again without this, or leave contrast transfer out with ctf=False (--no-ctf)"
@@ -346,25 +337,3 @@ def _halves(table: Table) -> tuple[tuple[int, ...] | None, list[str]]:
     if "rlnRandomSubset" not in table:
         return None, []
     return half_sets(table.floats("rlnRandomSubset").tolist(), "rlnRandomSubset")
-
-
-def _aberrations(table: Table, groups: Table | None) -> list[str]:
-    """Notes on what the contrast transfer of this package leaves out."""
-    notes = []
-    for what, names in _ABERRATIONS:
-        found = [name for name in names if _is_set(name, table, groups)]
-        if found:
-            notes.append(f"the file has {what} ({', '.join(found)}): kept there, but not modelled")
-    treated = [f"{name} says that the images are already {what}" for name, what in _TREATED]
-    return notes + [note for note, (name, _) in zip(treated, _TREATED, strict=True) if _is_set(name, table, groups)]
-
-
-def _is_set(name: str, table: Table, groups: Table | None) -> bool:
-    neutral = 1.0 if name in ("rlnMagMat00", "rlnMagMat11") else 0.0
-    for block in (table, groups):
-        if block is not None and name in block:
-            for text in set(block.strings(name)):
-                numbers = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
-                if any(float(number) != neutral for number in numbers):
-                    return True
-    return False

@@ -119,7 +119,7 @@ def read_particles(
     )  # fmt: skip
     if table.mixed:
         raise ValueError(table.mixed)
-    files = tuple(_locate(table, name, root) for name in table.files)
+    files = tuple(locate_stack(table, name, root) for name in table.files)
     flip = -1 if contrast == "dark" else 1
     signs = table.signs if table.signs is not None else (1,) * len(table)
     signs = tuple(flip * sign for sign in signs)
@@ -192,7 +192,12 @@ def _bare(files: PathLike | Sequence[PathLike], pixel_size: float | None, ctf: b
     return ParticleTable(paths[0], "stack", files, which, indices, names, None, pixel_size, origin, notes=notes)
 
 
-def _locate(table: ParticleTable, name: str, root: PathLike | None) -> Path:
+def locate_stack(table: ParticleTable, name: str, root: PathLike | None = None) -> Path:
+    """Where a stack lies: seen from its list, the working folder, folders above the list, or ``root``.
+
+    Raises:
+        FileNotFoundError: if it is in none of them; all places tried are told.
+    """
     if table.kind == "stack":
         return Path(name)
     if root is not None and not Path(root).is_dir():

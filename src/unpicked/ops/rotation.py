@@ -159,6 +159,30 @@ def super_fibonacci(count: int) -> Float[torch.Tensor, "n 3 3"]:
     return quaternion_to_matrix(quaternions)
 
 
+def direction_grid(angle: int | float) -> Float[torch.Tensor, "n 3 3"]:
+    """One rotation for each of about 4 pi / angle^2 directions of view, neighbours about ``angle`` degrees apart.
+
+    Directions lie on a Fibonacci spiral over the whole sphere: the view from the other side is a mirror image. None is
+    turned in its plane (psi = 0).
+
+    Args:
+        angle: angular step in degrees, 1 to 90; 15 gives 183 directions.
+
+    Returns:
+        ``(n, 3, 3)`` active, object to view, float64; the third row is the direction.
+
+    Raises:
+        ValueError: for an angle outside this range.
+    """
+    if not 1 <= angle <= 90:
+        raise ValueError(f"angle must lie between 1 and 90 degrees; got {angle}")
+    count = max(1, round(4 * math.pi / math.radians(angle) ** 2))
+    index = torch.arange(count, dtype=torch.float64)
+    tilt = torch.rad2deg(torch.arccos(1 - (2 * index + 1) / count))
+    rot = torch.remainder(index * 180 * (3 - math.sqrt(5)) + 180, 360) - 180
+    return euler_to_matrix(torch.stack([rot, tilt, torch.zeros_like(rot)], -1))
+
+
 def so3_grid(angle: int | float) -> Float[torch.Tensor, "n 3 3"]:
     """Super-Fibonacci grid of about 8 pi^2 / angle^3 rotations: neighbours about ``angle`` degrees apart.
 

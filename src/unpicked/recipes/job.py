@@ -57,8 +57,8 @@ class MicrographJob:
     """Belief about the volume: a compact molecule of random density (Wilson statistics), whose size, smoothness and
     strength are learned from the data between stages; a spectrum of compact molecules; one variance for all
     coefficients; or none."""
-    ctf: Literal["auto", "ignore"] = "auto"
-    """Contrast transfer: as the files state it, or left out of the model."""
+    ignore_ctf: bool = False
+    """Leave the contrast transfer that the files state out of the model."""
     noise: Literal["auto", "white", "coloured"] = "auto"
     """Spectrum of the noise: flat, or measured in every micrograph, which is then whitened. auto: measured where the
     files state contrast transfer, as those of real micrographs do."""

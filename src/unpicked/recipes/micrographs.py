@@ -85,13 +85,13 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
         ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, or a start
             map of another size or voxel.
     """
-    if job.ctf == "ignore":
+    if job.ignore_ctf:
         data = replace(data, optics=None)
     coloured = job.coloured(optics=data.optics is not None)
     if job.likelihood.startswith("patches") and (coloured or data.optics is not None):
         raise ValueError(
             f"--likelihood {job.likelihood} knows neither contrast transfer nor coloured noise; "
-            "try --likelihood gas, or --ctf ignore --noise white"
+            "try --likelihood gas, or --ignore-ctf --noise white"
         )
     if coloured and job.sigma is not None:
         raise ValueError("--sigma is for white noise; leave it out, or try --noise white")
@@ -262,9 +262,7 @@ def _power(gains: Gains, item: int) -> Callable[[torch.Tensor, torch.Tensor], to
 
 def _optics_notes(data: Micrographs, job: MicrographJob) -> tuple[str, ...]:
     if data.optics is None:
-        return (
-            "contrast transfer is left out of the model" if job.ctf == "ignore" else "assumed: no contrast transfer",
-        )
+        return ("contrast transfer is left out of the model" if job.ignore_ctf else "assumed: no contrast transfer",)
     used = sorted(set(data.optics.group))
     centres = [(data.optics.defocus_u[group] + data.optics.defocus_v[group]) / 2e4 for group in used]
     return (f"contrast transfer modelled: {len(used)} settings, defocus {min(centres):.2f} to {max(centres):.2f} um",)
