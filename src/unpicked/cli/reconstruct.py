@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -19,7 +20,11 @@ from unpicked.cli.micrographs import Input
 from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
+    from unpicked.preprocess import Prepared
     from unpicked.recipes import MicrographAnswer
+    from unpicked.recipes.trials import MicrographTrial
+
+WHITENING = "whitening.json"  # factors per frequency that made the noise of every micrograph white
 
 
 def micrographs(
@@ -60,7 +65,6 @@ def micrographs(
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.recipes import from_micrographs, ready
-    from unpicked.recipes.trials import MicrographTrial
 
     data = input.read(files)
     first = None if start == "random" else mrc.read_map(start)
@@ -77,8 +81,29 @@ def micrographs(
     judge = None if target is None else lambda: compare(mrc.read_map(output.out / "volume.mrc"), target)
     run = runs.Run(output, settings, common, began, resume, truth, judge)
     solve = partial(from_micrographs, prepared, job, start=first, device=device)
-    trial = None if no_verify else partial(MicrographTrial, prepared, job, first, device=device)
+    trial = None if no_verify else partial(trial_of_run, output.out, prepared, job, first, device=device)
     return runs.complete(run, input.sources(files, data), solve, write_volume, data.notes, trial)
+
+
+def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: Any, **kept: Any) -> MicrographTrial:
+    """What judges a run on micrographs: the same data, whitened as the run in this folder whitened them at the end.
+
+    Raises:
+        ValueError: where what whitened them is lost or damaged.
+    """
+    from unpicked.data.gains import Gains
+    from unpicked.recipes.micrographs import fixed
+    from unpicked.recipes.trials import MicrographTrial
+
+    gains, path = None, folder / WHITENING
+    if path.exists():
+        try:
+            gains = Gains.of_json(json.loads(path.read_text()))
+            if len(gains) != len(prepared.micrographs):
+                raise ValueError(f"it has {len(gains)} micrographs instead of {len(prepared.micrographs)}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}); run the reconstruction again") from error
+    return MicrographTrial(fixed(prepared, job, gains), job, *rest, **kept)
 
 
 def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
@@ -89,6 +114,8 @@ def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
     if answer.halves is not None:
         for number, half in enumerate(answer.halves[:2], 1):
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
+    if answer.gains is not None:
+        shared.write_text(folder / WHITENING, json.dumps(answer.gains.to_json()) + "\n")
     if answer.gallery is not None:
         shared.write_arrays(folder / "patches.npz", answer.gallery)
     data, figures = answer.prepared.micrographs, answer.figures()

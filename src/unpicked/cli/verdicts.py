@@ -128,7 +128,7 @@ def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> t
     from unpicked.verify import verify_with_surrogates
 
     place = run / "checkpoint" / "verify"
-    trial = partial(trial_of(summary, settings, device), checkpoint=place, report=common.progress)
+    trial = partial(trial_of(run, summary, settings, device), checkpoint=place, report=common.progress)
     seed = int(settings.get("seed", 0))
     path = run / "verify.json"
     known = _known(path, seed)
@@ -195,17 +195,20 @@ def _claim(paths: list[str], path: Path, sought: Sought, device: str, common: Co
     return common.end(found.to_json()), found.verdict
 
 
-def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: str) -> Callable[..., Trial[Any]]:
+def trial_of(
+    run: Path, summary: Mapping[str, Any], settings: Mapping[str, Any], device: str
+) -> Callable[..., Trial[Any]]:
     """The data and the pipeline of a run, as its settings say.
 
     Raises:
         ValueError: for data that have no verdict, or that are no longer there.
     """
+    from unpicked.cli.reconstruct import trial_of_run
     from unpicked.io import mrc, npy
     from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes import ImageJob, MicrographJob, SignalJob, ready
     from unpicked.recipes.images import ready as images_ready
-    from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
+    from unpicked.recipes.trials import ImageTrial, SignalTrial
 
     kind = str(dict(summary.get("data") or {}).get("kind", "micrographs"))
     start = str(settings.get("start", "random"))
@@ -223,7 +226,7 @@ def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: st
         volumes = _job(MicrographJob, settings)
         data = micrographs.Input.of(settings).read(list(settings["files"]))
         map = None if start == "random" else mrc.read_map(Path(start))
-        return partial(MicrographTrial, ready(data, volumes, map), volumes, map, device=device)
+        return partial(trial_of_run, run, ready(data, volumes, map), volumes, map, device=device)
     if kind == "particles":
         from unpicked.recipes.stack_trials import ParticleTrial
 

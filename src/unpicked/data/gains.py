@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from unpicked._lazy import torch
 
@@ -40,6 +41,15 @@ class Gains:
         place = {group: number for number, group in enumerate(used)}
         curves = tuple(self.curves[group] for group in used)
         return replace(self, curves=curves, group=tuple(place[self.group[item]] for item in items))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {"curves": [list(curve) for curve in self.curves], "group": list(self.group)}
+
+    @staticmethod
+    def of_json(values: Any) -> Gains:
+        """From :meth:`to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        return Gains(tuple(tuple(map(float, curve)) for curve in values["curves"]), tuple(map(int, values["group"])))
 
     def at(self, item: int, fx: torch.Tensor, fy: torch.Tensor) -> torch.Tensor:
         """Factors of micrograph ``item`` at frequencies in cycles per pixel, in their shape and dtype."""

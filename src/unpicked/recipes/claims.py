@@ -22,6 +22,7 @@ from unpicked.ops.radial import radial
 from unpicked.ops.shift import shift_volume
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
+from unpicked.recipes.micrographs import notes_of_transfer, whitened_once
 from unpicked.recipes.trials import VIEWS, Planar, by_patches, radial_fit, share_of
 from unpicked.simulate.decoys import chain, shuffled
 from unpicked.verify import Score
@@ -78,12 +79,9 @@ class MicrographClaim(Planar):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences: read, converted, assumed."""
-        optics = self.pieces.optics is not None
         return (
             *self.data.notes,
-            "the contrast transfer functions of the files are not used: this version models none"
-            if optics
-            else "assumed: no contrast transfer function",
+            *notes_of_transfer(self.pieces),
             f"map: {self.map.box} working voxels of {self.map.voxel_size:.4g} A, seen from {self.views} sides",
         )
 
@@ -99,7 +97,8 @@ class MicrographClaim(Planar):
         model = Model(ball, one, Anywhere(self.density or GUESSED, Gas(), "separated", 1), noise=White(1.0))
         round_part = radial(self.map.values)
         start = parts.fitted(ball, round_part).to(self.device)
-        seen = float(model.templates(start).square().sum((-2, -1)).mean())
+        model = model.measured(data)
+        seen = float(model.placement.powers(model.templates(start)).mean())
         start = start * math.sqrt(signal_power(data, model) / seen)
         run = radial_fit(data, model, start, seed, None, self.density)
         found = run.model.object.values(run.x).double().cpu()
@@ -150,6 +149,8 @@ def claimed(
         ValueError: for voxel sizes or fields of view that do not fit one another, or a map without structure.
     """
     prepared = prepare(data, voxel_size=voxel or max(map.voxel_size, data.pixel_size))
+    if data.optics is not None:
+        prepared = whitened_once(prepared)
     fitting = _centred(_on_grid(map, prepared.micrographs.pixel_size))
     if fitting.box > LARGEST:
         raise ValueError(

@@ -168,7 +168,7 @@ def from_micrographs(
         sigma=_sigma(last, found.gains) * prepared.scale,
         notes=(
             *prepared.notes,
-            *_optics_notes(whole, job),
+            *notes_of_transfer(whole, ignored=job.ignore_ctf),
             *_noise_notes(found.gains),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
@@ -244,6 +244,12 @@ def fixed(prepared: Prepared, job: MicrographJob, gains: Gains | None = None) ->
     data = prepared.micrographs
     if not job.coloured(optics=data.optics is not None) or data.gains is not None:
         return prepared
+    return whitened_once(prepared, gains)
+
+
+def whitened_once(prepared: Prepared, gains: Gains | None = None) -> Prepared:
+    """Micrographs whitened by some gains, or by what they hold."""
+    data = prepared.micrographs
     found = whitening.gains([whitening.spectrum(image) for image in data]) if gains is None else gains
     return replace(prepared, micrographs=whitening.whitened(data, found))
 
@@ -260,9 +266,10 @@ def _power(gains: Gains, item: int) -> Callable[[torch.Tensor, torch.Tensor], to
     return lambda fx, fy: gains.at(item, fx, fy).square().reciprocal()
 
 
-def _optics_notes(data: Micrographs, job: MicrographJob) -> tuple[str, ...]:
+def notes_of_transfer(data: Micrographs, *, ignored: bool = False) -> tuple[str, ...]:
+    """A sentence on what the model knows of the optics."""
     if data.optics is None:
-        return ("contrast transfer is left out of the model" if job.ignore_ctf else "assumed: no contrast transfer",)
+        return ("contrast transfer is left out of the model" if ignored else "assumed: no contrast transfer",)
     used = sorted(set(data.optics.group))
     centres = [(data.optics.defocus_u[group] + data.optics.defocus_v[group]) / 2e4 for group in used]
     return (f"contrast transfer modelled: {len(used)} settings, defocus {min(centres):.2f} to {max(centres):.2f} um",)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
@@ -15,7 +15,7 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
-from unpicked.estimators.base import log_likelihood, mixed, occupied_share, patch_scene, patch_step
+from unpicked.estimators.base import filter_of, log_likelihood, mixed, occupied_share, patch_scene, patch_step
 from unpicked.estimators.em import EM
 from unpicked.estimators.exact_em import ExactEM
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
@@ -23,6 +23,7 @@ from unpicked.model.chain import Chain
 from unpicked.model.likelihoods import Scene
 from unpicked.model.model import Model
 from unpicked.model.noise import variance_of
+from unpicked.model.placements import through_of
 from unpicked.model.spacing import HardCore
 from unpicked.model.views import Identity, Projection, View
 from unpicked.objects.ball import Ball
@@ -174,10 +175,42 @@ class SignalTrial(Kept):
         return Chain(HardCore(self.job.spacing, min(max(placement.density, 1e-6), 0.999 * most)), cut=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Square tiles ``(n, s, s)`` of piece ``index`` of some data."""
+
+    values: torch.Tensor
+    data: Micrographs
+    index: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class OfTiles:
+    """A null of numbers, asked of tiles that know where they come from."""
+
+    null: Null
+
+    @property
+    def name(self) -> str:
+        """The null's."""
+        return self.null.name
+
+    def fitted(self, tiles: Iterable[Tiles]) -> OfTiles:
+        """The null of their numbers."""
+        return OfTiles(self.null.fitted(some.values for some in tiles))
+
+    def log_likelihood(self, tiles: Tiles) -> torch.Tensor:
+        """Of every tile's numbers."""
+        return self.null.log_likelihood(tiles.values)
+
+
 class Planar(ABC):
     """What images and micrographs have in common: pieces, tiles and nulls."""
 
-    nulls: ClassVar[tuple[Null, ...]] = (White(), Spectrum())
+    nulls: ClassVar[tuple[Any, ...]] = (OfTiles(White()), OfTiles(Spectrum()))
 
     @property
     @abstractmethod
@@ -199,12 +232,12 @@ class Planar(ABC):
         whole = self.pieces
         return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
 
-    def tiles(self, data: Micrographs) -> Iterator[torch.Tensor]:
-        """Every piece in square tiles ``(n, s, s)`` of whole patches of twice the length; the rest is not judged."""
+    def tiles(self, data: Micrographs) -> Iterator[Tiles]:
+        """Every piece in square tiles of whole patches of twice the length; the rest is not judged."""
         side = 2 * self.length
         side *= max(1, min(round(TILE / side), min(data.shape) // side))
-        for image in data:
-            yield image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
+        for index, image in enumerate(data):
+            yield Tiles(image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1), data, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +294,7 @@ class MicrographTrial(Kept, Planar):
     """Micrographs of a molecule.
 
     Attributes:
-        data: prepared.
+        data: prepared; where the noise is not white, made white once and for all (:func:`recipes.micrographs.fixed`).
         job: how the volume is reconstructed.
         start: what every fold starts from.
         device: torch device of the computation.
@@ -327,32 +360,50 @@ def cheaper(job: Job) -> Job:
     return job if isinstance(job, ParticleJob) else replace(job, moves=min(job.moves, 1))
 
 
-def by_patches(
-    model: Model, x: torch.Tensor, known: Iterator[torch.Tensor], share: torch.Tensor | None = None
-) -> Score:
+def by_patches(model: Model, x: torch.Tensor, known: Iterator[Tiles], share: torch.Tensor | None = None) -> Score:
     """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
     white = White(model.noise.mean, float(variance_of(model.noise)))
-    scene, side = patch_scene(model, x), 2 * model.side
-    share = _share(scene, side, known) if share is None else share
+    scenes, side = _scenes(model, x), 2 * model.side
+    share = _share(scenes, side, known) if share is None else share
 
-    def judged(tiles: torch.Tensor) -> torch.Tensor:
-        found = mixed(_ratios(scene, side, tiles), share).sum(1)
-        return white.log_likelihood(tiles).cpu() + found.cpu()
+    def judged(tiles: Tiles) -> torch.Tensor:
+        found = mixed(_ratios(scenes(tiles), side, tiles.values), share).sum(1)
+        return white.log_likelihood(tiles.values).cpu() + found.cpu()
 
     return judged
 
 
-def share_of(model: Model, x: torch.Tensor, known: Iterator[torch.Tensor]) -> torch.Tensor:
+def share_of(model: Model, x: torch.Tensor, known: Iterator[Tiles]) -> torch.Tensor:
     """The likeliest share of patches of side 2 L that hold a particle or a part of one, from some hundreds of them."""
-    return _share(patch_scene(model, x), 2 * model.side, known)
+    return _share(_scenes(model, x), 2 * model.side, known)
 
 
-def _share(scene: Scene, side: int, known: Iterator[torch.Tensor]) -> torch.Tensor:
+def _scenes(model: Model, x: torch.Tensor) -> Callable[[Tiles], Scene]:
+    """What the patches of a tile are compared with: the templates as its micrograph shows them."""
+    made: dict[tuple[int, int], Scene] = {}
+
+    def of(tiles: Tiles) -> Scene:
+        here = model.measured(tiles.data)
+        filter = filter_of(here, tiles.index)
+        key = id(through_of(here.placement)), filter
+        if key not in made:
+            if len(made) >= _SCENES:
+                made.clear()
+            made[key] = patch_scene(here, x, filter)
+        return made[key]
+
+    return of
+
+
+_SCENES = 8  # sets of templates that are kept
+
+
+def _share(scenes: Callable[[Tiles], Scene], side: int, known: Iterator[Tiles]) -> torch.Tensor:
     count = 0
     seen: list[torch.Tensor] = []
     for tiles in known:
-        some = tiles[:: max(1, len(tiles) * (tiles.shape[1] // side) ** 2 // CALIBRATED)]
-        seen.append(_ratios(scene, side, some).flatten())
+        some = tiles.values[:: max(1, len(tiles) * (tiles.values.shape[1] // side) ** 2 // CALIBRATED)]
+        seen.append(_ratios(scenes(tiles), side, some).flatten())
         count += len(seen[-1])
         if count >= CALIBRATED:
             break
