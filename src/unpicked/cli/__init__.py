@@ -54,6 +54,7 @@ COMMANDS = (
         "verdicts:verify",
         "Do the data of a finished run support its answer? Do micrographs contain a given map?",
     ),
+    ("", "pick", "picking:pick", "Positions of particles, from a map of them: scores, poses, a STAR file."),
     ("", "templates", "templates:templates", "Projections of a map from all directions, for a picker."),
     ("", "convert", "files:convert", "Lists of particles or micrographs between RELION's and cryoSPARC's files."),
     ("", "plan", "planning:plan", "Can micrographs of a protein give its structure, and how many does it take?"),

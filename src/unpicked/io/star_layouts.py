@@ -101,6 +101,7 @@ def write_particles_star(
     pixel_size: float,
     box: int,
     *,
+    scores: torch.Tensor | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write positions and orientations of particles on micrographs (RELION 3.1).
@@ -112,6 +113,7 @@ def write_particles_star(
         rotations: ``(n, 3, 3)``, active, object to image; written as rot, tilt, psi in degrees.
         pixel_size: of the micrograph, angstrom.
         box: edge of a particle's box in pixels.
+        scores: ``(n,)``, the higher the surer (rlnAutopickFigureOfMerit).
         overwrite: replace an existing file.
 
     Raises:
@@ -147,6 +149,8 @@ def write_particles_star(
         "rlnAnglePsi": angles[:, 2].tolist(),
         "rlnOpticsGroup": [1] * count,
     }
+    if scores is not None:
+        columns["rlnAutopickFigureOfMerit"] = scores.detach().double().cpu().tolist()
     write_star(path, {"optics": head, "particles": columns}, overwrite=overwrite)
 
 

@@ -113,6 +113,23 @@ def _density(stats: Stats, length: int) -> torch.Tensor:
     return share.clamp(1e-6, 0.99)
 
 
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Possible copies of one micrograph, the likeliest first.
+
+    Attributes:
+        corners: ``(n, 2)`` row and column of the first pixel of each.
+        places: ``(n, 2)`` the same, as the mean over the posterior of neighbouring corners.
+        posterior: ``(n,)`` probability of a copy within a quarter of the box.
+        views: ``(n,)`` the likeliest view at the corner.
+    """
+
+    corners: torch.Tensor
+    places: torch.Tensor
+    posterior: torch.Tensor
+    views: torch.Tensor
+
+
 class _Marginals(Protocol):
     def marginals(self, log_activity: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, float]: ...
 
@@ -231,34 +248,51 @@ class _Whole:
             self.views[group] += counts.sum(0)
             stats["numerator"] += numerators.sum(0)
 
-    def best(self, image: torch.Tensor, count: int, seed: int, index: int = 0) -> dict[str, torch.Tensor]:
-        """The likeliest copies of one micrograph, piece ``index``, no two closer than the least distance."""
+    def found(self, image: torch.Tensor, seed: int, index: int = 0) -> Sites:
+        """Where copies of one micrograph, piece ``index``, may be: no two closer than the least distance."""
         length, width = self.scene.length, self.scene.width
         image = image.to(self.scene.templates) - self.scene.noise.mean
         seen, group = self._seen(image, index)
-        logs = self._log_activities(seen, group)
-        chances, _ = self.likelihood.marginals(logs, width, seed)
+        chances, _ = self.likelihood.marginals(self._log_activities(seen, group), width, seed)
         # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
-        near = 2 * (length // 4) + 1
-        mass = torch.nn.functional.avg_pool2d(chances[None, None], near, 1, near // 2)[0, 0] * near**2
+        reach = length // 4
+        near = 2 * reach + 1
+        mass = _blurred(chances, near)
         peaks = torch.where(chances == lattice.windowed_maximum(chances, width), mass, 0.0).flatten()
-        sites = peaks.argsort(descending=True)[: min(count, int((peaks > 0).sum()))]
-        rows, columns = sites // chances.shape[1], sites % chances.shape[1]
+        sites = peaks.argsort(descending=True)[: int((peaks > 0).sum())]
+        corners = torch.stack([sites // chances.shape[1], sites % chances.shape[1]], 1)
+        step = torch.arange(-reach, reach + 1, dtype=chances.dtype, device=chances.device)
+        around = torch.nn.functional.pad(chances, (reach,) * 4).unfold(0, near, 1).unfold(1, near, 1)
+        around = around[corners[:, 0], corners[:, 1]]
+        total = around.sum((1, 2)).clamp(min=1e-30)
+        offsets = torch.stack([(around * step[:, None]).sum((1, 2)), (around * step).sum((1, 2))], 1) / total[:, None]
+        bank = self.banks[group]
+        windows = seen.unfold(0, length, 1).unfold(1, length, 1)[corners[:, 0], corners[:, 1]]
+        views = torch.cat(
+            [(part.flatten(1) @ bank.templates.mT + bank.bias).argmax(1) for part in windows.split(4096)]
+            or [corners[:0, 0]]
+        )
+        return Sites(corners, corners + offsets, peaks[sites].clamp(max=1), views)
 
-        def cut(whole: torch.Tensor) -> torch.Tensor:
-            return whole.unfold(0, length, 1).unfold(1, length, 1)[rows, columns]
-
-        bank, through = self.banks[group], self.scene.through
-        views = (cut(seen).flatten(1) @ bank.templates.mT + bank.bias).argmax(1)
-        projections = self.scene.templates[views]
+    def best(self, image: torch.Tensor, count: int, seed: int, index: int = 0) -> dict[str, torch.Tensor]:
+        """The likeliest copies of one micrograph, piece ``index``, beside what explains them."""
+        found, length, through = self.found(image, seed, index), self.scene.length, self.scene.through
+        rows, columns = found.corners[:count].unbind(1)
+        image = image.to(self.scene.templates) - self.scene.noise.mean
+        projections = self.scene.templates[found.views[:count]]
         if through is not None:  # as the micrograph shows them
             inner = slice(through.margin(), through.margin() + length)
-            projections = through.whole(projections, group)[:, inner, inner]
+            projections = through.whole(projections, through.groups[index])[:, inner, inner]
         return {
-            "patches": cut(image).cpu(),
+            "patches": image.unfold(0, length, 1).unfold(1, length, 1)[rows, columns].cpu(),
             "projections": projections.cpu(),
-            "posterior": peaks[sites].clamp(max=1).cpu(),
+            "posterior": found.posterior[:count].cpu(),
         }
+
+
+def _blurred(chances: torch.Tensor, near: int) -> torch.Tensor:
+    """Sums over squares of ``near`` pixels a side."""
+    return torch.nn.functional.avg_pool2d(chances[None, None], near, 1, near // 2)[0, 0] * near**2
 
 
 def _norms(scene: Scene) -> torch.Tensor:
@@ -285,3 +319,14 @@ def best_sites(step: Step, image: torch.Tensor, count: int, seed: int) -> dict[s
     ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``.
     """
     return step.best(image, count, seed) if isinstance(step, _Whole) else None
+
+
+def sites_of(step: Step, image: torch.Tensor, seed: int, index: int) -> Sites:
+    """Possible copies of piece ``index`` of the data.
+
+    Raises:
+        ValueError: for a step of another likelihood than those of the whole micrograph.
+    """
+    if not isinstance(step, _Whole):
+        raise ValueError("positions need a likelihood of the whole micrograph; try Gas() or Window()")
+    return step.found(image, seed, index)

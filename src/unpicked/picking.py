@@ -1,0 +1,106 @@
+"""Positions, views and probabilities of particles on micrographs, from a map of them.
+
+The lattice gas that reconstructs also picks: its posterior occupancy says how likely a particle is at every place,
+given its neighbours, the noise and the contrast transfer. A pick is a maximum of it, with the probability that a
+particle is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from unpicked._lazy import torch
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
+from unpicked.estimators.em import EM
+from unpicked.model.gas import Gas, sites_of
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere
+from unpicked.model.views import Projection
+from unpicked.objects.scaled import Scaled
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import rotation, seeding
+from unpicked.reconstruct import Reconstruction, reconstruct
+
+FITTING = 100  # views by which scale, noise and density are found
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Particles of one micrograph, the likeliest first.
+
+    Attributes:
+        centres: ``(n, 2)`` x (column) and y (row) in pixels, from 0.
+        posterior: ``(n,)`` probability that a particle is there.
+        rotations: ``(n, 3, 3)`` active, object to image.
+    """
+
+    centres: torch.Tensor
+    posterior: torch.Tensor
+    rotations: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.posterior)
+
+
+def fit_scale(
+    data: Micrographs, map: Map, *, density: float | None = None, spacing: str = "separated", seed: int = 0
+) -> Reconstruction:
+    """Grey value of a map, noise and covered fraction of micrographs that hold it; nothing of the structure is fitted.
+
+    Args:
+        data: prepared micrographs (noise of about 1), at the map's voxel.
+        map: matter bright.
+        density: covered fraction; estimated if not given.
+        spacing: least distance of two particles: "separated" (2 box - 1 pixels) or "arbitrary" (box pixels).
+        seed: of the sampler.
+    """
+    object = Voxels(map.box)
+    known = Scaled(object, object.fit(map.values.double()))
+    model = Model(
+        known,
+        Projection(rotation.super_fibonacci(FITTING)),
+        Anywhere(density or 0.1, Gas(), "separated" if spacing == "separated" else "arbitrary"),
+        noise=White(1.0),
+    )
+    estimator = EM(iterations=12, frozen=12, estimate_density=density is None, tolerance=0.5)
+    return reconstruct(data, model, estimator, seed=seed, moves=0)
+
+
+def pick(
+    data: Micrographs, run: Reconstruction, *, views: int = 800, least: float = 0.5, seed: int = 0
+) -> Iterator[Picked]:
+    """Particles of every micrograph.
+
+    Args:
+        data: prepared micrographs.
+        run: of :func:`fit_scale`, or a reconstruction from such micrographs.
+        views: orientations that are tried; their spacing is the error of the rotations.
+        least: probability that a pick has at least, from 0 to 1.
+        seed: of the sampler.
+
+    Raises:
+        ValueError: for views or a probability out of range, or micrographs of another voxel.
+    """
+    if views < 1:
+        raise ValueError(f"--views must be at least 1; got {views}")
+    if not 0 <= least <= 1:
+        raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
+    turns = rotation.super_fibonacci(views).to(run.x.device)
+    model = replace(run.model, view=Projection(turns)).measured(data)
+    placement = model.placement
+    if not isinstance(placement, Anywhere):
+        raise ValueError(f"picking needs particles anywhere in micrographs; got {placement!r}")
+    placement = replace(placement, likelihood=Gas())
+    step = placement.step(model.templates(run.x).float(), model.log_weights, model.noise, statistics=False)
+    half = model.side // 2
+    for index, image in enumerate(data):
+        found = sites_of(step, image, seeding.derive(seed, "pick", index), index)
+        kept = found.posterior >= least
+        yield Picked(
+            centres=(found.places[kept].flip(1).double() + half).cpu(),
+            posterior=found.posterior[kept].double().cpu(),
+            rotations=turns[found.views[kept]].double().cpu(),
+        )
