@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from unpicked._lazy import torch
-from unpicked.ctffit.fit import Box, Fitted, Lens, fit, flatten
+from unpicked.ctffit.fit import Box, Fitted, Flat, Lens, fit
 from unpicked.ctffit.rings import Profile, profile
-from unpicked.ctffit.spectrum import Spectrum, power_spectrum
+from unpicked.ctffit.spectrum import power_spectrum
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.optics import Optics
 
@@ -117,7 +117,7 @@ class CtfFit:
         gain: twice the log-likelihood gained over a background without rings.
         band: least and largest resolution of the fit, angstrom.
         profile: the spectrum along lines of equal phase beside the model.
-        spectrum: the samples that were fitted; None where they were not kept.
+        flat: the samples that were fitted; None where they were not kept.
         fitted: the whole model.
     """
 
@@ -137,7 +137,7 @@ class CtfFit:
     gain: float
     band: tuple[float, float]
     profile: Profile
-    spectrum: Spectrum | None
+    flat: Flat | None
     fitted: Fitted
 
     @property
@@ -147,7 +147,7 @@ class CtfFit:
 
     @property
     def astigmatism(self) -> float:
-        """u - v, angstrom."""
+        """Difference of u and v, angstrom."""
         return self.defocus_u - self.defocus_v
 
     @property
@@ -269,7 +269,7 @@ def collected(tries: Iterable[tuple[str, CtfFit | str]]) -> CtfEstimates:
         if isinstance(found, str):
             refused.append((name, found))
         else:
-            fits.append(replace(found, spectrum=None))
+            fits.append(replace(found, flat=None))
             kept.append(index)
     return CtfEstimates(tuple(fits), tuple(kept), tuple(refused))
 
@@ -298,8 +298,7 @@ def fit_ctf(
         raise ValueError(f"{name} holds values that are not finite")
     band = search.limits(pixel_size)
     spectrum = power_spectrum(image, pixel_size, band)
-    fitted = fit(spectrum, search.lens, Box(search.defocus, search.astigmatism), search.phase_shift)
-    flat = flatten(spectrum)
+    fitted, flat = fit(spectrum, search.lens, Box(search.defocus, search.astigmatism), search.phase_shift)
     seen = profile(flat, search.lens, fitted)
     _check(name, search, band, fitted, seen)
     z, c, d, phase = fitted.numbers.tolist()
@@ -319,12 +318,12 @@ def fit_ctf(
         angle_error=min(math.degrees(math.atan2(spread, half)) / 2, 180 / math.sqrt(12)),
         phase_error=errors[3],
         correlation=seen.correlation,
-        resolution=seen.resolution,
+        resolution=max(seen.resolution, band[1]),
         rings=seen.followed,
         gain=fitted.gain,
         band=band,
         profile=seen,
-        spectrum=spectrum,
+        flat=flat,
         fitted=fitted,
     )
 

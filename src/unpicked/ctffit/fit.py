@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -145,13 +145,13 @@ def splines(s: Float[torch.Tensor, " n"], edges: tuple[float, float]) -> Float[t
     place = ((s - edges[0]) / (edges[1] - edges[0]) * pieces).clamp(0, pieces)
     centres = torch.arange(-1, pieces + 2, dtype=torch.float64)
     away = (place[:, None] - centres).abs()
-    return torch.where(
-        away < 1, 2 / 3 - away.square() + away.pow(3) / 2, (2 - away).clamp(min=0).pow(3) / 6
-    )
+    return torch.where(away < 1, 2 / 3 - away.square() + away.pow(3) / 2, (2 - away).clamp(min=0).pow(3) / 6)
 
 
-def fit(spectrum: Spectrum, lens: Lens, box: Box, phase: float | None) -> Fitted:
+def fit(spectrum: Spectrum, lens: Lens, box: Box, phase: float | None) -> tuple[Fitted, Flat]:
     """Fit the rings: radial search, a grid in defocus and astigmatism by sectors, Gauss-Newton on all samples.
+
+    The last steps are taken on a level that may depend on direction, as drift and binning make it.
 
     Args:
         spectrum: the samples within the band.
@@ -167,8 +167,10 @@ def fit(spectrum: Spectrum, lens: Lens, box: Box, phase: float | None) -> Fitted
     ends = [_newton(flat, lens, numbers, phase is None, box) for _, numbers in best]
     end = min(ends, key=lambda one: one.cost)
     if narrow is not spectrum:
-        end = _newton(flatten(spectrum), lens, end.numbers, phase is None, box)
-    return end
+        flat = flatten(spectrum)
+        end = _newton(flat, lens, end.numbers, phase is None, box)
+    flat = _directed(flat, lens, end)
+    return _newton(flat, lens, end.numbers, phase is None, box), flat
 
 
 def model(flat: Flat, lens: Lens, fitted: Fitted) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -179,6 +181,21 @@ def model(flat: Flat, lens: Lens, fitted: Fitted) -> tuple[torch.Tensor, torch.T
         flat.basis @ fitted.envelope,
         lens.square(spectrum.sx, spectrum.sy, fitted.numbers),
     )
+
+
+def _directed(flat: Flat, lens: Lens, fitted: Fitted) -> Flat:
+    """The spectrum over a level that depends smoothly on direction: two and four periods around the circle."""
+    spectrum = flat.spectrum
+    background, envelope, square = model(flat, lens, fitted)
+    expected = (background + envelope * square).clamp(min=WEIGHT_FLOOR)
+    angle = torch.atan2(spectrum.sy, spectrum.sx)
+    waves = torch.stack([wave(turns * angle) for turns in (2, 4) for wave in (torch.cos, torch.sin)], 1)
+    columns = (flat.basis[:, :, None] * waves[:, None, :]).flatten(1)
+    normal = columns.T @ columns
+    normal += 1e-6 * normal.diagonal().mean() * torch.eye(len(normal), dtype=torch.float64)
+    ripple = columns @ torch.linalg.solve(normal, columns.T @ (flat.values / expected - 1))
+    factor = (1 + ripple).clamp(0.5, 2.0)
+    return replace(flat, values=(flat.values / factor), level=flat.level * factor)
 
 
 def _radial(flat: Flat, lens: Lens, defocus: tuple[float, float], phase: float | None) -> list[torch.Tensor]:
@@ -382,4 +399,3 @@ def _finished(
     if 3 in free:
         numbers[3] = numbers[3] % 180
     return Fitted(numbers, covariance, x[:k], x[k:], gain, noise)
-

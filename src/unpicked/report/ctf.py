@@ -10,32 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpicked.ctffit import CtfFit
-from unpicked.ctffit.fit import flatten, model
+from unpicked.ctffit.fit import Flat, model
+from unpicked.ops.ctf import electron_wavelength
+
+Curve = NDArray[np.float64]
 
 MEASURED, MODEL, AGREEMENT, MUTED = "#1f2937", "#c2410c", "#0b5fa5", "#6b7280"
 TICKS = (100, 60, 40, 30, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.5, 1)
-BLUR = 1.0  # samples: the picture of the plane only, never the fit
+SECTORS = 90  # of the half plane, in the picture
+ARC = 1.0  # standard deviation of the mean over arcs, in sectors of 2 degrees
 
 
 def draw(path: Path, fit: CtfFit) -> None:
     """Write the picture of one fit, as PNG, SVG or PDF by the name's end.
 
-    Left, the plane of frequencies: the measured rings beside those of the model, zeros of the model dotted on the lower
-    measured quarter, dashed where the agreement ends. Right, the spectrum along lines of equal phase with the fitted
+    Left, the plane of frequencies: the measured rings beside those of the model, minima of the model dotted on the
+    lower measured quarter, dashed where the agreement ends. Right, the spectrum along lines of equal phase with the fitted
     background and model; below, the rings without background beside CTF^2, and their local correlation.
 
     Raises:
-        ValueError: if the fit did not keep its spectrum.
+        ValueError: if the fit did not keep its samples.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if fit.spectrum is None:
-        raise ValueError("the fit must have its spectrum; take that of fit_ctf, before it is put among others")
+    if fit.flat is None:
+        raise ValueError("the fit must have its samples; take that of fit_ctf, before it is put among others")
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unpicked"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(11.5, 5.6), layout="constrained")
+        figure = Figure(figsize=(11.5, 5.9), layout="constrained")
         FigureCanvasAgg(figure)
         sides = figure.subfigures(1, 2, width_ratios=(1, 1.15))
         _plane(sides[0].subplots(), fit)
@@ -59,57 +63,85 @@ def _title(fit: CtfFit) -> str:
 
 
 def _plane(axes: Any, fit: CtfFit) -> None:
-    spectrum = fit.spectrum
-    assert spectrum is not None
-    flat = flatten(spectrum)
+    flat = fit.flat
+    assert flat is not None
+    spectrum = flat.spectrum
     background, envelope, square = (part.numpy() for part in model(flat, fit.search.lens, fit.fitted))
-    rings = flat.values.numpy() - background - envelope / 2
+    measured, samples = _along_arcs(flat, flat.values.numpy() - background - envelope / 2)
+    noise = np.sqrt(fit.fitted.cost * spectrum.correlated / samples)
     reach = round(1 / (fit.band[1] * spectrum.step))
-    rows = (spectrum.sy / spectrum.step).round().long().numpy()
-    columns = (spectrum.sx / spectrum.step).round().long().numpy()
+    rows, columns = ((part / spectrum.step).round().long().numpy() for part in (spectrum.sy, spectrum.sx))
 
-    def plane(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def plane(values: Curve) -> Curve:
         out = np.full((2 * reach + 1, 2 * reach + 1), np.nan)
         out[reach + rows, reach + columns] = values
         out[reach - rows, reach - columns] = values
         return out
 
-    measured, height = _blurred(plane(rings)), plane(envelope / 2)
-    noise = float(np.sqrt(fit.fitted.cost / (4 * math.pi * BLUR**2)))
-    shown = measured / (height + noise)
-    theirs = 2 * plane(square) - 1
-    both = np.where(np.arange(-reach, reach + 1)[None] < 0, shown, theirs)
-    edge = 1 / fit.band[1]
-    extent = (-edge, edge, edge, -edge)
-    axes.imshow(both, cmap="gray", vmin=-1, vmax=1, extent=extent, interpolation="nearest")
-    ticks = np.linspace(-edge, edge, len(both))
-    lower = np.where((ticks[:, None] > 0) & (ticks[None] < 0), theirs, np.nan)
-    axes.contour(ticks, ticks, lower, levels=[-0.9], colors=MODEL, linewidths=0.6, alpha=0.8)
+    left = np.arange(-reach, reach + 1)[None] < 0
+    both = np.where(left, plane(measured / (envelope / 2 + noise)), plane(2 * square - 1))
+    edge = (reach + 0.5) * spectrum.step
+    axes.imshow(both, cmap="gray", vmin=-1, vmax=1, extent=(-edge, edge, edge, -edge), interpolation="nearest")
+    turn = np.linspace(math.pi / 2, math.pi, 91)
+    for radius in minima(fit, turn):
+        axes.plot(radius * np.cos(turn), radius * np.sin(turn), ":", color=MODEL, linewidth=1)
     turn = np.linspace(0, 2 * math.pi, 361)
     axes.plot(np.cos(turn) / fit.resolution, np.sin(turn) / fit.resolution, "--", color=AGREEMENT, linewidth=1)
     angle = math.radians(fit.astigmatism_angle)
     if fit.astigmatism > 3 * fit.astigmatism_error:
-        ends = np.array([0.9, 1.0]) * edge
-        axes.plot(ends * math.cos(angle), ends * math.sin(angle), color=AGREEMENT, linewidth=2)
-        axes.text(0.84 * edge * math.cos(angle), 0.84 * edge * math.sin(angle), "u", color=AGREEMENT, ha="center")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_xlabel(
-        f"left: measured (below: minima of the model), right: model\nto {fit.band[1]:.3g} Å; dashed: rings fit to "
-        f"{fit.resolution:.1f} Å"
+        ends = np.array([-1.12, 1.12]) * edge
+        axes.plot(ends * math.cos(angle), ends * math.sin(angle), color=AGREEMENT, linewidth=0.8)
+        axes.text(1.15 * edge * math.cos(angle), 1.15 * edge * math.sin(angle), "u", color=AGREEMENT, ha="center")
+    axes.set_xlim(-1.2 * edge, 1.2 * edge)
+    axes.set_ylim(1.2 * edge, -1.2 * edge)
+    axes.axis("off")
+    axes.set_title(
+        f"left: measured, averaged over 4\N{DEGREE SIGN}; dotted: minima of the model\nright: model, to "
+        f"{fit.band[1]:.3g} Å; dashed: rings fit to {fit.resolution:.1f} Å",
+        y=-0.04,
+        va="top",
+        fontsize=9,
     )
 
 
-def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.ndimage import gaussian_filter
+def _along_arcs(flat: Flat, values: Curve) -> tuple[Curve, Curve]:
+    """Means over short arcs about every sample, and how many samples they hold; they know nothing of the fit."""
+    from scipy.ndimage import gaussian_filter1d
 
-    held = np.isfinite(values)
-    weight = gaussian_filter(held.astype(float), BLUR)
-    out = gaussian_filter(np.where(held, values, 0.0), BLUR) / np.maximum(weight, 1e-3)
-    result: NDArray[np.float64] = np.where(held, out, np.nan)
-    return result
+    spectrum = flat.spectrum
+    shell = spectrum.shell.numpy()
+    angle = np.arctan2(spectrum.sy.numpy(), spectrum.sx.numpy())
+    sector = np.floor((angle / math.pi + 0.5) * SECTORS).astype(int).clip(0, SECTORS - 1)
+    cell = shell * SECTORS + sector
+    count, total = (
+        gaussian_filter1d(
+            np.bincount(cell, weight, (shell.max() + 1) * SECTORS).reshape(-1, SECTORS), ARC, axis=1, mode="wrap"
+        )
+        for weight in (np.ones_like(values), values)
+    )
+    held = count[shell, sector]
+    return total[shell, sector] / held, 2 * math.sqrt(math.pi) * ARC * held
+
+
+def minima(fit: CtfFit, angle: Curve) -> list[Curve]:
+    """Radii in 1/angstrom at which CTF^2 of the fit is zero, ``(angles,)`` per ring within the band."""
+    lens, (z, c, d, phase) = fit.search.lens, fit.fitted.numbers.tolist()
+    wavelength = float(electron_wavelength(lens.voltage_kv))
+    height = wavelength * (z + c * np.cos(2 * angle) + d * np.sin(2 * angle))
+    bend = 0.5e7 * lens.cs_mm * wavelength**3
+    constant = math.asin(lens.amplitude_contrast) / math.pi + phase / 180
+    found = []
+    for ring in range(1, 1000):
+        root = height**2 - 4 * bend * (ring - constant)
+        if root.min() < 0:
+            break
+        # the smaller root of bend S^2 - height S + (ring - constant), written so that bend may be 0
+        radius = np.sqrt(np.maximum(2 * (ring - constant) / (height + np.sqrt(root)), 0))
+        if radius.min() > 1 / fit.band[1]:
+            break
+        inside = (radius >= 1 / fit.band[0]) & (radius <= 1 / fit.band[1])
+        found.append(np.where(inside, radius, np.nan))
+    return found
 
 
 def _curves(panels: Any, fit: CtfFit) -> None:
@@ -121,7 +153,7 @@ def _curves(panels: Any, fit: CtfFit) -> None:
     top.set_yscale("log")
     top.set_ylabel("power")
     top.legend(frameon=False, loc="upper right")
-    share = fit.spectrum.correlated if fit.spectrum is not None else 1.0
+    share = fit.flat.spectrum.correlated if fit.flat is not None else 1.0
     noise = np.sqrt(fit.fitted.cost * share / np.maximum(seen.number, 1))
     rings = 0.5 + (seen.measured - seen.background - seen.envelope / 2) / (seen.envelope + 2 * noise)
     bottom.plot(seen.s, seen.square, color=MODEL, linewidth=1.2, label="CTF²")
