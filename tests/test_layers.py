@@ -12,7 +12,7 @@ LAYERS = [
     {"data"},
     {"objects"},
     {"model"},
-    {"simulate", "preprocess", "priors", "evaluate", "io"},
+    {"simulate", "preprocess", "ctffit", "priors", "evaluate", "io"},
     {"estimators"},
     {"checkpoint"},
     {"reconstruct"},

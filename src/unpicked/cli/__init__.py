@@ -54,6 +54,7 @@ COMMANDS = (
         "verdicts:verify",
         "Do the data of a finished run support its answer? Do micrographs contain a given map?",
     ),
+    ("", "ctf", "ctf:ctf", "Defocus and astigmatism of micrographs from their Thon rings, with the fits drawn."),
     ("", "plan", "planning:plan", "Can micrographs of a protein give its structure, and how many does it take?"),
     ("", "report", "evaluate:report", "Write the page of a finished run again."),
     (

@@ -202,7 +202,12 @@ class CtfEstimates:
             ValueError: if no micrograph was fitted.
         """
         if not self.fits:
-            raise ValueError("no micrograph shows Thon rings; " + "; ".join(reason for _, reason in self.refused[:1]))
+            reason = self.refused[0][1] if self.refused else "there are none"
+            raise ValueError(
+                reason
+                if len(self.refused) == 1
+                else f"none of {len(self.refused)} micrographs can be fitted; the first, {reason}"
+            )
         each = self.fits
         return Optics(
             defocus_u=tuple(one.defocus_u for one in each),

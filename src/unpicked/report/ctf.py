@@ -18,15 +18,16 @@ Curve = NDArray[np.float64]
 MEASURED, MODEL, AGREEMENT, MUTED = "#1f2937", "#c2410c", "#0b5fa5", "#6b7280"
 TICKS = (100, 60, 40, 30, 20, 15, 12, 10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.5, 1)
 SECTORS = 90  # of the half plane, in the picture
-ARC = 1.0  # standard deviation of the mean over arcs, in sectors of 2 degrees
+ARC = 2.0  # standard deviation of the mean over arcs, in sectors of 2 degrees
+ACROSS = 0.12  # the same across, in rings
 
 
 def draw(path: Path, fit: CtfFit) -> None:
     """Write the picture of one fit, as PNG, SVG or PDF by the name's end.
 
     Left, the plane of frequencies: the measured rings beside those of the model, minima of the model dotted on the
-    lower measured quarter, dashed where the agreement ends. Right, the spectrum along lines of equal phase with the fitted
-    background and model; below, the rings without background beside CTF^2, and their local correlation.
+    lower measured quarter, dashed where the agreement ends. Right, the spectrum along lines of equal phase with
+    the fitted background and model; below, the rings without background beside CTF^2, and their local correlation.
 
     Raises:
         ValueError: if the fit did not keep its samples.
@@ -39,9 +40,9 @@ def draw(path: Path, fit: CtfFit) -> None:
         raise ValueError("the fit must have its samples; take that of fit_ctf, before it is put among others")
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "unpicked"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(11.5, 5.9), layout="constrained")
+        figure = Figure(figsize=(11.5, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
-        sides = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+        sides: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
         _plane(sides[0].subplots(), fit)
         _curves(sides[1].subplots(2, 1, sharex=True, height_ratios=(1, 1.25)), fit)
         figure.suptitle(_title(fit), fontsize=9.5)
@@ -65,9 +66,11 @@ def _title(fit: CtfFit) -> str:
 def _plane(axes: Any, fit: CtfFit) -> None:
     flat = fit.flat
     assert flat is not None
-    spectrum = flat.spectrum
-    background, envelope, square = (part.numpy() for part in model(flat, fit.search.lens, fit.fitted))
-    measured, samples = _along_arcs(flat, flat.values.numpy() - background - envelope / 2)
+    spectrum, lens = flat.spectrum, fit.search.lens
+    background, envelope, square = (part.numpy() for part in model(flat, lens, fit.fitted))
+    apart = lens.stride(0.5 / fit.band[1]) / fit.defocus / fit.band[1] / spectrum.step  # of rings, in samples
+    width = min(ACROSS * apart, 3.0)
+    measured, samples = _along_arcs(flat, flat.values.numpy() - background - envelope / 2, width)
     noise = np.sqrt(fit.fitted.cost * spectrum.correlated / samples)
     reach = round(1 / (fit.band[1] * spectrum.step))
     rows, columns = ((part / spectrum.step).round().long().numpy() for part in (spectrum.sy, spectrum.sx))
@@ -96,7 +99,7 @@ def _plane(axes: Any, fit: CtfFit) -> None:
     axes.set_ylim(1.2 * edge, -1.2 * edge)
     axes.axis("off")
     axes.set_title(
-        f"left: measured, averaged over 4\N{DEGREE SIGN}; dotted: minima of the model\nright: model, to "
+        f"left: measured, averaged along arcs; dotted: minima of the model\nright: model, to "
         f"{fit.band[1]:.3g} Å; dashed: rings fit to {fit.resolution:.1f} Å",
         y=-0.04,
         va="top",
@@ -104,23 +107,26 @@ def _plane(axes: Any, fit: CtfFit) -> None:
     )
 
 
-def _along_arcs(flat: Flat, values: Curve) -> tuple[Curve, Curve]:
-    """Means over short arcs about every sample, and how many samples they hold; they know nothing of the fit."""
-    from scipy.ndimage import gaussian_filter1d
+def _along_arcs(flat: Flat, values: Curve, across: float) -> tuple[Curve, Curve]:
+    """Means over short arcs of circles about every sample, ``across`` samples wide, and how many samples they hold."""
+    from scipy.ndimage import gaussian_filter
 
     spectrum = flat.spectrum
     shell = spectrum.shell.numpy()
     angle = np.arctan2(spectrum.sy.numpy(), spectrum.sx.numpy())
     sector = np.floor((angle / math.pi + 0.5) * SECTORS).astype(int).clip(0, SECTORS - 1)
     cell = shell * SECTORS + sector
+    widths = (across, ARC)
     count, total = (
-        gaussian_filter1d(
-            np.bincount(cell, weight, (shell.max() + 1) * SECTORS).reshape(-1, SECTORS), ARC, axis=1, mode="wrap"
-        )
+        gaussian_filter(
+            np.bincount(cell, weight, (shell.max() + 1) * SECTORS).reshape(-1, SECTORS),
+            widths,
+            mode=("nearest", "wrap"),
+        )[shell, sector]
         for weight in (np.ones_like(values), values)
     )
-    held = count[shell, sector]
-    return total[shell, sector] / held, 2 * math.sqrt(math.pi) * ARC * held
+    held = 2 * math.sqrt(math.pi) * ARC * max(2 * math.sqrt(math.pi) * across, 1.0) * count
+    return total / count, held
 
 
 def minima(fit: CtfFit, angle: Curve) -> list[Curve]:
