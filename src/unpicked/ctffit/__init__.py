@@ -19,8 +19,9 @@ from unpicked.ctffit.spectrum import power_spectrum
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.optics import Optics
 
-GAIN = 40.0  # twice the log-likelihood; pure noise, after all searching, reached 30 in 110 micrographs
-CORRELATION = 0.5  # of measured and modelled rings; pure noise reached 0.46
+GAIN = 40.0  # twice the log-likelihood; 100 micrographs of noise, after all searching, reached 28
+GAIN_PHASE = 50.0  # the same where the phase shift is looked for; 40 of noise reached 32
+CORRELATION = 0.5  # of measured and modelled rings
 RINGS = 1.5  # at least so many must be followed: a slope alone is not a ring
 
 
@@ -344,9 +345,10 @@ def tried(image: torch.Tensor, pixel_size: float, search: CtfSearch | None, name
 def _check(name: str, search: CtfSearch, band: tuple[float, float], fitted: Fitted, seen: Profile) -> None:
     """Raise NoThonRings unless the fit can be believed."""
     where = f"{name}: no Thon rings found from {band[0]:g} to {band[1]:.3g} A"
-    if fitted.gain < GAIN or seen.correlation < CORRELATION:
+    needed = GAIN if search.phase_shift is not None else GAIN_PHASE
+    if fitted.gain < needed or seen.correlation < CORRELATION:
         raise NoThonRings(
-            f"{where}: log-likelihood gained {fitted.gain / 2:.0f} (needed {GAIN / 2:.0f}), correlation "
+            f"{where}: log-likelihood gained {fitted.gain / 2:.0f} (needed {needed / 2:.0f}), correlation "
             f"{seen.correlation:.2f} (needed {CORRELATION:g}); expected a micrograph at full pixel size with defocus"
         )
     z, half = float(fitted.numbers[0]), float(torch.hypot(fitted.numbers[1], fitted.numbers[2]))
