@@ -23,8 +23,12 @@ from unpicked.ctffit import CtfFit, CtfSearch, NoThonRings, fit_ctf
 from unpicked.io.mrc import read_micrographs
 from unpicked.ops import fourier
 from unpicked.ops.ctf import ctf_grid
+from unpicked.report.ctf import draw
 
 FILES = ("epu2.9_example_bin4.mrc", "epu2.9_example_crop1024.mrc")
+
+
+DRAWN = 14
 
 
 def main() -> None:
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=1.0, help="power of matter over that of white noise")
     parser.add_argument("--phase", action="store_true", help="phase shifts of 0 to 170 degrees, to be found")
     parser.add_argument("--noise", type=int, default=4, help="micrographs of noise alone")
+    parser.add_argument("--picture", type=Path, help="draw the fit of simulated micrograph 15, as docs/ctf.png")
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, object] = {"micrographs, pixels, A": [options.count, options.size, options.pixel_size]}
@@ -53,13 +58,16 @@ def simulated(options: argparse.Namespace) -> dict[str, object]:
         phase = 170 * drawn[3] if options.phase else 0.0
         image = micrograph(options, index, mean, apart, angle, phase, options.ratio)
         began = time.process_time()
+        name = f"simulated micrograph {index + 1}"
         try:
-            found = fit_ctf(image, options.pixel_size, CtfSearch(phase_shift=None if options.phase else 0.0))
+            found = fit_ctf(image, options.pixel_size, CtfSearch(phase_shift=None if options.phase else 0.0), name)
         except NoThonRings as error:
             print(error)
             lost += 1
             continue
         seconds = time.process_time() - began
+        if options.picture is not None and index == DRAWN:
+            draw(options.picture, found)
         off = 100 * (found.defocus / mean - 1)
         turned = (found.astigmatism_angle - angle + 90) % 180 - 90
         strayed = (found.phase_shift - phase + 90) % 180 - 90

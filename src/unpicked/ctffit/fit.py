@@ -296,19 +296,20 @@ def _costs(
     normal[:, k:, k:] = (fourth @ pairs).reshape(n, k, k)
     weighted = basis * number[:, None]
     right = torch.cat([(y @ weighted).expand(n, k), cross @ weighted], 1)
-    found = [_not_negative(a, b) for a, b in zip(normal.numpy(), right.numpy(), strict=True)]
-    x = torch.from_numpy(np.stack(found))
+    x = torch.from_numpy(_not_negative(normal.numpy(), right.numpy()))
     return ((normal @ x[:, :, None])[:, :, 0] * x).sum(1) - 2 * (right * x).sum(1)
 
 
 def _not_negative(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares with coefficients of at least zero, from the normal equations."""
+    """Least squares with coefficients of at least zero, from normal equations ``(*b, k, k)`` and ``(*b, k)``."""
     from scipy.optimize import nnls
 
-    ridge = 1e-9 * np.trace(normal) / len(normal)
-    lower = np.linalg.cholesky(normal + ridge * np.eye(len(normal)))
-    solution: NDArray[np.float64] = nnls(lower.T, np.linalg.solve(lower, right))[0]
-    return solution
+    ridge = 1e-9 * np.trace(normal, axis1=-2, axis2=-1) / normal.shape[-1]
+    lower = np.linalg.cholesky(normal + ridge[..., None, None] * np.eye(normal.shape[-1]))
+    side = np.linalg.solve(lower, right[..., None])[..., 0]
+    flat = lower.reshape(-1, *lower.shape[-2:]), side.reshape(-1, side.shape[-1])
+    solved = [nnls(factor.T, value)[0] for factor, value in zip(*flat, strict=True)]
+    return np.stack(solved).reshape(right.shape)
 
 
 def _newton(flat: Flat, lens: Lens, start: torch.Tensor, phase_free: bool, box: Box) -> Fitted:
