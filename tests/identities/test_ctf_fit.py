@@ -128,7 +128,7 @@ def test_simulated_micrographs(seed: int) -> None:
 
 
 def test_a_phase_plate_and_another_voltage() -> None:
-    image = micrograph(7, 9_500.0, 8_500.0, 40.0, phase_shift=80.0, voltage_kv=200.0)
+    image = micrograph(7, 9_500.0, 8_500.0, 40.0, size=768, ratio=2.0, phase_shift=80.0, voltage_kv=200.0)
     search = CtfSearch(voltage_kv=200.0, phase_shift=None)
     found = fit_ctf(image, PIXEL, search)
     assert abs(found.phase_shift - 80) < 8 and abs(found.defocus / 9_000 - 1) < 0.03 and found.phase_error > 0
@@ -154,21 +154,21 @@ def test_no_rings_no_defocus(kind: str, bpti) -> None:
     if kind == "particles":  # without contrast transfer
         specimen = up.specimen_from_structure(up.read_structure(bpti), 16, 2.5)
         data, _ = up.simulate_micrographs(
-            specimen, count=1, size=(400, 400), density=0.1, noise=up.energy(30), seed=1, spacing="arbitrary"
+            specimen, count=1, size=(320, 320), density=0.1, noise=up.energy(30), seed=1, spacing="arbitrary"
         )
         image, pixel = data[0], 2.5
     else:
-        image = micrograph(3, 1e4, 1e4, 0, size=400, ratio=0.0)
+        image = micrograph(3, 1e4, 1e4, 0, size=320, ratio=0.0)
         pixel = PIXEL
         if kind == "white":
-            image = torch.randn(400, 400, generator=torch.Generator().manual_seed(5))
+            image = torch.randn(320, 320, generator=torch.Generator().manual_seed(5))
     with pytest.raises(NoThonRings, match="no Thon rings found") as caught:
         fit_ctf(image, pixel, name="blank.mrc")
     assert "blank.mrc" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_range_that_misses_the_defocus_is_told() -> None:
-    image = micrograph(11, 12_500.0, 11_500.0, 20.0, size=640)
+    image = micrograph(11, 12_500.0, 11_500.0, 20.0, size=480, ratio=3.0)
     for search in (CtfSearch(defocus=(15_000.0, 50_000.0)), CtfSearch(defocus=(3_000.0, 9_000.0))):
         with pytest.raises(NoThonRings):
             fit_ctf(image, PIXEL, search)
@@ -178,7 +178,7 @@ def test_a_range_that_misses_the_defocus_is_told() -> None:
 def test_a_set_and_its_optics() -> None:
     """Micrographs with rings get optics; the others are left out, with the reason."""
     images = torch.stack(
-        [micrograph(k, z + 400, z - 400, 30.0, size=512, ratio=k % 2) for k, z in ((1, 9e3), (2, 9e3))]
+        [micrograph(k, z + 400, z - 400, 30.0, size=400, ratio=3 * (k % 2)) for k, z in ((1, 9e3), (2, 9e3))]
     )
     data = Micrographs(InMemory(images), PIXEL, ("rings", "noise"), notes=("two",))
     found = estimate_ctf(data)
@@ -216,8 +216,8 @@ def test_bad_input_is_refused() -> None:
 def files(tmp_path):
     """A micrograph with rings, and one of noise alone."""
     (tmp_path / "data").mkdir()
-    write_image(micrograph(1, 13_000.0, 12_000.0, 30.0, size=640), tmp_path / "data" / "good.mrc", PIXEL)
-    write_image(torch.randn(640, 640), tmp_path / "data" / "noise.mrc", PIXEL)
+    write_image(micrograph(1, 13_000.0, 12_000.0, 30.0, size=480, ratio=3.0), tmp_path / "data" / "good.mrc", PIXEL)
+    write_image(torch.randn(480, 480), tmp_path / "data" / "noise.mrc", PIXEL)
     return tmp_path
 
 
@@ -239,7 +239,7 @@ def test_the_command(files, capsys) -> None:
 
 
 def test_values_of_a_star_file_are_compared_and_its_microscope_is_taken(files, capsys) -> None:
-    image = micrograph(2, 12_000.0, 11_000.0, 30.0, size=640, voltage_kv=200.0)
+    image = micrograph(2, 12_000.0, 11_000.0, 30.0, size=480, ratio=3.0, voltage_kv=200.0)
     write_image(image, files / "data" / "good.mrc", PIXEL, overwrite=True)
     optics = up.Optics((12e3,), (11e3,), (30.0,), (200.0,), (2.7,), (0.1,), (0.0,), (0.0,), (1.0,), (0,))
     write_micrographs_star(files / "micrographs.star", ["data/good.mrc"], PIXEL, optics=optics)

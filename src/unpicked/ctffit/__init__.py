@@ -65,10 +65,8 @@ class CtfSearch:
             raise ValueError(
                 f"defocus must be two values in angstrom, 0 < least < largest <= 200000; got {low:g} and {high:g}"
             )
-        if not 0 <= self.astigmatism <= low * 2:
-            raise ValueError(
-                f"astigmatism must lie between 0 and twice the least defocus, {2 * low:g} A; got {self.astigmatism:g}"
-            )
+        if not 0 <= self.astigmatism < math.inf:
+            raise ValueError(f"astigmatism must be a number of angstrom, 0 or more; got {self.astigmatism:g}")
         coarse, fine = self.band
         if not (0 < coarse < math.inf and (fine is None or 0 < fine < coarse)):
             raise ValueError(f"band must be two resolutions in angstrom, such as (30, 5); got ({coarse}, {fine})")
@@ -354,10 +352,10 @@ def _check(name: str, search: CtfSearch, band: tuple[float, float], fitted: Fitt
     z, half = float(fitted.numbers[0]), float(torch.hypot(fitted.numbers[1], fitted.numbers[2]))
     low, high = search.defocus
     if min(z - low, high - z) < 1e-3 * z:
-        raise NoThonRings(f"{name}: the best defocus lies at the end of the range, {z:.0f} A; try a wider --defocus")
+        raise NoThonRings(f"{name}: the best defocus lies at the end of the range, {z:.0f} A; try a wider range")
     if search.astigmatism > 0 and 2 * half > 0.999 * search.astigmatism:
         raise NoThonRings(
-            f"{name}: the best astigmatism lies at the end of the range, {2 * half:.0f} A; try a larger --astigmatism, "
+            f"{name}: the best astigmatism lies at the end of the range, {2 * half:.0f} A; try a larger one, "
             "or look whether the micrograph drifted"
         )
     if seen.followed < RINGS:

@@ -75,9 +75,9 @@ class Box:
         """The nearest numbers (see :class:`Fitted`) within."""
         out = numbers.clone()
         out[0] = numbers[0].clamp(*self.defocus)
-        half = float(torch.hypot(numbers[1], numbers[2]))
-        if half > self.astigmatism / 2:
-            out[1:3] *= self.astigmatism / 2 / half
+        half, most = float(torch.hypot(out[1], out[2])), min(self.astigmatism / 2, 0.95 * float(out[0]))
+        if half > most:
+            out[1:3] *= most / half
         return out
 
 
