@@ -22,6 +22,7 @@ from unpicked.data.optics import Optics
 GAIN = 40.0  # twice the log-likelihood; 100 micrographs of noise, after all searching, reached 28
 GAIN_PHASE = 50.0  # the same where the phase shift is looked for; 40 of noise reached 32
 CORRELATION = 0.5  # of measured and modelled rings
+EMPTY = 1e-9  # of the mean power: nothing was measured there
 RINGS = 1.5  # at least so many must be followed: a slope alone is not a ring
 
 
@@ -302,6 +303,11 @@ def fit_ctf(
         raise ValueError(f"{name} holds values that are not finite")
     band = search.limits(pixel_size)
     spectrum = power_spectrum(image, pixel_size, band)
+    if not float(spectrum.power.min()) > EMPTY * float(spectrum.power.mean()):
+        raise NoThonRings(
+            f"{name}: the spectrum is empty in parts from {band[0]:g} to {band[1]:.3g} A; expected a micrograph that "
+            "is neither flat nor low-passed"
+        )
     fitted, flat = fit(spectrum, search.lens, Box(search.defocus, search.astigmatism), search.phase_shift)
     seen = profile(flat, search.lens, fitted)
     _check(name, search, band, fitted, seen)

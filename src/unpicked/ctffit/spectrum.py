@@ -11,6 +11,8 @@ from unpicked._lazy import torch
 from unpicked.ops import fourier
 
 TILE = 1000.0  # angstrom: at 1/5 A the rings of 3 um of defocus lie 4 samples of such a tile's spectrum apart
+CLIP = 6.0  # robust standard deviations from the median at which pixels are cut: hot ones, borders, gold
+LOUD = 3.0  # times the median power at which a tile is left out: it holds an edge
 AXES = 1  # samples beside the axes that are left out: edges and columns of the camera end there
 
 
@@ -23,7 +25,7 @@ class Spectrum:
         sy: along y.
         power: mean squared modulus of the tiles' coefficients, ``(n,)``, in the image's grey values squared.
         step: distance of neighbouring samples, 1/angstrom.
-        tiles: number of tiles.
+        tiles: number of tiles that were averaged.
         correlated: samples per independent one, as the taper makes neighbours alike.
     """
 
@@ -55,6 +57,8 @@ def power_spectrum(
 ) -> Spectrum:
     """Mean periodogram of square tiles that overlap by half, with a sine taper and their own mean removed.
 
+    Outliers are cut first, and tiles that are much louder than the others, with an edge of gold or carbon, left out.
+
     Args:
         image: one micrograph; neither its sign nor its level matters.
         pixel_size: angstrom.
@@ -76,22 +80,29 @@ def power_spectrum(
     window = torch.sin(math.pi * (torch.arange(side, dtype=torch.float64) + 0.5) / side)
     taper = window[:, None] * window
     taper = taper / taper.square().mean().sqrt()
-    total = torch.zeros(side, side // 2 + 1, dtype=torch.float64)
-    corners = [(y, x) for y in _starts(image.shape[0], side) for x in _starts(image.shape[1], side)]
-    for y, x in corners:
-        part = image[y : y + side, x : x + side].double()
-        half = torch.fft.rfft2((part - part.mean()) * taper, norm="ortho")
-        total += half.real.square() + half.imag.square()
-    qy = fourier.frequencies(side).double()[:, None].expand_as(total)
-    qx = torch.arange(side // 2 + 1).double()[None].expand_as(total)
+    qy = fourier.frequencies(side).double()[:, None].expand(side, side // 2 + 1)
+    qx = torch.arange(side // 2 + 1).double()[None].expand(side, side // 2 + 1)
     q = (qx.square() + qy.square()).sqrt() * step
     keep = (q >= 1 / band[0]) & (q <= 1 / band[1]) & (qx > AXES) & (qy.abs() > AXES) & (2 * qx < side)
     keep &= qy != -(side / 2)
+    clipped = _clipped(image)
+    corners = [(y, x) for y in _starts(image.shape[0], side) for x in _starts(image.shape[1], side)]
+    powers = torch.empty(len(corners), int(keep.sum()), dtype=torch.float64)
+    for place, (y, x) in enumerate(corners):
+        part = clipped[y : y + side, x : x + side].double()
+        half = torch.fft.rfft2((part - part.mean()) * taper, norm="ortho")[keep]
+        powers[place] = half.real.square() + half.imag.square()
+    sums = powers.sum(1)
+    used = sums <= LOUD * sums.median()
+    power = powers[used].mean(0)
     correlated = math.prod(_correlated(window, _starts(length, side)) for length in image.shape)
-    power = total[keep] / len(corners)
-    if not bool((power > 0).all()):
-        raise ValueError("parts of the power spectrum are zero: the micrograph is flat, or was low-passed")
-    return Spectrum(qx[keep] * step, qy[keep] * step, power, step, len(corners), correlated)
+    return Spectrum(qx[keep] * step, qy[keep] * step, power, step, int(used.sum()), correlated)
+
+
+def _clipped(image: torch.Tensor) -> torch.Tensor:
+    middle = image.median()
+    spread = 1.4826 * (image - middle).abs().median()
+    return image.clamp(middle - CLIP * spread, middle + CLIP * spread) if spread > 0 else image
 
 
 def _starts(length: int, side: int) -> list[int]:
