@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--pixel-size", type=float, default=1.0)
     parser.add_argument("--ratio", type=float, default=1.0, help="power of matter over that of white noise")
     parser.add_argument("--phase", action="store_true", help="phase shifts of 0 to 170 degrees, to be found")
+    parser.add_argument("--first", type=int, default=0, help="number of the first simulated micrograph")
     parser.add_argument("--noise", type=int, default=4, help="micrographs of noise alone")
     parser.add_argument("--picture", type=Path, help="draw the fit of simulated micrograph 15, as docs/ctf.png")
     options = parser.parse_args()
@@ -46,13 +47,13 @@ def main() -> None:
     figures |= simulated(options)
     figures["noise refused"] = [refused(options), options.noise]
     figures |= real()
-    save("ctf_fit" + ("_phase" if options.phase else ""), figures)
+    save("ctf_fit" + ("_phase" if options.phase else "") + (f"_{options.first}" if options.first else ""), figures)
 
 
 def simulated(options: argparse.Namespace) -> dict[str, object]:
     rows: list[tuple[float, ...]] = []
     lost = 0
-    for index in range(options.count):
+    for index in range(options.first, options.first + options.count):
         drawn = torch.rand(4, generator=torch.Generator().manual_seed(1000 + index)).tolist()
         mean, apart, angle = 5_000 + 25_000 * drawn[0], 500 + 1_500 * drawn[1], 180 * drawn[2]
         phase = 170 * drawn[3] if options.phase else 0.0
