@@ -49,6 +49,7 @@ def test_verbs_stay_functions_when_their_modules_are_loaded() -> None:
         ["compare-signal", "--help"],
         ["report", "--help"],
         ["demo", "--help"],
+        ["ctf", "--help"],
     ],
     ids=" ".join,
 )

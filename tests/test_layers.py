@@ -12,7 +12,7 @@ LAYERS = [
     {"data"},
     {"objects"},
     {"model"},
-    {"simulate", "preprocess", "whitening", "priors", "evaluate", "io"},
+    {"simulate", "preprocess", "whitening", "ctffit", "priors", "evaluate", "io"},
     {"estimators"},
     {"checkpoint"},
     {"reconstruct"},

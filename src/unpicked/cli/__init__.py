@@ -57,6 +57,7 @@ COMMANDS = (
     ("", "pick", "picking:pick", "Positions of particles, from a map of them: scores, poses, a STAR file."),
     ("", "templates", "templates:templates", "Projections of a map from all directions, for a picker."),
     ("", "convert", "files:convert", "Lists of particles or micrographs between RELION's and cryoSPARC's files."),
+    ("", "ctf", "ctf:ctf", "Defocus and astigmatism of micrographs from their Thon rings, with the fits drawn."),
     ("", "plan", "planning:plan", "Can micrographs of a protein give its structure, and how many does it take?"),
     ("", "report", "evaluate:report", "Write the page of a finished run again."),
     (
