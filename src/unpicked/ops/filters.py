@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Complex, Float
 
@@ -12,7 +13,7 @@ from unpicked.ops.correlate import fast_size
 
 GRID = 256  # frequencies per axis from which the lags of a filter are found
 
-Factors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of frequencies x and y, cycles per pixel
+Factors = Callable[[Any, Any], Any]  # of frequencies x and y, tensors in cycles per pixel
 
 
 def half_plane(
