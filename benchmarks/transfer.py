@@ -1,7 +1,7 @@
 """BPTI straight from micrographs through contrast transfer and in coloured noise, at one energy per particle.
 
 Eleven voxels of 5 A, E = 100, random starts, everything else as the command line has it. With contrast transfer: three
-groups of defoci between 0.5 and 2 um, 1,000 A of astigmatism, once as the files state it and once left out of the model.
+groups of defoci between 0.5 and 2 um, 1,000 A of astigmatism, once as the files state it and once left out.
 Noise: white, coloured (power 1 + 3 exp(-(s / 0.15 Nyquist)^2)), autoregressive, 1 / f, and the spectrum of a measured
 micrograph (of the folder UNPICKED_SHARED), each with and without whitening. Correlation and relative error after
 alignment.
