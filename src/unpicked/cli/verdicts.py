@@ -120,7 +120,7 @@ def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> t
         raise ValueError(f"--surrogates must not be negative; got {counts['surrogates']}")
     if counts["starts"] < 0:
         raise ValueError(f"--starts must be at least 1; got {counts['starts'] + 1}")
-    summary, settings = _read(run)
+    summary, settings = runs.finished(run)
     _unchanged(run)
     from unpicked.checkpoint import OtherRun
     from unpicked.report import report
@@ -232,20 +232,6 @@ def trial_of(summary: Mapping[str, Any], settings: Mapping[str, Any], device: st
         map = None if settings.get("start") is None else mrc.read_map(Path(settings["start"]))
         return partial(ParticleTrial, stack, job, map, device=device)
     raise ValueError(f"runs on {kind} have no verdict; signals, images, micrographs and particles have")
-
-
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``result.json`` and the settings in it; ValueError where the folder holds no finished run."""
-    path = run / "result.json"
-    try:
-        summary = json.loads(path.read_text())
-        return summary, dict(summary["settings"])
-    except FileNotFoundError:
-        raise ValueError(
-            f"{run} holds no finished run (no result.json); give the --out folder of a reconstruction"
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
 
 
 def _unchanged(run: Path) -> None:
