@@ -21,7 +21,7 @@ from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 from unpicked.verify import verify_with_surrogates
-from unpicked.verify.omit import Omitted, _continued, judged, region, without
+from unpicked.verify.omit import Omitted, continued, judged, region, without
 
 TRUTH = bead_chain(11, 4).truth()
 
@@ -51,7 +51,7 @@ def test_what_came_back_is_told_from_what_did_not(seed: int) -> None:
     nothing = judged(TRUTH, part, left, seed)
     assert not nothing.came_back and abs(nothing.recovered) < 0.2 and "did not come back" in nothing.sentence
     assert not judged(TRUTH, part, replace(left, values=torch.zeros_like(left.values)), seed).came_back
-    filled = judged(TRUTH, part, replace(left, values=_continued(whole, part)), seed)
+    filled = judged(TRUTH, part, replace(left, values=continued(whole, part)), seed)
     assert not filled.came_back, "what needs no data"
     again = judged(TRUTH, part, replace(left, values=bead_chain(11, 9).truth().values), seed)
     assert not again.came_back, "another structure"

@@ -64,12 +64,12 @@ class Omitted:
     @property
     def sentence(self) -> str:
         """What was found, in one sentence."""
-        word = "came back from the data" if self.came_back else "did not come back: the answer may repeat its start"
+        word = "came back from the data" if self.came_back else "did not come back, so the answer may repeat its start"
         return (
-            f"Of {100 * self.share:.0f} % of the start map, removed from a ball of {self.radius:.3g} Å, "
-            f"{100 * min(max(self.recovered, 0.0), 9.99):.0f} % of the density {word} (correlation with what was "
-            f"there {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} turned copies "
-            f"of the map; error {self.error:.2f}, that of the rest continued smoothly {self.continued:.2f})."
+            f"{100 * self.share:.0f} % of the start map, removed from a ball of {self.radius:.3g} Å, {word}: "
+            f"{100 * min(max(self.recovered, 0.0), 9.99):.0f} % of the density is found there, its correlation with "
+            f"what was there is {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
+            f"turned copies of the map, its error {self.error:.2f}, that of the rest continued {self.continued:.2f}."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -132,9 +132,9 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int) -> Omitted:
     share = float(whole.clamp(min=0)[part].sum() / whole.clamp(min=0)[ball].sum())
     radius = (3 * float(part.sum()) / (4 * math.pi)) ** (1 / 3) * start.voxel_size
     there, size = whole[part], float(whole[part].norm())
-    continued = float((_continued(whole, part)[part] - there).norm()) / size
+    smooth = float((continued(whole, part)[part] - there).norm()) / size
     if not bool(torch.isfinite(values).all()) or not float(values[rest].std()) > 0:
-        return Omitted(share, radius, 0.0, 0.0, 1.0, continued, TURNED)
+        return Omitted(share, radius, 0.0, 0.0, 1.0, smooth, TURNED)
     laid = _laid(values, whole, rest)
     back = laid[part] * _scale(laid[rest], whole[rest])
     correlation = _correlation(back, there)
@@ -145,10 +145,23 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int) -> Omitted:
         recovered=float((back * there).sum()) / size**2,
         correlation=correlation,
         error=float((back - there).norm()) / size,
-        continued=continued,
+        continued=smooth,
         above=sum(null >= correlation for null in nulls),
         turned=len(nulls),
     )
+
+
+def continued(whole: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """The map with a part replaced by the harmonic continuation of the rest."""
+    kernel = torch.zeros(1, 1, 3, 3, 3, dtype=torch.float64)
+    for axis in range(3):
+        for side in (0, 2):
+            kernel[(0, 0, *(side if other == axis else 1 for other in range(3)))] = 1 / 6
+    out = torch.where(part, torch.zeros_like(whole), whole)
+    for _ in range(RELAXED):
+        mean = torch.nn.functional.conv3d(out[None, None], kernel, padding=1)[0, 0]
+        out = torch.where(part, mean, whole)
+    return out
 
 
 def _scale(values: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -185,19 +198,6 @@ def _laid(values: torch.Tensor, whole: torch.Tensor, rest: torch.Tensor) -> torc
         else:
             break
     return best
-
-
-def _continued(whole: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """The map with a part replaced by the harmonic continuation of the rest."""
-    kernel = torch.zeros(1, 1, 3, 3, 3, dtype=torch.float64)
-    for axis in range(3):
-        for side in (0, 2):
-            kernel[(0, 0, *(side if other == axis else 1 for other in range(3)))] = 1 / 6
-    out = torch.where(part, torch.zeros_like(whole), whole)
-    for _ in range(RELAXED):
-        mean = torch.nn.functional.conv3d(out[None, None], kernel, padding=1)[0, 0]
-        out = torch.where(part, mean, whole)
-    return out
 
 
 def _turned(whole: torch.Tensor, seed: int) -> list[torch.Tensor]:
