@@ -64,17 +64,18 @@ def rows(data: Micrographs, start: Map, seeds: int) -> list[dict[str, object]]:
     job = MicrographJob(box=BOX, views=(100, 400), iterations=(8, 8), moves=0)
     trial = MicrographTrial(ready(data, job, start), job, start)
     own, found = folds_of(trial)[0][0], []
+    kept = trial.fit(own, 0, "whole").map
     for seed in range(seeds):
         part = region(start, seed)
         run = trial.begun_at(without(start, part)).fit(own, seed, "omit")
-        found.append(told(judged(start, part, run.map, seed)))
+        found.append(told(judged(start, part, run.map, seed, kept=kept)))
         print(found[-1], flush=True)
     return found
 
 
 def told(found: object) -> dict[str, object]:
     """Its figures, rounded."""
-    figures = {name: round(value, 3) for name, value in asdict(found).items()}
+    figures = {name: round(value, 3) for name, value in asdict(found).items() if value is not None}
     return figures | {"p": found.p, "came back": found.came_back}
 
 

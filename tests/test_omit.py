@@ -44,7 +44,8 @@ def test_what_came_back_is_told_from_what_did_not(seed: int) -> None:
     axis = torch.randn(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     turn = rotation.exp_map(0.15 * axis / axis.norm())
     moved = 3 * transform(whole, turn, torch.tensor([0.3, -0.4, 0.2], dtype=torch.float64), False)
-    found = judged(TRUTH, part, replace(TRUTH, values=moved), seed)
+    found = judged(TRUTH, part, replace(TRUTH, values=moved), seed, kept=TRUTH)
+    assert found.kept == pytest.approx(1, abs=1e-6)
     assert found.came_back and found.above == 0 and found.p == 0.01
     assert found.recovered == pytest.approx(1, abs=0.15) and found.correlation > 0.9
     assert Omitted.of_json(json.loads(json.dumps(found.to_json()))) == found

@@ -273,7 +273,7 @@ def verify_with_surrogates(
         if isinstance(trial, Template):
             run = trial.begun_at(omit.without(whole, part)).fit(own, drawn, f"omit {number + 1}")
             if run.map is not None:
-                add("omits", omit.judged(whole, part, run.map, drawn))
+                add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map))
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)

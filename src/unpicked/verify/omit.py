@@ -40,6 +40,7 @@ class Omitted:
         continued: the same of the smooth continuation of the rest.
         above: turned copies of the map that agree as well with what was found.
         turned: how many were asked.
+        kept: ``recovered`` of the run from the whole map: where that is little, the data tell little there.
     """
 
     share: float
@@ -50,6 +51,7 @@ class Omitted:
     continued: float
     above: int
     turned: int = TURNED
+    kept: float | None = None
 
     @property
     def p(self) -> float:
@@ -65,10 +67,11 @@ class Omitted:
     def sentence(self) -> str:
         """What was found, in one sentence."""
         word = "came back from the data" if self.came_back else "did not come back, so the answer may repeat its start"
+        kept = "" if self.kept is None else f" ({_percent(self.kept)} in the run from the whole map)"
         return (
             f"{100 * self.share:.0f} % of the start map, removed from a ball of {self.radius:.3g} Å, {word}: "
-            f"{100 * min(max(self.recovered, 0.0), 9.99):.0f} % of the density is found there, its correlation with "
-            f"what was there is {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
+            f"{_percent(self.recovered)} of the density is found there{kept}, its correlation with what was there is "
+            f" {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
             f"turned copies of the map, its error {self.error:.2f}, that of the rest continued {self.continued:.2f}."
         )
 
@@ -81,7 +84,9 @@ class Omitted:
         """The record of :meth:`to_json`."""
         floats = {name: float(held[name]) for name in ("share", "radius", "recovered", "correlation")}
         floats |= {name: float(held[name]) for name in ("error", "continued")}
-        return cls(**floats, above=int(held["above"]), turned=int(held["turned"]))
+        kept = held.get("kept")
+        whole = None if kept is None else float(kept)
+        return cls(**floats, above=int(held["above"]), turned=int(held["turned"]), kept=whole)
 
 
 def region(start: Map, seed: int) -> torch.Tensor:
@@ -115,7 +120,7 @@ def without(start: Map, part: torch.Tensor) -> Map:
     return Map(start.values * (~part).to(start.values), start.voxel_size, start.origin)
 
 
-def judged(start: Map, part: torch.Tensor, found: Map, seed: int) -> Omitted:
+def judged(start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map | None = None) -> Omitted:
     """What a run that began :func:`without` a part found there.
 
     The answer is laid on the start by small moves that see nothing of the part.
@@ -125,18 +130,19 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int) -> Omitted:
         part: voxels that were removed.
         found: the run's answer on the same grid, in any grey values.
         seed: of the turns.
+        kept: the answer of the run from the whole map, on the same grid.
     """
-    whole, values = (map.values.detach().double().cpu() for map in (start, found))
+    whole = start.values.detach().double().cpu()
     ball = fourier.distances(whole.shape) <= start.box / 2
     part, rest = part & ball, ~part & ball
     share = float(whole.clamp(min=0)[part].sum() / whole.clamp(min=0)[ball].sum())
     radius = (3 * float(part.sum()) / (4 * math.pi)) ** (1 / 3) * start.voxel_size
     there, size = whole[part], float(whole[part].norm())
     smooth = float((continued(whole, part)[part] - there).norm()) / size
-    if not bool(torch.isfinite(values).all()) or not float(values[rest].std()) > 0:
-        return Omitted(share, radius, 0.0, 0.0, 1.0, smooth, TURNED)
-    laid = _laid(values, whole, rest)
-    back = laid[part] * _scale(laid[rest], whole[rest])
+    back, usual = (None if map is None else _found(map, whole, part, rest) for map in (found, kept))
+    stayed = None if usual is None else float((usual * there).sum()) / size**2
+    if back is None:
+        return Omitted(share, radius, 0.0, 0.0, 1.0, smooth, TURNED, kept=stayed)
     correlation = _correlation(back, there)
     nulls = [_correlation(back, turned[part]) for turned in _turned(whole, seed)]
     return Omitted(
@@ -148,6 +154,7 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int) -> Omitted:
         continued=smooth,
         above=sum(null >= correlation for null in nulls),
         turned=len(nulls),
+        kept=stayed,
     )
 
 
@@ -162,6 +169,15 @@ def continued(whole: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
         mean = torch.nn.functional.conv3d(out[None, None], kernel, padding=1)[0, 0]
         out = torch.where(part, mean, whole)
     return out
+
+
+def _found(map: Map, whole: torch.Tensor, part: torch.Tensor, rest: torch.Tensor) -> torch.Tensor | None:
+    """What a map holds in a part, laid on another by the rest and at its scale; None for an empty map."""
+    values = map.values.detach().double().cpu()
+    if not bool(torch.isfinite(values).all()) or not float(values[rest].std()) > 0:
+        return None
+    laid = _laid(values, whole, rest)
+    return laid[part] * _scale(laid[rest], whole[rest])
 
 
 def _scale(values: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -210,6 +226,10 @@ def _turned(whole: torch.Tensor, seed: int) -> list[torch.Tensor]:
         if float(rotation.geodesic_distance(turn[None], none[None])) >= LEAST_TURN:
             out.append(transform(whole, turn, torch.zeros(3, dtype=torch.float64), False))
     return out
+
+
+def _percent(share: float) -> str:
+    return f"{100 * min(max(share, 0.0), 9.99):.0f} %"
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
