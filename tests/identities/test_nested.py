@@ -75,3 +75,4 @@ def test_a_grid_too_small_for_cells_is_taken_whole() -> None:
     ramps = BAND.ramp(orientations.shift_grid(0.0))
     found = nested.log_evidence(images, few, noise, ramps)
     assert torch.allclose(found, exact(images, few.fine, noise, ramps), rtol=1e-5, atol=1e-3)
+    assert len(nested.log_evidence(images[:0], few, noise, ramps)) == 0

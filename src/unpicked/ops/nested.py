@@ -120,6 +120,8 @@ def residual(
 
 def _groups(images: Images, nested: Nested, noise: torch.Tensor, ramps: torch.Tensor) -> Iterator[_Group]:
     """All images, in groups that meet as many cells."""
+    if not len(images):
+        return
     if 2 * len(nested.coarse) > len(nested.fine):  # cells of a view or two save nothing
         yield _Group(torch.arange(len(images), device=noise.device), None)
         return
