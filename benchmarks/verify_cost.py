@@ -2,14 +2,16 @@
 
 Two micrographs of BPTI as in the demo, at E = 424 and at E = 42, a signal, images and particles. Wanted is at most 1.2.
 With --full the whole of ``unpicked verify`` on the first micrographs instead, four surrogates and three starts, wanted
-at most 6; beside it, per shell, how far its folds agree, and what random phases reach.
+at most 6; beside it, per shell, how far its folds agree, and what random phases reach. With --only, some kinds of data
+alone; the figures of the others stay in the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,8 @@ from unpicked.simulate.specimens import specimen_from_structure
 from unpicked.verify import Trial, Verdict, verify, verify_with_surrogates
 
 WANTED, FULL = 1.2, 6.0
+PROTEIN = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
+KINDS = ("micrographs", "signal", "images", "particles")
 
 
 def main() -> None:
@@ -46,14 +50,48 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    figures: dict[str, object] = {"threads": options.threads}
-    structure = read_structure(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
+    figures: dict[str, object] = {}
+    if "micrographs" in options.only:
+        micrographs(options, figures)
+        if options.full:
+            return
+    if "signal" in options.only:
+        signal, _ = simulate_signal(target("bump", 21), samples=options.samples, density=0.3, sigma=1.0, seed=0)
+        one = SignalJob(21)
+        figures[f"signal of {options.samples} samples, SNR 1"] = measured(
+            lambda: from_signal(signal, one, seed=0), SignalTrial(signal, one)
+        )
+    if "images" in options.only:
+        images, _ = simulate_images(random_targets(9, 0), size=(256, 256), count=4, density=0.1, sigma=1.0, seed=0)
+        planar = ImageJob(9)
+        found = images_ready(images, planar)
+        figures["4 images of 256^2"] = measured(lambda: from_images(found, planar, seed=0), ImageTrial(found, planar))
+    if "particles" in options.only:
+        stack, _ = simulate_particles(
+            specimen_from_structure(read_structure(PROTEIN), 64, 0.9),
+            count=options.particles,
+            noise=snr.energy(3000.0),
+            seed=0,
+            defocus=(4000.0, 12000.0),
+            max_shift=3.0,
+        )
+        stack = replace(stack, source=InMemory(stack.images()))
+        search = ParticleJob(max_shift=3.0)
+        figures[f"{options.particles} particles of 64^2, with contrast transfer and shifts"] = measured(
+            lambda: from_particles(stack, search, seed=0), ParticleTrial(stack, search)
+        )
+    save("verify_cost", {"threads": options.threads} | kept(options.only) | figures)
+
+
+def micrographs(options: argparse.Namespace, figures: dict[str, object]) -> None:
+    """Of every energy; with --full all of ``unpicked verify`` at the first, which is saved."""
     job = MicrographJob(box=11)
     for level in options.energy:
         data, _ = simulate_micrographs(
-            specimen_from_structure(structure, 11, 5.0),
+            specimen_from_structure(read_structure(PROTEIN), 11, 5.0),
             count=options.count,
             size=(options.size, options.size),
             density=0.12,
@@ -63,35 +101,19 @@ def main() -> None:
         prepared = ready(data, job)
         solve, trial = partial(from_micrographs, prepared, job, seed=0), MicrographTrial(prepared, job)
         if options.full:
-            save(
-                "verify_cost_full",
-                {"E": level} | measured(solve, trial, FULL, partial(verify_with_surrogates, count=4, starts=2)),
-            )
+            judge = partial(verify_with_surrogates, count=4, starts=2)
+            save("verify_cost_full", {"E": level} | measured(solve, trial, FULL, judge))
             return
         figures[f"{options.count} micrographs of {options.size}^2, E = {level:g}"] = measured(solve, trial)
-    signal, _ = simulate_signal(target("bump", 21), samples=options.samples, density=0.3, sigma=1.0, seed=0)
-    one = SignalJob(21)
-    figures[f"signal of {options.samples} samples, SNR 1"] = measured(
-        lambda: from_signal(signal, one, seed=0), SignalTrial(signal, one)
-    )
-    images, _ = simulate_images(random_targets(9, 0), size=(256, 256), count=4, density=0.1, sigma=1.0, seed=0)
-    planar = ImageJob(9)
-    found = images_ready(images, planar)
-    figures["4 images of 256^2"] = measured(lambda: from_images(found, planar, seed=0), ImageTrial(found, planar))
-    stack, _ = simulate_particles(
-        specimen_from_structure(structure, 64, 0.9),
-        count=options.particles,
-        noise=snr.energy(3000.0),
-        seed=0,
-        defocus=(4000.0, 12000.0),
-        max_shift=3.0,
-    )
-    stack = replace(stack, source=InMemory(stack.images()))
-    search = ParticleJob(max_shift=3.0)
-    figures[f"{options.particles} particles of 64^2, with contrast transfer and shifts"] = measured(
-        lambda: from_particles(stack, search, seed=0), ParticleTrial(stack, search)
-    )
-    save("verify_cost", figures)
+
+
+def kept(only: Sequence[str]) -> dict[str, object]:
+    """The figures of an earlier run that this one does not make again."""
+    path = Path(__file__).parent / "results" / "verify_cost.json"
+    if set(only) == set(KINDS) or not path.exists():
+        return {}
+    held = json.loads(path.read_text())
+    return {name: value for name, value in held.items() if name not in ("machine", "threads")}
 
 
 def measured(

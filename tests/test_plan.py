@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 from answers import answered, is_refused
 from unpicked.data.snr import energy
 from unpicked.experiments.recovery import Fields, Volume, recover
-from unpicked.plan import Microscope, boundary_of, grid_energy, plan
+from unpicked.plan import Microscope, boundary_of, cost, grid_energy, plan
+from unpicked.plan.cost import seconds_of, view_passes
 from unpicked.plan.information import expected, needed, table
+from unpicked.plan.measured import forecast, measured
 from unpicked.plan.physics import energy_density, energy_slope, particle_energy, power, radius
-from unpicked.recipes import MicrographJob
+from unpicked.recipes import MicrographJob, parts
+from unpicked.recipes.known import Known
 from unpicked.report import phase_diagram
 from unpicked.simulate.phantom import bead_chain
 
@@ -157,7 +160,14 @@ def test_a_microscope_is_checked(name):
 def test_the_command_tells_in_words_and_in_json(command):
     status, out, _ = command("--mass-kda", "20", "--micrographs", "500")
     assert status == 0
-    for told in ("E = 36.8", "detection-free", "500 micrographs", "[estimate]", "ideal phase plate"):
+    for told in (
+        "E = 36.8",
+        "detection-free",
+        "500 micrographs",
+        "[estimate]",
+        "ideal phase plate",
+        "[constant: 4e-09",
+    ):
         assert told in out
     status, out, _ = command("--mass-kda", "20", "--micrographs", "500", "--json")
     found = json.loads(out)
@@ -165,7 +175,8 @@ def test_the_command_tells_in_words_and_in_json(command):
     assert found["energy_realistic"] == pytest.approx(found["energy"] / 2)
     assert found["d_prime"] ** 2 == pytest.approx(found["energy"])
     assert found["outcome"]["error"]["expected"] < found["outcome_realistic"]["error"]["expected"] < 1
-    assert set(found["status"]) == {"energy", "boundaries", "particles"}
+    assert set(found["status"]) == {"energy", "boundaries", "particles", "seconds_expected"}
+    assert found["seconds_expected"]["expected"] == pytest.approx(108_000, rel=0.1)
 
 
 def test_hopeless_is_said_without_a_number(command):
@@ -179,6 +190,124 @@ def test_hopeless_is_said_without_a_number(command):
 def test_a_structure_gives_its_mass(command, shared_data):
     status, out, _ = command("--structure", str(shared_data("structures/5pti.cif")), "--json")
     assert status == 0 and json.loads(out)["mass_kda"] == pytest.approx(6.5, rel=0.02)
+
+
+def ran(**changed):
+    """``result.json`` of a run on micrographs."""
+    summary = {
+        "settings": {"box": 11},
+        "data": {"files": 2, "size": [448, 400], "voxel_size": 5.0},
+        "verdict": "supported",
+        "figures": {"energy": 24.0, "density": 0.12, "particles": 340.0, "sigma": 118.0},
+        "seconds": 100.0,
+    }
+    for name, value in changed.items():
+        summary[name] = {**summary[name], **value} if isinstance(value, dict) else value
+    return summary
+
+
+def test_time_is_that_of_the_defaults():
+    job, known = MicrographJob(box=11), [Known(1.0, level) for level in (24.0, 400.0)]
+    assert (cost.STARTS, cost.PASSES, cost.FAINT) == (job.starts, job.iterations, parts.FAINT)
+    for one in known:
+        views = [parts.views(job, stage, one) for stage in range(job.stages)]
+        passes = [job.starts * job.iterations[0], *job.iterations[1:]]
+        assert view_passes(one.energy) == sum(a * b for a, b in zip(views, passes, strict=True))
+    assert seconds_of(2e6, 24.0) == pytest.approx(2 * seconds_of(1e6, 24.0))
+    two, grid, fine = plan(20, micrographs=2), plan(20), plan(20, resolution=4.0)
+    pixels = 2 * two.area / two.voxel**2
+    assert two.seconds.middle == two.seconds.high == pytest.approx(2.1 * 4e-9 * pixels * view_passes(two.energy))
+    needs = grid.particles.middle / grid.per_micrograph
+    assert grid.seconds.middle == pytest.approx(needs / 2 * two.seconds.middle)
+    more = fine.particles.middle / grid.particles.middle * (2 * grid.voxel / 4.0) ** 2
+    assert fine.seconds.middle / grid.seconds.middle == pytest.approx(more), "smaller voxels are more pixels"
+    assert plan(0.5).seconds is None
+
+
+def test_a_run_is_planned_from_what_it_measured():
+    run = measured(ran())
+    found = forecast(run)
+    assert (run.field, run.per_micrograph, run.reached) == (55.0, 170.0, None)
+    assert found.resolution == 10.0 == run.nyquist and found.regime == "detection-free"
+    assert found.patch_boundary == pytest.approx(29, abs=0.1)
+    assert found.micrograph_boundary == boundary_of(448 * 400)
+    coarse = forecast(run, resolution=55 / 3)
+    assert coarse.particles == needed(24.0, shell=3.0), "in the table, for shells of the run's own box"
+    assert coarse.particles.low < coarse.particles.middle < coarse.particles.high and not coarse.finer
+    assert found.particles.middle >= needed(24.0, shell=5.0).middle
+    assert coarse.seconds.middle == pytest.approx(coarse.particles.middle / 340 * 100), "the run's own cost"
+    assert coarse.own.error == expected(24.0, 340)[0] and coarse.outcome is None
+    many = forecast(run, resolution=5.0, micrographs=20)
+    assert many.finer and many.seconds.middle == pytest.approx(100 * 10 * 4), "half the voxel, four times the pixels"
+    assert many.outcome.error.middle < coarse.own.error.middle
+    assert many.particles.middle > found.particles.middle
+    faint = forecast(measured(ran(figures={"energy": 1.0})))
+    assert faint.regime == "hopeless" and faint.particles is None and faint.seconds is None
+    json.dumps([one.to_json() for one in (found, many, faint)])
+    for keys in ({"resolution": 0.5}, {"micrographs": 0}, {"resolution": math.nan}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            forecast(run, **keys)
+
+
+def test_what_a_run_did_not_reach_is_what_is_asked_for():
+    truth = {"compare": {"resolution_05": 16.0}, "halves": {"resolution_0143": 12.0}}
+    found = measured(ran(figures=truth))
+    assert (found.reached, found.target) == (16.0, 10.0) and "truth" in found.reached_by
+    folds = measured(ran(figures={"verify": {"evidence": {"resolution": 10.0}}}))
+    assert folds.target == pytest.approx(55 / 6.5) and "folds" in folds.reached_by and forecast(folds).finer
+    shared = measured(ran(figures={"halves": {"resolution_0143": 12.0, "shared_start": True}}))
+    assert shared.reached is None, "halves of one start agree on it"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"data": {"kind": "particles"}}, "particles"),
+        ({"figures": {"energy": None}}, "lacks a figure"),
+        ({"figures": {"energy": math.nan}}, "energy nan"),
+        ({"figures": {"particles": 0.0}}, "no particles"),
+        ({"settings": None}, "box"),
+        ({"data": {"size": [448]}}, "lacks a figure"),
+        ({"data": {"files": 0}}, "not positive"),
+        ({"data": []}, "size"),
+    ],
+)
+def test_runs_that_tell_nothing_are_refused(changed, told):
+    with pytest.raises(ValueError, match=told):
+        measured(ran(**changed))
+
+
+def test_the_command_plans_from_a_run(command, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert is_refused(command("--from", "run"), "no finished run")
+    assert is_refused(command("--from", "none"), "no finished run")
+    (run / "settings.json").write_text("{}")
+    assert is_refused(command("--from", "run"), "--resume")
+    (run / "result.json").write_text(json.dumps(ran()))
+    status, out, err = command("--from", "run", "--micrographs", "50", "--resolution", "18")
+    assert (status, err) == (0, "")
+    for told in (
+        "E = 24,",
+        "[measured]",
+        "340 particles on 2 micrographs of 448 x 400",
+        "for 18.0 A",
+        "50 micrographs",
+    ):
+        assert told in out
+    assert "in proportion to pixels x views" in out and "confirmed" not in out
+    status, out, _ = command("--from", "run", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["energy"] == 24.0 and found["run"]["verdict"] == "supported"
+    assert found["seconds_expected"]["expected"] == pytest.approx(found["micrographs_needed"]["expected"] * 50)
+    for more in (("--mass-kda", "20"), ("--dose", "30"), ("--density", "0.1"), ("--picture", "d.png")):
+        assert is_refused(command("--from", "run", *more), more[0], "--from")
+    (run / "result.json").write_text(json.dumps(ran(verdict="not supported", data={"kind": "signal"})))
+    assert is_refused(command("--from", "run"), "got one on signal")
+    (run / "result.json").write_text(json.dumps(ran(verdict="not supported")))
+    assert "have not confirmed" in command("--from", "run")[1]
+    (run / "result.json").write_text("{")
+    assert is_refused(command("--from", "run"), "damaged")
 
 
 @pytest.mark.parametrize("mass", [0.5, 20.0, 900.0])
@@ -204,7 +333,7 @@ def test_the_diagram_is_drawn(command, tmp_path, name):
 
 def test_bad_requests_are_refused_in_one_line(command, tmp_path):
     assert is_refused(command(), "--mass-kda", "--structure")
-    assert is_refused(command("--mass-kda", "20", "--structure", "x.pdb"), "one of the two")
+    assert is_refused(command("--mass-kda", "20", "--structure", "x.pdb"), "one of the three")
     assert is_refused(command("--mass-kda", "-2"), "mass_kda")
     assert is_refused(command("--mass-kda", "20", "--dose", "0"), "dose")
     assert is_refused(command("--mass-kda", "20", "--size", "0"), "--size")

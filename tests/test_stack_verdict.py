@@ -18,7 +18,6 @@ from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite
 from unpicked.ops import fourier
 from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
-from unpicked.recipes import stack_trials
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.stack_trials import ParticleTrial
 from unpicked.verify import FEATURELESS, verify
@@ -27,9 +26,8 @@ BAND = Band(12, 5)
 
 
 @pytest.fixture(autouse=True)
-def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarser judge, which takes less time."""
-    monkeypatch.setattr(stack_trials, "VIEWS", 4608)
+def one_thread() -> None:
+    """Of the torch library."""
     torch.set_num_threads(1)
 
 
@@ -158,7 +156,6 @@ def test_a_handful_of_images_cannot_be_judged(clean: Particles) -> None:
 
 def test_the_commands(clean: Particles, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stack_trials, "VIEWS", 4608)  # coarse, and fast
     command = partial(answered, capsys)
     protein = str(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
     made = command(

@@ -120,6 +120,8 @@ _PLACES = {
     "plan": "plan",
     "Plan": "plan",
     "Microscope": "plan",
+    "measured": "plan.measured",
+    "forecast": "plan.measured",
     "compare": "evaluate.compare",
     "compare_signals": "evaluate.signals",
     "compare_images": "evaluate.images",

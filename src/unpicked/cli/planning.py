@@ -1,4 +1,4 @@
-"""``unpicked plan``: whether an experiment can work, before it is done."""
+"""``unpicked plan``: whether an experiment can work, before it is done, and what more of a finished one would give."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from unpicked.cli import runs
 from unpicked.cli.common import height_and_width
-from unpicked.plan import Microscope, Plan, Range
+from unpicked.cli.specimens import option
+from unpicked.plan import Microscope, Outcome, Plan, Range
 from unpicked.plan import plan as planned
+from unpicked.plan.cost import UNIT
+from unpicked.plan.measured import Forecast, forecast, measured
 
 REGIMES = {
     "pick": "single particles stand out: they can be picked",
@@ -49,6 +53,7 @@ def plan(
     *,
     mass_kda: float | None = None,
     structure: Path | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
     microscope: Annotated[Microscope, Parameter(name="*")] = Microscope(),
     fields: Fields = Fields(),
     resolution: float | None = None,
@@ -59,19 +64,23 @@ def plan(
     """Tell whether micrographs of a protein can give its structure, and how many it takes.
 
     Energy per particle is that of an ideal instrument; expect about half. What so many particles tell is estimated
-    from the Fisher information of simulated micrographs. Every figure says what it rests on.
+    from the Fisher information of simulated micrographs. With --from energy, density and time are those that a finished
+    run measured. Every figure says what it rests on.
 
     Example:
         unpicked plan --mass-kda 20 --defocus-um 1 --micrographs 500
+        unpicked plan --from run --resolution 8
 
     Parameters
     ----------
     mass_kda
         Mass of the particle in kDa, or
     structure
-        PDB or mmCIF file, of which only the number of heavy atoms is taken.
+        PDB or mmCIF file, of which only the number of heavy atoms is taken, or
+    from_
+        Folder of a finished run on micrographs: how many more of them it would take.
     resolution
-        Wanted, in angstrom; that of a working grid of 11 voxels if not given.
+        Wanted, in angstrom. If not given, that of a working grid of 11 voxels; with --from what the run did not reach.
     picture
         Write the phase diagram, energy against mass, to this PNG, SVG or PDF file.
     overwrite
@@ -79,8 +88,12 @@ def plan(
     json
         Print one JSON object.
     """
+    if from_ is not None:
+        told_of = {"mass_kda": mass_kda, "structure": structure, "picture": picture}
+        _refuse_beside_a_run({name for name, value in told_of.items() if value is not None}, microscope, fields)
+        return _from(from_, resolution, fields.micrographs, json)
     if (mass_kda is None) == (structure is None):
-        raise ValueError("give --mass-kda or --structure, one of the two; try --mass-kda 20")
+        raise ValueError("give --mass-kda, --structure or --from, one of the three; try --mass-kda 20")
     if picture is not None:
         _check_picture(picture, overwrite)
     mass = _mass(structure) if structure is not None else float(mass_kda or 0)
@@ -121,19 +134,73 @@ def told(found: Plan) -> str:
         lines.append(f"{name:<21s} {_particles(count, each)}")
     for name, outcome in (("ideally", found.outcome), ("at half of E", found.realistic_outcome)):
         if outcome is not None:
-            lines.append(
-                f"{f'{found.micrographs} micrographs':<21s} {name}: relative error {_range(outcome.error)}, "
-                f"{_range(outcome.resolution)} A{' or finer' if outcome.resolution.at_most else ''} "
-                f"{'[extrapolated]' if outcome.error.extrapolated else '[estimate]'}"
-            )
+            lines.append(f"{f'{found.micrographs} micrographs':<21s} {name}: {_outcome(outcome)}")
     if found.micrographs is not None and found.outcome is None:
         lines.append(f"{found.micrographs} micrographs: too few particles, or too faint, for any figure")
+    for name, seconds in (("run time", found.seconds), ("run time, half of E", found.realistic_seconds)):
+        if seconds is not None:
+            lines.append(
+                f"{name:<21s} {_time(seconds, found.micrographs)} on one core, verified "
+                f"[constant: {UNIT:g} s per pixel, view and pass]"
+            )
     if found.helps:
         lines.append("what would help most:")
         lines += [
             f"  {change}: E = {energy:.3g}, {_particles(count, each)}" for change, energy, count in found.helps[:3]
         ]
     return "\n".join(lines)
+
+
+def told_of_run(found: Forecast) -> str:
+    """What more micrographs would give, in words, each line with what it rests on."""
+    run, each = found.measured, found.measured.per_micrograph
+    fields = f"{run.micrographs} micrograph{'' if run.micrographs == 1 else 's'}"
+    reached = f"{run.reached:.1f} A ({run.reached_by})" if run.reached is not None else "no resolution is told"
+    gives = f"; so many particles should give {_outcome(found.own)}" if found.own is not None else ""
+    lines = [
+        f"{run.particles:,.0f} particles on {fields} of {run.size[0]} x {run.size[1]} pixels of {run.voxel:.2f} A, "
+        f"{each:.0f} on each (density {run.density:.3g})",
+        f"energy per particle   E = {run.energy:.3g}, SNR {run.energy / run.box**2:.2g} per pixel of its box of "
+        f"{run.box} [measured]",
+        f"verdict of the run    {run.verdict}{_caution(run.verdict)}",
+        f"seen one by one from  E = {found.patch_boundary:.0f} in one box, {found.micrograph_boundary:.0f} in a whole "
+        "micrograph [rule]",
+        f"so                    {found.regime}: {REGIMES[found.regime]}",
+        f"the run reached       {reached}{gives}",
+        f"{f'for {found.resolution:.1f} A':<21s} {_particles(found.particles, each)}",
+    ]
+    if found.finer:
+        lines.append(f"{'':<21s} finer than the run's voxels: reconstruct with --voxel {found.resolution / 2:.2g}")
+    if found.micrographs is not None:
+        more = _outcome(found.outcome) if found.outcome else "too few particles, or too faint, for any figure"
+        lines.append(f"{f'{found.micrographs} micrographs':<21s} {more}")
+    if found.seconds is not None:
+        own = f"[measured: the run's {_duration(run.seconds)}, in proportion to pixels x views]"
+        lines.append(f"{'run time':<21s} {_time(found.seconds, found.micrographs)} {own}")
+    return "\n".join(lines)
+
+
+def _from(folder: Path, resolution: float | None, micrographs: int | None, json: bool) -> int:
+    summary, _ = runs.finished(folder)
+    try:
+        run = measured(summary)
+    except ValueError as error:
+        raise ValueError(f"--from {folder} cannot be planned from: {error}; try --mass-kda") from None
+    found = forecast(run, resolution=resolution, micrographs=micrographs)
+    print(js.dumps(_finite(found.to_json())) if json else told_of_run(found))
+    return 0
+
+
+def _refuse_beside_a_run(told: set[str], microscope: Microscope, fields: Fields) -> None:
+    """Options whose place is taken by what a run measured."""
+    for given, plain in ((microscope, Microscope()), (fields, Fields())):
+        told |= {name for name, value in vars(given).items() if value != vars(plain)[name]}
+    for name in sorted(told - {"micrographs"}):
+        raise ValueError(f"{option(name)} is not for --from: a run has measured what it would tell; leave it out")
+
+
+def _caution(verdict: str) -> str:
+    return "" if verdict == "supported" else ": E is of a map that its own data have not confirmed"
 
 
 def _optics(found: Plan) -> str:
@@ -150,6 +217,28 @@ def _particles(count: Range | None, each: float) -> str:
     most = "at most " if count.at_most else ""
     kind = "[extrapolated]" if count.extrapolated else "[estimate]"
     return f"{most}{_range(count)} particles, {fields} micrograph{'' if fields == '1' else 's'} {kind}"
+
+
+def _outcome(found: Outcome) -> str:
+    finest = " or finer" if found.resolution.at_most else ""
+    kind = "[extrapolated]" if found.error.extrapolated else "[estimate]"
+    return f"relative error {_range(found.error)}, {_range(found.resolution)} A{finest} {kind}"
+
+
+def _time(found: Range, micrographs: int | None) -> str:
+    """Of a run on so many micrographs, or on as many as it takes."""
+    if micrographs is not None:
+        return f"{_duration(found.middle)} for {micrographs} micrograph{'' if micrographs == 1 else 's'}"
+    most = "at most " if found.at_most else ""
+    low, middle, high = (_duration(value) for value in (found.low, found.middle, found.high))
+    return f"{most}{middle}" + (f" ({low} to {high})" if low != high else "")
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{float(f'{seconds / length:.2g}'):,.0f} {unit}"
+    return f"{max(seconds, 1):.0f} s"
 
 
 def _range(found: Range, *, whole: bool = False) -> str:

@@ -158,6 +158,28 @@ def judge(run: Run) -> dict[str, Any]:
     return summary
 
 
+def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``result.json`` of a run folder, which is written last, and the settings in it.
+
+    Raises:
+        ValueError: where the folder holds no run, or one that has not ended.
+    """
+    path = folder / "result.json"
+    try:
+        summary = json.loads(path.read_text())
+        return summary, dict(summary["settings"])
+    except (FileNotFoundError, NotADirectoryError):
+        if (folder / "settings.json").is_file():
+            raise ValueError(
+                f"{folder} holds no finished run (no result.json yet); end it by the same reconstruct with --resume"
+            ) from None
+        raise ValueError(
+            f"{folder} holds no finished run (no result.json); give the --out folder of a reconstruction"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
+
+
 def histories(stages: Mapping[str, Reconstruction]) -> list[tuple[str, History]]:
     """The histories of all sub-runs of all stages, by name."""
     return [(f"{stage} {name}", rows) for stage, run in stages.items() for name, rows in run.histories.items()]

@@ -25,10 +25,11 @@ from unpicked.recipes.particle_job import ParticleJob
 if TYPE_CHECKING:
     from unpicked.verify import Trial
     from unpicked.verify.agreement import Rival
+    from unpicked.verify.omit import Omitted
 
 NOT_SUPPORTED = 4  # exit status with --strict
 DECOYS = 1000
-SURROGATES, STARTS = 4, 3
+SURROGATES, STARTS, OMITS = 4, 3, 1
 
 
 @Parameter(name="*")
@@ -68,16 +69,17 @@ def verify(
     *,
     surrogates: int | None = None,
     starts: int | None = None,
+    omits: int | None = None,
     strict: bool = False,
     sought: Sought = Sought(),
     common: Common = Common(),
 ) -> int:
     """Judge a finished run by its own data, or ask whether micrographs contain a given map.
 
-    A run: two folds, three nulls, data of random phases, and other random starts. The verdict is written into the run's
-    result.json and heads its report again; a stopped verification goes on where it was. With --map nothing of the
-    structure is fitted: the map must explain the micrographs better than the nulls do, and than other folds of its
-    size, shape and spectrum.
+    A run: two folds, three nulls, data of random phases, other random starts, and, where it started from a map, again
+    from a part of that map. The verdict is written into the run's result.json and heads its report again; a stopped
+    verification goes on where it was. With --map nothing of the structure is fitted: the map must explain the
+    micrographs better than the nulls do, and than other folds of its size, shape and spectrum.
 
     Example:
         unpicked verify run --surrogates 4
@@ -95,12 +97,15 @@ def verify(
     starts
         Random starts of the first half of the data that are laid beside one another, 3 if not given. Each beyond the
         first takes about half as long as the reconstruction.
+    omits
+        Times that a part of the map is removed from which a run on micrographs started, 1 if not given: does it come
+        back from the data? Each takes about half as long as the reconstruction.
     strict
         Exit with status 4 where the verdict is not "supported".
     """
     device = common.begin()
     if sought.map is not None:
-        for name, value in (("--surrogates", surrogates), ("--starts", starts)):
+        for name, value in (("--surrogates", surrogates), ("--starts", starts), ("--omits", omits)):
             if value is not None:
                 raise ValueError(f"{name} is for a finished run; with --map give --decoys")
         status, word = _claim(paths, sought.map, sought, device, common)
@@ -110,22 +115,26 @@ def verify(
         counts = {
             "surrogates": SURROGATES if surrogates is None else surrogates,
             "starts": (STARTS if starts is None else starts) - 1,
+            "omits": omits,
         }
         status, word = _run(Path(paths[0]), counts, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
 
-def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> tuple[int, str]:
+def _run(run: Path, wanted: Mapping[str, int | None], device: str, common: Common) -> tuple[int, str]:
     """Judge a finished run, with so many surrogates and starts beside its own; exit status and verdict."""
+    summary, settings = runs.finished(run)
+    counts = {name: value for name, value in wanted.items() if value is not None}
+    counts |= {"omits": _omits(settings, summary, wanted["omits"])}
     if counts["surrogates"] < 0:
         raise ValueError(f"--surrogates must not be negative; got {counts['surrogates']}")
     if counts["starts"] < 0:
         raise ValueError(f"--starts must be at least 1; got {counts['starts'] + 1}")
-    summary, settings = _read(run)
     _unchanged(run)
     from unpicked.checkpoint import OtherRun
     from unpicked.report import report
     from unpicked.verify import verify_with_surrogates
+    from unpicked.verify.agreement import Rival
 
     place = run / "checkpoint" / "verify"
     trial = partial(trial_of(run, summary, settings, device), checkpoint=place, report=common.progress)
@@ -135,20 +144,23 @@ def _run(run: Path, counts: Mapping[str, int], device: str, common: Common) -> t
     left = sum(max(0, wanted - len(known[name])) for name, wanted in counts.items())
     expected = float(summary.get("seconds", math.nan)) * (1.2 + 0.6 * left)
     plan = f"two folds, {counts['surrogates']} surrogates and {counts['starts']} more starts"
+    plan += f", {counts['omits']} from a part of the start map" if counts["omits"] else ""
     common.say(f"{plan}: about {expected:.0f} s by the time that the run took")
     began = time.perf_counter()
 
-    def tell(name: str, rival: Rival) -> None:
+    def tell(name: str, rival: Rival | Omitted) -> None:
         known[name].append(rival)
         kept = {each: [one.to_json() for one in rivals] for each, rivals in known.items()}
         shared.write_text(path, json.dumps({"seed": seed} | kept) + "\n")
-        number, over = len(known[name]), "its best null" if name == "surrogates" else "the first start"
-        common.say(f"{name} {number} of {counts[name]}: {rival.gain:+.1f} log units over {over}")
+        over = "its best null" if name == "surrogates" else "the first start"
+        told = f"{rival.gain:+.1f} log units over {over}" if isinstance(rival, Rival) else rival.sentence
+        common.say(f"{name} {len(known[name])} of {counts[name]}: {told}")
 
     judged = partial(
         verify_with_surrogates,
         count=counts["surrogates"],
         starts=counts["starts"],
+        omits=counts["omits"],
         seed=seed,
         known={name: tuple(rivals) for name, rivals in known.items()},
         tell=tell,
@@ -238,20 +250,6 @@ def trial_of(
     raise ValueError(f"runs on {kind} have no verdict; signals, images, micrographs and particles have")
 
 
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``result.json`` and the settings in it; ValueError where the folder holds no finished run."""
-    path = run / "result.json"
-    try:
-        summary = json.loads(path.read_text())
-        return summary, dict(summary["settings"])
-    except FileNotFoundError:
-        raise ValueError(
-            f"{run} holds no finished run (no result.json); give the --out folder of a reconstruction"
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
-
-
 def _unchanged(run: Path) -> None:
     """Refuse data that are no longer those of the run."""
     try:
@@ -271,15 +269,28 @@ def _job(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
 
-def _known(path: Path, seed: int) -> dict[str, list[Rival]]:
-    """Surrogates and starts that an earlier call has judged."""
-    from unpicked.verify.agreement import Rival
+def _omits(settings: Mapping[str, Any], summary: Mapping[str, Any], wanted: int | None) -> int:
+    """How often a part of the start map is removed: never where there is no map, or not of micrographs."""
+    kind = dict(summary.get("data") or {}).get("kind", "micrographs")
+    template = kind == "micrographs" and settings.get("start", "random") != "random"
+    if wanted is not None and wanted < 0:
+        raise ValueError(f"--omits must not be negative; got {wanted}")
+    if wanted and not template:
+        raise ValueError(f"--omits needs a run on micrographs that started from a map; this one, on {kind}, did not")
+    return (OMITS if wanted is None else wanted) if template else 0
 
-    names = ("surrogates", "starts")
+
+def _known(path: Path, seed: int) -> dict[str, list[Any]]:
+    """Surrogates, starts and parts of the start that an earlier call has judged."""
+    from unpicked.verify import REPEATED
+    from unpicked.verify.agreement import Rival
+    from unpicked.verify.omit import Omitted
+
     try:
         kept = json.loads(path.read_text())
         if kept["seed"] == seed:
-            return {name: [Rival.of_json(one) for one in kept[name]] for name in names}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+            kinds = {name: Omitted if name == "omits" else Rival for name in REPEATED}
+            return {name: [kind.of_json(one) for one in kept.get(name, [])] for name, kind in kinds.items()}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         pass
-    return {name: [] for name in names}
+    return {name: [] for name in REPEATED}

@@ -20,6 +20,7 @@ ROUNDS = 300  # of EM of the spectrum
 SCALES = (0.0, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)  # of a map's covariance, that the data choose from
 _LEAST = 1e-9  # part of the mean power that a shell has at least
 _MOST = 1000  # images to which the spectrum is fitted, about
+_SOME = 100  # images by which the scale of a covariance is chosen, about
 _ROOM = 1 << 24  # numbers of covariances that are held
 
 
@@ -132,11 +133,12 @@ class Moments:
         round_part = rings(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), exact)
         mean = math.sqrt(2) * torch.cat([round_part, torch.zeros_like(round_part)])
         spread = covariance.diagonal().view(2, -1).sum(0) / 2  # power per coefficient
+        some = images[:: max(1, len(images) // _SOME)]
         tried: list[tuple[float, Moments]] = []
         for scale in SCALES:
             left = rings(seen - weight * (round_part.square() + scale * spread), index)
             found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())))
-            tried.append((float(found.log_likelihood(images).sum()), found))
+            tried.append((float(found.log_likelihood(some).sum()), found))
         return max(tried, key=lambda entry: entry[0])[1]
 
     def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:

@@ -1,8 +1,10 @@
 """Whether an experiment can work, before it is done: energy per particle, particles and micrographs that it takes.
 
-Three parts, each with its own status: the energy E of a particle is a model of an ideal instrument
-(:mod:`unpicked.plan.physics`), the boundary of detection is a rule of thumb, and what N particles tell is estimated
-from the Fisher information of simulated micrographs (:mod:`unpicked.plan.information`).
+Each part has its own status: the energy E of a particle is a model of an ideal instrument
+(:mod:`unpicked.plan.physics`), the boundary of detection is a rule of thumb, what N particles tell is estimated
+from the Fisher information of simulated micrographs (:mod:`unpicked.plan.information`), and time is told by a measured
+constant (:mod:`unpicked.plan.cost`). What a finished run measured stands in the model's place in
+:mod:`unpicked.plan.measured`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from unpicked.plan.cost import UNIT, seconds_of
 from unpicked.plan.information import Range, expected, least, needed
 from unpicked.plan.physics import Microscope, energy_slope, particle_energy, radius
 
@@ -65,6 +68,8 @@ class Plan:
         outcome: with them, ideally.
         realistic_outcome: with them at half of E.
         helps: changes of the experiment, with the E of each and the particles that it would take.
+        seconds: of a reconstruction from ``micrographs``, or from as many as it takes; None where nothing can be said.
+        realistic_seconds: the same at half of E.
     """
 
     mass_kda: float
@@ -85,6 +90,8 @@ class Plan:
     outcome: Outcome | None = None
     realistic_outcome: Outcome | None = None
     helps: tuple[tuple[str, float, Range | None], ...] = ()
+    seconds: Range | None = None
+    realistic_seconds: Range | None = None
 
     @property
     def field(self) -> float:
@@ -118,6 +125,8 @@ class Plan:
             "per_micrograph": each,
             "micrographs_needed": told(self.particles, each),
             "micrographs_needed_realistic": told(self.realistic_particles, each),
+            "seconds_expected": told(self.seconds),
+            "seconds_expected_realistic": told(self.realistic_seconds),
             "helps": [
                 {"change": change, "energy": value, "particles": told(found)} for change, value, found in self.helps
             ],
@@ -125,6 +134,7 @@ class Plan:
                 "energy": "model of an ideal instrument; about half of it is to be expected",
                 "boundaries": "rule: E = 2 ln(places x views)",
                 "particles": "estimate: Fisher information of simulated micrographs, with a prior; four structures",
+                "seconds_expected": f"constant: {UNIT:g} s per pixel, view and pass on one core, with verification",
             },
         }
         if self.micrographs is not None:
@@ -165,6 +175,7 @@ def plan(
         better = grid_energy(mass_kda, other)
         if better > 1.05 * energy:
             helps.append((change, better, site.takes(better, other)))
+    takes = {level: site.takes(level, microscope) for level in (energy, REALISTIC * energy)}
     return Plan(
         mass_kda=mass_kda,
         microscope=microscope,
@@ -177,13 +188,15 @@ def plan(
         patch_boundary=boundary_of((2 * BOX - 1) ** 2),
         micrograph_boundary=boundary,
         per_micrograph=site.each,
-        particles=site.takes(energy, microscope),
-        realistic_particles=site.takes(REALISTIC * energy, microscope),
+        particles=takes[energy],
+        realistic_particles=takes[REALISTIC * energy],
         particles_error=needed(energy, error=GOOD) if energy >= HOPELESS else None,
         micrographs=micrographs,
         outcome=site.comes(energy, micrographs),
         realistic_outcome=site.comes(REALISTIC * energy, micrographs),
         helps=tuple(sorted(helps, key=lambda entry: -entry[1])),
+        seconds=site.lasts(energy, takes[energy], micrographs),
+        realistic_seconds=site.lasts(REALISTIC * energy, takes[REALISTIC * energy], micrographs),
     )
 
 
@@ -234,21 +247,47 @@ class _Site:
         return self.density * self.area / self.field**2
 
     def takes(self, level: float, scope: Microscope) -> Range | None:
-        """Particles of this energy for the wanted resolution; beyond the grid by the energy per coefficient there."""
-        if level < HOPELESS:
-            return None
-        found = needed(level, shell=min(self.field / self.wanted, LAST))
-        if self.wanted >= self.finest:
-            return found
-        return found.times(_slope(self.mass_kda, scope, self.finest) / _slope(self.mass_kda, scope, self.wanted))
+        """Particles of this energy for the wanted resolution."""
+        return particles_for(level, self.field, self.wanted, self.mass_kda, scope)
 
     def comes(self, level: float, micrographs: int | None) -> Outcome | None:
         """What so many micrographs give."""
-        if micrographs is None or level < HOPELESS or micrographs * self.each < least():
-            return None
-        error, shells = expected(level, micrographs * self.each)
-        middle, worst, best = (self.field / shell if shell > 0 else math.inf for shell in shells)
-        return Outcome(error, Range(middle, best, worst, middle <= self.finest, error.extrapolated))
+        return None if micrographs is None else outcome_of(level, self.field, micrographs * self.each)
+
+    def lasts(self, level: float, particles: Range | None, micrographs: int | None) -> Range | None:
+        """Seconds of a reconstruction from so many micrographs, or from as many as hold the particles."""
+        one = seconds_of(self.area / min(self.voxel, self.wanted / 2) ** 2, level)
+        if micrographs is not None:
+            return Range(*3 * (micrographs * one,))
+        return None if particles is None else particles.times(one / self.each)
+
+
+def particles_for(level: float, field: float, wanted: float, mass_kda: float, scope: Microscope) -> Range | None:
+    """Particles for a resolution; beyond the table's shells by the energy per coefficient that the model has there.
+
+    Args:
+        level: E of one particle.
+        field: edge of its box in angstrom.
+        wanted: resolution in angstrom.
+        mass_kda: of the model.
+        scope: of the model.
+    """
+    if level < HOPELESS:
+        return None
+    finest = field / LAST
+    found = needed(level, shell=min(field / wanted, LAST))
+    if wanted >= finest:
+        return found
+    return found.times(_slope(mass_kda, scope, finest) / _slope(mass_kda, scope, wanted))
+
+
+def outcome_of(level: float, field: float, particles: float) -> Outcome | None:
+    """What so many particles in boxes of ``field`` angstrom give; None for too few, or too faint ones."""
+    if level < HOPELESS or particles < least():
+        return None
+    error, shells = expected(level, particles)
+    middle, worst, best = (field / shell if shell > 0 else math.inf for shell in shells)
+    return Outcome(error, Range(middle, best, worst, middle <= field / LAST, error.extrapolated))
 
 
 def voxel_of(mass_kda: float) -> float:

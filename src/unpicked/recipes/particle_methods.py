@@ -35,6 +35,7 @@ from unpicked.reconstruct import Reconstruction, Report, reconstruct
 
 BRIGHT = 1000.0  # energy per particle above which posteriors must be flattened at first
 FAINT = 250.0  # below which they need not be
+JUDGED = 100  # images by which starts are compared, about, where none are kept apart
 CROP = 16  # pixels that an encoder is shown
 FIRST = 0.2  # part of an encoder's updates in the first run
 
@@ -146,7 +147,7 @@ def searched(setting: Setting, data: Particles) -> Found:
             fitted, search, name, setting.first(data.box), seeding.derive(setting.seed, "search", number)
         )
         runs[f"{setting.prefix}{name}"] = run
-        held = data.part(apart) if apart else data
+        held = data.part(apart or keep[:: max(1, len(data) // JUDGED)])
         found.append((held_out(held, run), run))
     best = max(range(starts), key=lambda number: found[number][0])
     run = found[best][1]
@@ -157,7 +158,7 @@ def searched(setting: Setting, data: Particles) -> Found:
     ]
     if starts > 1:
         told = ", ".join(f"{value:.2f}" for value, _ in found)
-        which = "images kept apart" if apart else "all images"
+        which = "images kept apart" if apart else "all images" if len(data) < 2 * JUDGED else "some images"
         notes.append(f"{starts} starts: log-likelihood per image of {which} {told}; start {best} was kept")
     poses = searching.likeliest(data, run.model, run.state, search)[0]
     return Found(run, poses, runs, tuple(notes), run.state["noise"])
@@ -318,12 +319,12 @@ def held_out(data: Particles, run: Reconstruction) -> float:
     band = Band(box, radius)
     cube = Cube(box, radius)
     grid = rotation.super_fibonacci(9216).to(state["x"])
-    spectrum = gridding.spectrum(state["x"].view((box,) * 3), cube)
-    slices = gridding.read(cube, spectrum, grid, band.points)
+    slices = gridding.read(cube, gridding.spectrum(state["x"].view((box,) * 3), cube), grid, band.points)
     noise = state["noise"][band.shells.to(state["noise"].device)].float()
     images = searching.coefficients(data, range(len(data)), band, state["x"].device)
-    ramps = band.ramp(orientations.shift_grid(float(state["reach"])).to(grid))
-    sums = orientations.posterior_sums(images, slices, noise, ramps)
+    ramps = band.ramp(orientations.shift_grid(float(state["reach"])).to(state["x"]))
+    found = [rows.flatten(1).logsumexp(1).double() for _, rows in orientations.scores(images, slices, noise, ramps)]
+    sums = torch.cat(found).sum() - len(data) * math.log(len(slices) * len(ramps))
     square = images.coefficients.real.square() + images.coefficients.imag.square()
     empty = -(square / noise).sum(dtype=torch.float64) - len(data) * (math.pi * noise.double()).log().sum()
-    return float(sums.log_likelihood + empty) / len(data)
+    return float(sums + empty) / len(data)

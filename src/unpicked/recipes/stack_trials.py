@@ -19,9 +19,10 @@ from unpicked.data.surrogates import ScrambledImages
 from unpicked.estimators import search as searching
 from unpicked.evaluate.nulls import Null
 from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power, rings
-from unpicked.ops import gridding, orientations, rotation
+from unpicked.ops import gridding, nested, orientations, rotation
 from unpicked.ops.band import Band
 from unpicked.ops.gridding import Cube
+from unpicked.ops.nested import Nested
 from unpicked.ops.orientations import Images
 from unpicked.recipes.particle_job import ParticleJob, working
 from unpicked.recipes.particle_methods import low_band
@@ -33,8 +34,9 @@ from unpicked.verify import Score
 GROUPS = 64  # pieces of a stack
 LEAST = 4  # images of a piece
 VIEWS = 36_864  # by which held-out images are judged: about 7 degrees apart
-SAMPLE = 300  # images by which noise is fitted
-ROUNDS = 3
+SAMPLE = 300  # images by which noise is fitted, at most
+ROUNDS, COARSE_ROUNDS = 4, 2  # of the noise's fit, and those of them on coarse views alone
+FOLD_ROUNDS = 3  # of the refinement of a fold, at most: only the low band is judged
 CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the particle
 
 
@@ -94,7 +96,7 @@ class ParticleTrial(Kept):
 
     def fit(self, data: Particles, seed: int, name: str) -> Reconstruction:
         """The pipeline up to the end of its coarse stage."""
-        job = replace(cheaper(self.job), halves=False, voxel=None)
+        job = replace(cheaper(self.job), halves=False, voxel=None, rounds=min(self.job.rounds, FOLD_ROUNDS))
         found = from_particles(
             data, job, seed=seed, start=self.start, checkpoint=self.place(name),
             resume=self.resume, report=self.told(name), device=self.device,
@@ -116,26 +118,30 @@ class ParticleTrial(Kept):
         return replace(self, data=data, job=replace(self.job, voxel=None), checkpoint=None, resume=False)
 
     def score(self, run: Reconstruction, data: Particles) -> Score:
-        """Marginal likelihood over views and shifts, with noise of a power per shell that is fitted to ``data``."""
-        slices = self._slices(run, VIEWS)
-        ramps = self._ramps(slices)
-        index = self.band.shells.to(slices.device)
-        sample = self._sample(data)
+        """Marginal likelihood over views and shifts, with noise of a power per shell that is fitted to ``data``.
+
+        A lower bound (:mod:`unpicked.ops.nested`): views that an image has no chance to be seen from are left out of
+        the sum, and counted in its average. The nulls are exact.
+        """
+        slices = Nested.of(run.x.float().view((self.band.box,) * 3), self.band, VIEWS)
+        coarse = slices.coarse
+        ramps, index, sample = self._ramps(coarse), self.band.shells.to(coarse.device), self._sample(data)
         seen = power(sample).mean(0).float()
+        least = 1e-4 * float(seen.mean())
         noise = rings(seen, index)
-        for _ in range(ROUNDS):
-            sums = orientations.posterior_sums(sample, slices, noise, ramps)
-            cross = (sums.numerator.conj() * slices).real.sum(0)
-            own = (sums.weight * (slices.real.square() + slices.imag.square())).sum(0)
-            left = (seen - (2 * cross - own) / len(sample)).clamp(min=1e-4 * float(seen.mean()))
-            noise = rings(left, index)
+        for number in range(ROUNDS):
+            if number < COARSE_ROUNDS:
+                sums = orientations.posterior_sums(sample, coarse, noise, ramps)
+                cross = (sums.numerator.conj() * coarse).real.sum(0)
+                own = (sums.weight * (coarse.real.square() + coarse.imag.square())).sum(0)
+                left = seen - (2 * cross - own) / len(sample)
+            else:
+                left = (nested.residual(sample, slices, noise, ramps) / len(sample)).float()
+            noise = rings(left.clamp(min=least), index)
 
         def judged(tiles: Images) -> torch.Tensor:
-            found = [
-                ratio.flatten(1).double().logsumexp(1) for _, ratio in orientations.scores(tiles, slices, noise, ramps)
-            ]
             empty = -(power(tiles) / noise + (math.pi * noise.double()).log()).sum(1)
-            return torch.cat(found) - math.log(len(slices) * len(ramps)) + empty
+            return nested.log_evidence(tiles, slices, noise, ramps) + empty
 
         return judged
 
@@ -152,5 +158,5 @@ class ParticleTrial(Kept):
         return self.band.ramp(shifts.to(slices.real))
 
     def _sample(self, data: Particles) -> Images:
-        some = range(0, len(data), max(1, len(data) // SAMPLE))
+        some = range(0, len(data), max(1, -(-len(data) // SAMPLE)))
         return searching.coefficients(data, some, self.band, torch.device(self.device))

@@ -324,6 +324,10 @@ class MicrographTrial(Kept, Planar):
         )  # fmt: skip
         return solve(data, seed=seed, checkpoint=self.place(name), share=0.5).solve().last
 
+    def begun_at(self, start: Map) -> MicrographTrial:
+        """The same from another map."""
+        return replace(self, start=start)
+
     def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""
         plain = Ball(self.job.box, 0, parts.ball_reach(self.job.box))

@@ -43,6 +43,8 @@ def statements(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if starts:
         gains = " and ".join(f"{gain:+,.1f}" for gain in starts)
         text += f" Other random starts of the first fold explain the held-out half by {gains} log units beside its own."
+    for part in told.get("omitted") or []:
+        text += f" Omit test: {part['sentence']}"
     missing = told.get("not_run") or []
     if missing:
         text += f" Not run: {', '.join(map(str, missing))}."

@@ -11,19 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
+from unpicked.data.maps import Map
 from unpicked.evaluate.halves import Halves
 from unpicked.evaluate.nulls import Null
 from unpicked.ops import seeding
 from unpicked.reconstruct import Reconstruction
+from unpicked.verify import omit
 from unpicked.verify.agreement import Rival, agreement, determined, floor, shells
+from unpicked.verify.omit import Omitted
 
 SIGMAS = 3.0  # standard errors by which a structure must be better
 UNITS = 8  # pieces of a fold that make a standard error; of fewer, their tiles do
 FEATURELESS = "particles without structure"
+REPEATED = ("surrogates", "starts", "omits")  # what may be added to a verdict
 
 Word = Literal["supported", "not supported", "undecided"]
 Score = Callable[[Any], Any]  # tiles (n, *tile) to their log-likelihoods (n,) float64
@@ -74,6 +78,14 @@ class Trial(Pieces[D], Protocol[D]):
         """The marginal likelihood of tiles under what was fitted to a part; what is still free is fitted to it too."""
 
 
+@runtime_checkable
+class Template(Protocol):
+    """A trial whose start may be a map, of which a part can be removed."""
+
+    def begun_at(self, start: Map) -> Trial[Any]:
+        """The same pipeline from another map."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """What the structure of one fold was worth on the other.
@@ -112,6 +124,7 @@ class Verdict:
         agreement: how far the maps of the folds agree; None where there are none, or nothing is supported.
         surrogates: what one fold of data of random phases gave in the same pipeline.
         starts: what other random starts gave on the first fold.
+        omitted: what came back on the first fold of removed parts of the start map.
     """
 
     verdict: Word
@@ -122,6 +135,7 @@ class Verdict:
     agreement: Halves | None = None
     surrogates: tuple[Rival, ...] = ()
     starts: tuple[Rival, ...] = ()
+    omitted: tuple[Omitted, ...] = ()
 
     @property
     def p_limit(self) -> float | None:
@@ -183,10 +197,11 @@ class Verdict:
                 "p": self.p,
                 "p_limit": self.p_limit,
                 "starts": [rival.to_json() for rival in self.starts],
+                "omitted": [part.to_json() for part in self.omitted],
                 "not_run": [
                     *([] if self.surrogates else ["surrogates of random phases"]),
                     *([] if self.starts else ["other random starts"]),
-                    "omit test",
+                    *([] if self.omitted else ["omit test"]),
                 ],
             },
         }
@@ -217,26 +232,30 @@ def verify_with_surrogates(
     count: int,
     *,
     starts: int = 0,
+    omits: int = 0,
     seed: int = 0,
-    known: Mapping[str, Sequence[Rival]] | None = None,
-    tell: Callable[[str, Rival], None] | None = None,
+    known: Mapping[str, Sequence[Any]] | None = None,
+    tell: Callable[[str, Any], None] | None = None,
 ) -> Verdict:
-    """:func:`verify`, and its first fold again: on data of random phases, and from other random starts.
+    """:func:`verify`, and its first fold again: on data of random phases, from other random starts, and from parts of a
+    start map.
 
     Args:
         trial: data and pipeline.
         count: data sets of random phases; none may gain as much, and p is at least 1 / (count + 1).
         starts: other random starts.
-        seed: of fits and phases.
-        known: the first "surrogates" and "starts", from a run that was stopped.
-        tell: called with "surrogates" or "starts" and every new one.
+        omits: times that a part of the start map is removed; none where the trial starts from no map.
+        seed: of fits, phases and parts.
+        known: the first "surrogates", "starts" (:class:`Rival`) and "omits" (:class:`Omitted`), from a run that was
+            stopped.
+        tell: called with "surrogates", "starts" or "omits" and every new one.
     """
     found, first = _verify(trial, seed)
     if first is None:  # nothing could be judged
         return found
-    kept = {name: list((known or {}).get(name, ())) for name in ("surrogates", "starts")}
+    kept: dict[str, list[Any]] = {name: list((known or {}).get(name, ())) for name in REPEATED}
 
-    def add(name: str, rival: Rival) -> None:
+    def add(name: str, rival: Rival | Omitted) -> None:
         kept[name].append(rival)
         if tell is not None:
             tell(name, rival)
@@ -248,13 +267,20 @@ def verify_with_surrogates(
         rival = trial.score(run, own)
         gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
         add("starts", Rival(gain, shells(agreed, run.map)))
+    for number in range(len(kept["omits"]), omits if isinstance(trial.start, Map) else 0):
+        drawn, whole = seeding.derive(seed, "omit", number), trial.start
+        part = omit.region(whole, drawn)
+        if isinstance(trial, Template):
+            run = trial.begun_at(omit.without(whole, part)).fit(own, drawn, f"omit {number + 1}")
+            if run.map is not None:
+                add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map))
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
         runs: list[Reconstruction] = []
         fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, *folds_of(scrambled)[0])
         add("surrogates", Rival(fold.gain, shells(agreed, runs[0].map)))
-    found = replace(found, starts=tuple(kept["starts"][:starts]))
+    found = replace(found, starts=tuple(kept["starts"][:starts]), omitted=tuple(kept["omits"][:omits]))
     return with_surrogates(found, kept["surrogates"][:count])
 
 
