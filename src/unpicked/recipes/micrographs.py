@@ -269,7 +269,7 @@ def _power(gains: Gains, item: int) -> Callable[[torch.Tensor, torch.Tensor], to
 def notes_of_transfer(data: Micrographs, *, ignored: bool = False) -> tuple[str, ...]:
     """A sentence on what the model knows of the optics."""
     if data.optics is None:
-        return ("contrast transfer is left out of the model" if ignored else "assumed: no contrast transfer",)
+        return ("contrast transfer left out of the model" if ignored else "assumed: no contrast transfer function",)
     used = sorted(set(data.optics.group))
     centres = [(data.optics.defocus_u[group] + data.optics.defocus_v[group]) / 2e4 for group in used]
     return (f"contrast transfer modelled: {len(used)} settings, defocus {min(centres):.2f} to {max(centres):.2f} um",)

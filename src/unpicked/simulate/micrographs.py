@@ -201,9 +201,8 @@ class Simulation(NoisyImages):
             "voxel_size": self.specimen.voxel_size,
             "box": box,
             "noise": self.colour.name,
-            "ctf": None if self.optics is None else settings_told(self.optics),
         }
-        return found
+        return found if self.optics is None else found | {"ctf": settings_told(self.optics)}
 
 
 def simulate_micrographs(

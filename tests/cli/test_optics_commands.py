@@ -1,0 +1,175 @@
+"""Micrographs through contrast transfer and in coloured noise, from the command line; and picking in them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from answers import answered, is_refused
+from unpicked.io.micrographs import read_micrographs
+from unpicked.io.picks import read_picks
+from unpicked.io.star_layouts import read_particles_positions
+
+SMALL = ["--box", "7", "--voxel", "6", "--size", "128", "--count", "2", "--seed", "3", "--density", "0.1"]
+SCOPE = ["--ctf", "--defocus", "6000", "12000", "--astigmatism", "500"]
+FEW = [
+    "--box",
+    "7",
+    "--lmax",
+    "6",
+    "--views",
+    "40",
+    "--iterations",
+    "4",
+    "--starts",
+    "1",
+    "--moves",
+    "0",
+    "--seed",
+    "1",
+]
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory, bpti_path):
+    folder = tmp_path_factory.mktemp("optics") / "sim"
+    status = _main("simulate", "micrographs", "--out", folder, "--structure", bpti_path, *SMALL, *SCOPE,
+                   "--noise", "coloured", "--energy", "300", "--quiet")  # fmt: skip
+    assert status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bpti_path(request):
+    return request.config.rootpath / "src" / "unpicked" / "simulate" / "5pti.cif"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, sim):
+    folder = tmp_path_factory.mktemp("optics-run") / "run"
+    assert (
+        _main("reconstruct", "micrographs", sim / "micrographs.star", *FEW, "--out", folder, "--no-verify", "--quiet")
+        == 0
+    )
+    return folder
+
+
+def _main(*words: object) -> int:
+    from unpicked.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    return int(caught.value.code or 0)
+
+
+def test_the_files_state_what_was_simulated(sim):
+    data = read_micrographs(sim / "micrographs.star")
+    truth = json.loads((sim / "truth.json").read_text())
+    assert data.optics is not None and len(data.optics) == 2
+    assert truth["noise"] == "coloured" and truth["ctf"]["groups"] == 2
+    assert truth["ctf"]["astigmatism"] == pytest.approx(500)
+    assert truth["ctf"]["defocus"] == pytest.approx(
+        [min(*data.optics.defocus_u, *data.optics.defocus_v), max(*data.optics.defocus_u, *data.optics.defocus_v)]
+    )
+    assert truth["energy"] == pytest.approx(300)
+
+
+def test_the_run_tells_how_transfer_and_noise_entered(done):
+    result = json.loads((done / "result.json").read_text())
+    notes = " ".join(result["data"]["notes"])
+    assert "contrast transfer modelled: 2 settings" in notes and "whitened" in notes
+    whitening = json.loads((done / "whitening.json").read_text())
+    assert len(whitening["group"]) == 2 and min(min(curve) for curve in whitening["curves"]) > 0
+    assert "ontrast transfer modelled" in (done / "report.html").read_text()
+
+
+def test_a_verdict_is_judged_on_the_data_as_they_were_whitened(done, capsys):
+    status, out, _ = answered(capsys, "verify", done, "--surrogates", "0", "--starts", "1", "--json")
+    assert status == 0 and json.loads(out.splitlines()[-1])["verdict"]
+    kept = (done / "whitening.json").read_text()
+    (done / "whitening.json").write_text(kept[: len(kept) // 2])
+    try:
+        assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "damaged")
+    finally:
+        (done / "whitening.json").write_text(kept)
+
+
+def test_transfer_can_be_left_out_and_noise_taken_for_white(sim, tmp_path, capsys):
+    words = ["--ignore-ctf", "--noise", "white", "--no-verify", "--quiet"]
+    status, _, _ = answered(
+        capsys, "reconstruct", "micrographs", sim / "micrographs.star", *FEW, "--out", tmp_path / "run", *words
+    )
+    notes = " ".join(json.loads((tmp_path / "run" / "result.json").read_text())["data"]["notes"])
+    assert status == 0 and "contrast transfer left out" in notes
+    assert not (tmp_path / "run" / "whitening.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--likelihood", "patches"], "--likelihood gas"),
+        (["--sigma", "1"], "--noise white"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(sim, tmp_path, capsys, more, told):
+    answer = answered(
+        capsys, "reconstruct", "micrographs", sim / "micrographs.star", *FEW, *more, "--out", tmp_path / "run"
+    )
+    assert is_refused(answer, told) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--noise", "pink"], "ar:A"),
+        (["--noise", "missing.mrc"], "missing.mrc"),
+        (["--defocus", "5000", "9000"], "--ctf"),
+        (["--ctf", "--defocus", "9000", "5000"], "least and the largest"),
+        (["--ctf", "--ctf-groups", "5"], "ctf_groups"),
+    ],
+)
+def test_simulation_refuses_what_makes_no_sense(bpti_path, tmp_path, capsys, more, told):
+    answer = answered(
+        capsys, "simulate", "micrographs", "--out", tmp_path / "sim", "--structure", bpti_path, *SMALL, "--energy", "9",
+        *more,
+    )  # fmt: skip
+    assert is_refused(answer, told) and not (tmp_path / "sim").exists()
+
+
+def test_a_file_lends_its_spectrum(sim, bpti_path, tmp_path, capsys):
+    file = next((sim / "micrographs").glob("*.mrc"))
+    words = ["--structure", bpti_path, *SMALL, "--energy", "50", "--noise", file, "--quiet"]
+    assert answered(capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words)[0] == 0
+    assert file.name in json.loads((tmp_path / "sim" / "truth.json").read_text())["noise"]
+
+
+def test_picks_are_found_with_their_poses(sim, tmp_path, capsys):
+    picks = tmp_path / "picks.star"
+    status, out, _ = answered(
+        capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--views", "200", "--out", picks, "--json"
+    )
+    told = json.loads(out.splitlines()[-1])
+    names, places, rotations = read_particles_positions(picks)
+    assert status == 0 and told["count"] == len(names) == len(rotations)
+    assert torch.allclose(rotations @ rotations.mT, torch.eye(3, dtype=rotations.dtype), atol=1e-5)
+    read = read_picks(picks)
+    assert read.scores is not None and all((scores >= 0.5).all() for scores in read.scores.values())
+    status, out, _ = answered(capsys, "compare-picks", picks, sim / "truth.star", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert found["precision"] >= 0.9 and found["recall"] >= 0.9
+    assert places.shape[1] == 2
+    assert is_refused(
+        answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", picks), "--overwrite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(["--least", "1.5"], "--least"), (["--views", "0"], "--views"), (["--density", "2"], "--density")],
+)
+def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
+    picks = tmp_path / "picks.star"
+    answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", picks, "--quiet", *more)
+    assert answer[0] == 2 and told in answer[2] and not picks.exists()
