@@ -13,7 +13,7 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.evaluate.align import align, apply
 from unpicked.evaluate.compare import aligned, compare
-from unpicked.evaluate.resample import match_grid, transform
+from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.ops.fourier import mirror
 from unpicked.ops.rotation import geodesic_distance, random_rotations
 
@@ -277,3 +277,13 @@ def test_a_turned_ribosome_is_found(shared_data: Callable[[str], Path], mirrored
     assert found.correlation > 0.999
     assert float(geodesic_distance(torch.tensor(found.rotation, dtype=torch.float64), turn)) < 0.2
     assert math.dist(found.shift, (5 * move).tolist()) < 0.5
+
+
+def test_the_cosine_follows_from_error_and_scale() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(9, 9, 9, generator=generator, dtype=torch.float64) * sphere(9)
+    values = values + 0.7 * sphere(9)
+    other = 0.8 * values + 0.1 * torch.randn(9, 9, 9, generator=generator, dtype=torch.float64) * sphere(9)
+    found = compare(Map(other, 2.0), Map(values, 2.0))
+    assert found.cosine == pytest.approx(float((other * values).sum() / other.norm() / values.norm()), abs=5e-3)
+    assert found.cosine > found.correlation

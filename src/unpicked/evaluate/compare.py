@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -54,6 +55,17 @@ class Comparison:
     hand_decidable: bool
     symmetry: str
     notes: tuple[str, ...]
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the aligned estimate and the truth over all voxels, no mean taken off.
+
+        At the best scale an error e is a cosine of sqrt(1 - e^2). ``correlation`` takes the mean off: that is stricter
+        for what fills its box evenly.
+        """
+        over = 2 * self.scale - 1  # (2 <x, x*> - ||x||^2) / ||x||^2, and the same over ||x*||^2 is 1 - error^2
+        share = (1 - self.relative_error**2) / over if abs(over) > 1e-9 else self.scale**-2
+        return self.scale * math.sqrt(max(share, 0.0))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, strings and lists for ``json.dumps``; a missing resolution is None (null)."""

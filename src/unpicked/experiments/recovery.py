@@ -96,10 +96,10 @@ def recover(
         bound: take the information of such data at the truth, too.
 
     Returns:
-        A row: volume, seed, particles, correlation, relative error, ball error, bound (None where it was
-        not asked for, or the likelihood takes no scores), FSC (shells from 1), resolution at
-        0.5 in angstrom (None below shell 1), at Nyquist, gap (log-likelihood less that of the run from the truth, None
-        without it), seconds.
+        A row: volume, seed, particles, correlation (after removal of the mean), cosine (without), relative error, ball
+        error, bound (None where it was not asked for, or the likelihood takes no scores), FSC (shells from 1),
+        resolution at 0.5 in angstrom (None below shell 1), at Nyquist, gap (log-likelihood less that of the run from
+        the truth, None without it), seconds.
     """
     data, truth = fields.simulate(volume.specimen, noise, seed)
     began = time.perf_counter()
@@ -117,6 +117,7 @@ def recover(
         "seed": seed,
         "particles": truth.per_micrograph * truth.count,
         "correlation": found.correlation,
+        "cosine": found.cosine,
         "relative error": found.relative_error,
         "ball error": ball_error(wanted),
         "bound": least,
