@@ -75,7 +75,7 @@ class TalkEM:
             rows=tuple(rows),
             checks=self.checks(rows),
             notes=(
-                "cosine: of map and truth; correlation: the same after removal of the mean, stricter for what fills the box",
+                "cosine: of map and truth; correlation: the same without the mean, stricter for what fills the box",
                 "resolution: angstrom where the FSC with the truth falls below 0.5; FSC: shells from 1",
                 "ball error: relative error of the best map without features",
                 "bound: relative error at best (van Trees), from such data's information at the truth and the prior",
