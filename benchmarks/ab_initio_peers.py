@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds that a peer may take for one stack")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "unpicked-peers")
     parser.add_argument("--relion-iterations", type=int, nargs=3, default=[25, 60, 25], help="of its three SGD phases")
+    parser.add_argument("--relion-refinement", type=int, default=10, help="iterations that follow them")
     parser.add_argument(
         "--cryodrgn-epochs", type=int, nargs=2, default=[2, 5], help="of pose search (its own default is 30), and after"
     )
@@ -212,7 +213,7 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
 
 
 def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer:
-    """Stochastic gradient descent from nothing, then ten iterations of refinement from its map."""
+    """Stochastic gradient descent from nothing, then iterations of refinement from its map."""
     write_stack(data.images(range(len(data))), folder / "particles.mrcs", data.pixel_size)
     (folder / "particles.star").write_text(_relion_star(data))
     (folder / "out").mkdir()
@@ -225,7 +226,17 @@ def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer
     sgd += ["--sgd_fin_iter", last, "--sgd_ini_resol", "60", "--sgd_fin_resol", "22", "--sgd_write_iter", "1000"]
     called([program, "--i", "particles.star", "--o", "out/sgd", *shared, "1", *sgd], folder, options.limit)
     map = _last(folder / "out", "sgd_it*_class001.mrc")
-    again = ["--ref", f"out/{map.name}", "--ini_high", "30", "--iter", "10", "--K", "1", "--firstiter_cc"]
+    again = [
+        "--ref",
+        f"out/{map.name}",
+        "--ini_high",
+        "30",
+        "--iter",
+        str(options.relion_refinement),
+        "--K",
+        "1",
+        "--firstiter_cc",
+    ]
     called([program, "--i", "particles.star", "--o", "out/refined", *shared, "2", *again], folder, options.limit)
     found = read_particles(_last(folder / "out", "refined_it*_data.star")).poses
     if found is None:
