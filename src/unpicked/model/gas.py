@@ -144,9 +144,8 @@ class _Whole:
         variance = variance_of(scene.noise)
         flat = scene.templates.flatten(1)
         self.norms = _norms(scene) / (2 * variance)  # per filter and view
-        self.banks = [
-            evidence.Bank(flat / variance, (scene.log_weights - norms).to(flat), scene.length) for norms in self.norms
-        ]
+        scaled, log_weights = flat / variance, scene.log_weights  # one set of templates, a bias per filter
+        self.banks = [evidence.Bank(scaled, (log_weights - norms).to(flat), scene.length) for norms in self.norms]
         self.coarse: list[evidence.Bank] = []
         if screen is not None and len(flat) > 1.5 * screen.views:
             chosen, shares = evidence.representatives(_compared(scene), scene.log_weights.exp().to(flat), screen.views)
