@@ -255,7 +255,7 @@ def _range(found: Range, *, whole: bool = False) -> str:
 
 def _mass(path: Path) -> float:
     from unpicked.io.structure import read_structure
-    from unpicked.plan.physics import DALTONS_PER_ATOM
+    from unpicked.ops.scattering import DALTONS_PER_ATOM
 
     return len(read_structure(path)) * DALTONS_PER_ATOM / 1000
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unpicked._lazy import torch
 from unpicked.cli.common import Common, Output, claim, height_and_width, write_facts
-from unpicked.cli.specimens import Level, Microscope, Seen
+from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Seen, option
 
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
     from unpicked.data.optics import Optics
-    from unpicked.simulate.micrographs import Simulation
+    from unpicked.data.snr import NoiseLevel
+    from unpicked.simulate.exposure import Exposure
+    from unpicked.simulate.micrographs import Simulation, Specimen
     from unpicked.simulate.noise import Colour
 
 
@@ -31,6 +34,7 @@ def micrographs(
     b_factor: float = 60.0,
     microscope: Microscope = Microscope(),
     noise: str = "white",
+    physical: Physical = Physical(),
     common: Common = Common(),
 ) -> int:
     """Simulate micrographs of a structure, a map or a phantom; views are uniform and continuous.
@@ -61,11 +65,19 @@ def micrographs(
         a micrograph, whose spectrum it takes.
     """
     common.begin()
-    strength, shape = level.needed(), height_and_width(size)
-    optics, colour = _optics(microscope, count, common.seed), _colour(noise)
+    exposed, shape = physical.settings(), height_and_width(size)
     from unpicked.simulate.micrographs import simulate_micrographs
 
-    specimen, notes = seen.specimen(box, b_factor, common.seed)
+    exposure: Exposure | None = None
+    optics: Optics | None
+    if exposed:
+        strength, colour, optics, exposure = _exposure(exposed, level, noise, microscope, count, common.seed)
+        specimen, truth, notes = _in_ice(seen, box, b_factor, exposed["pixel"], exposure)
+    else:
+        strength, colour = level.needed(), _colour(noise)
+        optics = _optics(microscope, count, common.seed)
+        specimen, notes = seen.specimen(box, b_factor, common.seed)
+        truth = specimen
     data, simulation = simulate_micrographs(
         specimen,
         count=count,
@@ -77,12 +89,16 @@ def micrographs(
         sub_pixel=positions == "continuous",
         optics=optics,
         colour=colour,
+        exposure=exposure,
     )
     for index in range(count):
         simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
     claim(output.out, overwrite=output.overwrite)
-    _write(output.out, data, simulation, contrast, common)
-    facts = write_facts(output.out / "truth.json", {**simulation.facts(), "contrast": contrast})
+    _write(output.out, data, simulation, truth, contrast, common)
+    told = {**simulation.facts(), "contrast": contrast}
+    if exposed:
+        told |= {"voxel_size": truth.voxel_size, "box": truth.box, "pixel_size": data.pixel_size, "physical": exposed}
+    facts = write_facts(output.out / "truth.json", told)
     for note in notes:
         common.say(note)
     common.say(
@@ -90,6 +106,54 @@ def micrographs(
         f"{facts['occurrences']} particles at density {simulation.density:.4f}, E = {facts['energy']:.1f} per particle"
     )
     return common.end(facts)
+
+
+def _exposure(
+    asked: dict[str, float], level: Level, noise: str, microscope: Microscope, count: int, seed: int
+) -> tuple[NoiseLevel, Colour, Optics, Exposure]:
+    """How electrons are counted; the noise level is no more than a place-holder.
+
+    Raises:
+        ValueError: for a noise level or spectrum, which electrons bring themselves.
+    """
+    from unpicked.data.snr import sigma
+    from unpicked.simulate.exposure import Exposure
+
+    if level.found() is not None or noise != "white":
+        named = "--noise" if level.found() is None else option(next(n for n in LEVELS if getattr(level, n) is not None))
+        raise ValueError(f"{named} cannot be given with --physical: electrons and ice bring their own noise")
+    if not microscope.ctf:
+        microscope = replace(microscope, ctf=True)
+    if microscope.defocus is None:
+        microscope = replace(microscope, defocus=(10000.0, 10000.0))
+    optics = _optics(microscope, count, seed)
+    if optics is None:
+        raise ValueError("--physical needs a defocus")
+    told = {name: value for name, value in asked.items() if name != "pixel"}
+    return sigma(1.0), _colour("white"), optics, Exposure(**told, voltage_kv=microscope.voltage or 300.0)
+
+
+def _in_ice(
+    seen: Seen, box: int, b_factor: float, pixel: float, exposure: Exposure
+) -> tuple[Specimen, Specimen, tuple[str, ...]]:
+    """A protein in ice at the files' pixel, the truth at the working voxel, and what was noted in reading it."""
+    from unpicked.io.structure import read_structure
+    from unpicked.simulate.exposure import in_ice
+    from unpicked.simulate.micrographs import Specimen
+    from unpicked.simulate.specimens import specimen_from_structure
+
+    if seen.structure is None or seen.voxel is None:
+        raise ValueError(
+            "--physical needs --structure and --voxel: the scattering of atoms, and the voxel of the truth"
+        )
+    if 2 * pixel > seen.voxel:
+        raise ValueError(f"--pixel must be at most half of --voxel, {seen.voxel / 2:g} A; got {pixel:g}")
+    _, notes = seen.specimen(box, b_factor, 0)  # all that can be wrong with what is asked for
+    atoms = read_structure(seen.structure)
+    edge = 2 * round(box * seen.voxel / pixel / 2)
+    object, x = in_ice(atoms, pixel, edge, exposure, b_factor=b_factor)
+    truth = specimen_from_structure(atoms, box, seen.voxel, b_factor=b_factor)
+    return Specimen(object, x, edge, pixel), truth, notes
 
 
 def _optics(microscope: Microscope, count: int, seed: int) -> Optics | None:
@@ -124,7 +188,12 @@ def _colour(name: str) -> Colour:
 
 
 def _write(
-    folder: Path, data: Micrographs, simulation: Simulation, contrast: Literal["dark", "bright"], common: Common
+    folder: Path,
+    data: Micrographs,
+    simulation: Simulation,
+    truth: Specimen,
+    contrast: Literal["dark", "bright"],
+    common: Common,
 ) -> None:
     """Micrographs, and the true positions, poses and map."""
     from unpicked.io import mrc, star_layouts
@@ -136,7 +205,7 @@ def _write(
         common.say(f"{folder / path}: {simulation.per_micrograph} particles")
     star_layouts.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size, optics=data.optics)
     _write_truth(simulation, paths, folder / "truth.star")
-    mrc.write_map(simulation.specimen.truth(), folder / "truth.mrc")
+    mrc.write_map(truth.truth(), folder / "truth.mrc")
 
 
 def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:

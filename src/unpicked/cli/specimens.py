@@ -112,6 +112,39 @@ class Seen:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Physical:
+    """Micrographs as a camera counts them; the noise is then that of the electrons and of the ice."""
+
+    physical: bool = False
+    """Electrons are counted: protein in ice, radiation damage, Poisson noise; the energy per particle is a result."""
+    pixel: float | None = None
+    """Pixel size of the files in angstrom, at most half of --voxel; 1 if not given. --size counts these pixels."""
+    dose: float | None = None
+    """Electrons per square angstrom; 50 if not given."""
+    ice: float | None = None
+    """Thickness of the ice in nanometres; 30 if not given."""
+    dqe: float | None = None
+    """Detective quantum efficiency, above 0 and at most 1; 0.6 if not given."""
+
+    def settings(self) -> dict[str, float]:
+        """What is asked for; empty without --physical.
+
+        Raises:
+            ValueError: for settings without --physical, or a pixel size that is not positive.
+        """
+        told = given(self)
+        if not told.pop("physical", False):
+            if told:
+                raise ValueError(f"{option(next(iter(told)))} needs --physical")
+            return {}
+        found = {"pixel": 1.0, **told}
+        if not (math.isfinite(found["pixel"]) and found["pixel"] > 0):
+            raise ValueError(f"--pixel must be positive, in angstrom; got {found['pixel']}")
+        return found
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Microscope:
     """The contrast transfer, one of a defocus drawn for every image or group."""
 

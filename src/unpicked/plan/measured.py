@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unpicked.ops.scattering import VOLUME_PER_KDA
 from unpicked.plan import FILL, Outcome, Range, Regime, boundary_of, outcome_of, particles_for, regime
-from unpicked.plan.physics import VOLUME_PER_KDA, Microscope
+from unpicked.plan.physics import Microscope
 
 REACHED = (  # where a run tells its resolution, the best first: place, key, in words
     (("compare",), "resolution_05", "FSC 0.5 with the truth"),

@@ -10,13 +10,19 @@ import math
 from dataclasses import dataclass
 
 from unpicked._lazy import torch
-from unpicked.ops.ctf import ctf, electron_wavelength
+from unpicked.ops.ctf import ctf
+from unpicked.ops.scattering import (
+    DALTONS_PER_ATOM,
+    HYDROGEN_BOUND,
+    HYDROGEN_WIDTH,
+    ICE,
+    VOLUME_PER_KDA,
+    critical_dose,
+    interaction,
+)
 
-DALTONS_PER_ATOM = 14.1  # of protein, by heavy atoms; as many hydrogens
-VOLUME_PER_KDA = 1210.0  # cubic angstrom
-ICE = 0.0814  # scattering length density of vitreous ice, 1 / A^2
 HEAVY, HEAVY_WIDTH = 2.353, 11.0  # mean electron scattering factor of C, N, O, S: f(k) = a exp(-b k^2 / 4), A, A^2
-HYDROGEN, HYDROGEN_WIDTH, HYDROGEN_BOUND = 0.53, 16.0, 0.318
+HYDROGEN = 0.53  # A, of a hydrogen that is free
 APART = 0.08  # 1 / A: below, atoms that keep their distance show no structure of their own
 LOWEST = 1 / 300  # 1 / A: coarser variations are taken for background
 STEPS = 8001
@@ -73,7 +79,7 @@ class Microscope:
         Source: critical doses of Grant & Grigorieff, eLife 4, e06980 (2015), measured at 300 kV; a voltage of 200 kV
         takes 0.8 of them.
         """
-        critical = (0.24499 * k.pow(-1.6649) + 2.8141) * (0.8 if self.voltage_kv < 250 else 1.0)
+        critical = critical_dose(k, self.voltage_kv)
         return critical * (1 - torch.exp(-self.dose / critical))
 
 
@@ -96,9 +102,7 @@ def power(mass_kda: float, k: torch.Tensor) -> torch.Tensor:
 
 def energy_density(mass_kda: float, microscope: Microscope, k: torch.Tensor) -> torch.Tensor:
     """Slope dE / dk at spatial frequencies k in 1 / angstrom, float64."""
-    wavelength = float(electron_wavelength(microscope.voltage_kv))
-    interaction = wavelength * (1 + microscope.voltage_kv / 511)
-    seen = 4 * microscope.transfer(k) * interaction**2 * power(mass_kda, k)
+    seen = 4 * microscope.transfer(k) * interaction(microscope.voltage_kv) ** 2 * power(mass_kda, k)
     fall = torch.exp(-microscope.b_factor * k.square() / 2)
     return seen * fall * microscope.effective_dose(k) * microscope.dqe * 2 * math.pi * k
 

@@ -21,6 +21,7 @@ from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.base import Volume
 from unpicked.objects.gaussians import Gaussians
 from unpicked.ops import filters, fourier, rotation, seeding, shift
+from unpicked.simulate.exposure import Exposure
 from unpicked.simulate.noise import WHITE, Colour
 from unpicked.simulate.optics import facts as settings_told
 from unpicked.simulate.scatterers import Views, scatterers
@@ -141,6 +142,7 @@ class Simulation(NoisyImages):
         seed: of the whole set.
         optics: contrast transfer, one entry per micrograph, or None.
         colour: spectrum of the noise.
+        exposure: counts of electrons instead of that noise, or None; images are then in counts.
     """
 
     specimen: Specimen
@@ -151,6 +153,7 @@ class Simulation(NoisyImages):
     variance: float
     optics: Optics | None = None
     colour: Colour = WHITE
+    exposure: Exposure | None = None
 
     @property
     def density(self) -> float:
@@ -183,10 +186,20 @@ class Simulation(NoisyImages):
         box = self.specimen.box
         for (row, column), image in zip(where.corners.tolist(), images, strict=True):
             out[row : row + box, column : column + box] += image
-        return out if self.optics is None else _through(out, self.optics, index, self.specimen.voxel_size)
+        return self._through(out, index)
+
+    def _through(self, scattered: torch.Tensor, index: int) -> torch.Tensor:
+        """What the optics, and radiation damage, make of scattering."""
+        if self.optics is None:
+            return scattered
+        return _through(scattered, self.optics, index, self.specimen.voxel_size, self.exposure)
 
     def read(self, index: int) -> torch.Tensor:
         """Micrograph ``index`` with noise, matter bright, ``(H, W)`` float32."""
+        pixel, exposure = self.specimen.voxel_size, self.exposure
+        if exposure is not None:
+            ice = exposure.ice_phase(self.size, pixel, self.seed, index).double() * exposure.shown(pixel)
+            return exposure.counted(self.clean(index) + self._through(ice, index), pixel, self.seed, index)
         return self.clean(index).float() + self.sigma * self.colour.draw(self.size, self.seed, index)
 
     def facts(self) -> dict[str, object]:
@@ -200,7 +213,7 @@ class Simulation(NoisyImages):
             "seed": self.seed,
             "voxel_size": self.specimen.voxel_size,
             "box": box,
-            "noise": self.colour.name,
+            "noise": self.colour.name if self.exposure is None else "electrons and ice",
         }
         return found if self.optics is None else found | {"ctf": settings_told(self.optics)}
 
@@ -217,6 +230,7 @@ def simulate_micrographs(
     sub_pixel: bool = False,
     optics: Optics | None = None,
     colour: Colour = WHITE,
+    exposure: Exposure | None = None,
 ) -> tuple[Micrographs, Simulation]:
     """Lazy micrographs of a specimen; views are uniform and continuous, never from a grid.
 
@@ -232,6 +246,8 @@ def simulate_micrographs(
         sub_pixel: continuous instead of whole-pixel positions.
         optics: contrast transfer, one entry per micrograph; None: none.
         colour: spectrum of the noise.
+        exposure: counts of electrons instead of ``noise`` (whose level is not used); the specimen's images must then be
+            in counts (:func:`unpicked.simulate.exposure.in_ice`), and there must be optics.
 
     Returns:
         The data as an estimator sees them, and the simulation, which knows the truth.
@@ -260,11 +276,14 @@ def simulate_micrographs(
             f"density {density} puts less than one copy on a micrograph of {size[0]} x {size[1]}; try a larger one"
         )
     probe = specimen.images(rotation.random_rotations(256, seeding.generator(seed, "probe")))
+    if exposure is not None and (optics is None or colour is not WHITE):
+        raise ValueError("an exposure needs optics, and brings its own noise; give a defocus, and no colour")
     if optics is not None and len(optics) != count:
         raise ValueError(f"optics must have one entry per micrograph, {count}; got {len(optics)}")
-    power = _power(probe, optics, colour, specimen.voxel_size)
+    pixel = specimen.voxel_size
+    power = _power(probe, optics, colour, pixel, exposure)
     variance = float(probe.var((-2, -1), correction=0).mean())
-    level = noise.sigma(power, variance, specimen.box)
+    level = noise.sigma(power, variance, specimen.box) if exposure is None else math.sqrt(exposure.counts(pixel))
     simulation = Simulation(
         specimen=specimen,
         size=size,
@@ -278,21 +297,26 @@ def simulate_micrographs(
         seed=seed,
         optics=optics,
         colour=colour,
+        exposure=exposure,
     )
     names = tuple(f"micrograph_{index + 1:04d}.mrc" for index in range(count))
     return Micrographs(simulation, specimen.voxel_size, names, optics), simulation
 
 
-def _through(image: torch.Tensor, optics: Optics, index: int, pixel: float) -> torch.Tensor:
+def _through(image: torch.Tensor, optics: Optics, index: int, pixel: float, exposure: Exposure | None) -> torch.Tensor:
     """What the optics make of the scattering in a field of view; beyond it there is none, and nothing wraps around."""
     border = math.ceil(optics.part([index]).displacement(pixel) / pixel) + 8
     size = [n + border + n % 2 for n in image.shape]
     fx, fy = filters.half_plane((size[0], size[1]))
     transfer = optics.values(fx / pixel, fy / pixel, [index])[0]
+    if exposure is not None:
+        transfer = transfer * exposure.damage(fx, fy, pixel)
     return torch.fft.irfft2(torch.fft.rfft2(image, s=size) * transfer, s=size)[: image.shape[0], : image.shape[1]]
 
 
-def _power(images: torch.Tensor, optics: Optics | None, colour: Colour, pixel: float) -> float:
+def _power(
+    images: torch.Tensor, optics: Optics | None, colour: Colour, pixel: float, exposure: Exposure | None
+) -> float:
     """Mean over images and settings of the sum of squares, tails included, over the noise's power at level 1."""
     if optics is None and colour is WHITE:
         return float(images.square().sum((-2, -1)).mean())
@@ -301,6 +325,8 @@ def _power(images: torch.Tensor, optics: Optics | None, colour: Colour, pixel: f
     side += side % 2
     fx, fy = filters.half_plane((side, side))
     weight = 1 / colour.power(fx, fy)
+    if exposure is not None:
+        weight = weight * exposure.damage(fx, fy, pixel).square()
     if optics is not None:
         firsts = [optics.group.index(group) for group in sorted(set(optics.group))]
         settings = optics.values(fx / pixel, fy / pixel, firsts).square()
