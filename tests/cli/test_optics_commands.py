@@ -173,3 +173,58 @@ def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
     picks = tmp_path / "picks.star"
     answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", picks, "--quiet", *more)
     assert answer[0] == 2 and told in answer[2] and not picks.exists()
+
+
+def test_electrons_are_counted(bpti_path, tmp_path, capsys):
+    words = [
+        "--structure",
+        bpti_path,
+        "--box",
+        "7",
+        "--voxel",
+        "6",
+        "--size",
+        "256",
+        "--count",
+        "1",
+        "--density",
+        "0.1",
+    ]
+    status, out, _ = answered(
+        capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words, "--physical", "--pixel", "3", "--json"
+    )
+    truth = json.loads(out.splitlines()[-1])
+    assert status == 0 and truth["noise"] == "electrons and ice"
+    assert (truth["voxel_size"], truth["box"], truth["pixel_size"]) == (6.0, 7, 3.0)
+    data = read_micrographs(tmp_path / "sim" / "micrographs.star", contrast="bright")
+    assert data.pixel_size == 3.0 and data.optics is not None
+    assert float(data[0].mean()) == pytest.approx(50 * 0.6 * 9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--physical", "--energy", "5"], "--energy"),
+        (["--physical", "--noise", "1/f"], "--noise"),
+        (["--physical", "--pixel", "5"], "--pixel"),
+        (["--physical", "--dose", "-5"], "dose"),
+        (["--energy", "5", "--dose", "20"], "--physical"),
+    ],
+)
+def test_electrons_cannot_be_counted_so(bpti_path, tmp_path, capsys, more, told):
+    words = [
+        "--structure",
+        bpti_path,
+        "--box",
+        "7",
+        "--voxel",
+        "6",
+        "--size",
+        "256",
+        "--count",
+        "1",
+        "--density",
+        "0.1",
+    ]
+    answer = answered(capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words, *more)
+    assert is_refused(answer, told) and not (tmp_path / "sim").exists()
