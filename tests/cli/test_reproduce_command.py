@@ -205,3 +205,23 @@ def test_an_expansion_is_hidden_as_it_would_be_fitted():
     assert float((again - values).norm() / values.norm()) < 0.1, "in the expansion, but for what leaves the ball"
     before = plain.specimen.truth().values.double()
     assert float((basis.values(basis.fit(before)) - before).norm() / before.norm()) > 0.25
+
+
+@pytest.mark.slow
+def test_small_proteins_are_sought_in_exposures(tmp_path):
+    """The shipped protein alone, in few and coarse exposures with a phase plate: E as planned within a factor of two."""
+    from unpicked.experiments.small_protein import Optics, Protein, SmallProtein
+    from unpicked.experiments.table import Settings
+
+    experiment = SmallProtein(
+        proteins=(Protein("BPTI", "", 6.5, 7), Protein("missing", "nowhere.pdb", 1.0, 7)),
+        optics=(Optics("phase plate, 0.5 um", (4000.0, 6000.0), 90.0),),
+        pixel=4.0,
+        size=512,
+        count=2,
+    )
+    table = experiment.run(Settings())
+    (row,) = table.rows
+    assert row["E"] == pytest.approx(row["E planned"], rel=0.5)
+    assert row["correlation"] > 0.8 and row["verdict"] != "not supported"
+    assert any("missing left out" in note for note in table.notes)

@@ -23,6 +23,7 @@ NAMES = (
     "paper-noise",
     "paper-ctf",
     "noise-only",
+    "small-protein",
 )
 """What can be run; the file of each has its name with underscores, and an ``EXPERIMENT``."""
 
