@@ -209,7 +209,7 @@ def test_an_expansion_is_hidden_as_it_would_be_fitted():
 
 @pytest.mark.slow
 def test_small_proteins_are_sought_in_exposures(tmp_path):
-    """The shipped protein alone, in few and coarse exposures with a phase plate: E as planned within a factor of two."""
+    """The shipped protein alone, in few and coarse exposures with a phase plate; E as planned within a half."""
     from unpicked.experiments.small_protein import Optics, Protein, SmallProtein
     from unpicked.experiments.table import Settings
 
