@@ -469,7 +469,9 @@ def test_what_does_not_fit_is_refused() -> None:
         log_likelihood(replace(data, source=InMemory(draw(1, 40, 10, 10))), model, blob(model))
     with pytest.raises(ValueError, match=r"noise must be White\(\)"):
         anywhere = replace(model, placement=Anywhere(0.1), noise=NOISES["coloured"])
-        log_likelihood(data, anywhere, blob(model))
+        log_likelihood(replace(data, optics=None), anywhere, blob(model))
+    with pytest.raises(ValueError, match="neither contrast transfer nor whitening"):
+        log_likelihood(data, replace(model, placement=Anywhere(0.1)), blob(model))
     with pytest.raises(ValueError, match="joint steps"):
         joint = replace(PLAIN, acceleration=Anderson(), joint=True)
         reconstruct(data, replace(model, noise=NOISES["coloured"]), joint, moves=0)

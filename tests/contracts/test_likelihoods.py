@@ -321,7 +321,8 @@ def test_information_is_the_sum_over_tiles(monkeypatch: pytest.MonkeyPatch) -> N
         some[top : top + 8, left : left + 8] = chances[top : top + 8, left : left + 8]
         tile = placement.step(model.templates(x), model.log_weights, model.noise)
         tile._gather(image - 0.2, some.flatten(), 0)
-        one = score(tile.stats["numerator"][None], tile.stats["views"][None])[0].double()
+        sums = tile.finish()
+        one = score(sums["numerator"][None], sums["views"][None])[0].double()
         expected += torch.outer(one, one)
     scale = float(expected.abs().max())
     assert float((stats["information"] - expected).abs().max()) < 1e-5 * scale

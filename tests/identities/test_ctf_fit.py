@@ -17,7 +17,8 @@ from unpicked.ctffit.fit import Box, Lens, fit, splines
 from unpicked.ctffit.rings import _equivalent
 from unpicked.ctffit.spectrum import power_spectrum
 from unpicked.data.micrographs import InMemory, Micrographs
-from unpicked.io.mrc import read_micrographs, write_image
+from unpicked.io.micrographs import read_micrographs
+from unpicked.io.mrc import write_image
 from unpicked.io.star_layouts import write_micrographs_star
 from unpicked.ops import fourier
 from unpicked.ops.ctf import ctf, ctf_grid

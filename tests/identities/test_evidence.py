@@ -152,7 +152,8 @@ def test_thinning_keeps_expectations() -> None:
     count = 3000
     for seed in range(count):
         step._gather(image, chances, seed)
-    expected, mean = whole.stats, {name: step.stats[name] / count for name in ("views", "numerator")}
+    sums = step.finish()
+    expected, mean = whole.finish(), {name: sums[name] / count for name in ("views", "numerator")}
     small = chances[chances < 0.2]
     scale = float((small * (0.2 - small)).sum().sqrt()) / count**0.5  # standard error of the total weight
     assert abs(float(mean["views"].sum() - expected["views"].sum())) < 4 * scale

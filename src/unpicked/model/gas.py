@@ -174,7 +174,7 @@ class _Whole:
         stats["free"] += free
         stats["occupied"] += chances.double().sum()
         if self.statistics:
-            self._gather(seen, group, chances.flatten(), seed)
+            self._gather(seen, chances.flatten(), seed, group)
 
     def finish(self) -> Stats:
         """The statistics."""
@@ -207,7 +207,7 @@ class _Whole:
         fine = bank.at(image, kept)
         return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
 
-    def _gather(self, image: torch.Tensor, group: int, chances: torch.Tensor, seed: int) -> None:
+    def _gather(self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0) -> None:
         """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
         weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
         if thin > 0:
