@@ -81,6 +81,7 @@ def test_the_data_bring_back_what_they_hold() -> None:
     assert "omit test" not in evidence["not_run"] and evidence["omitted"][0]["came_back"] is True
 
 
+@pytest.mark.slow
 def test_noise_does_not() -> None:
     found = verify_with_surrogates(trial(None), 0, omits=1, seed=1)
     assert found.verdict != "supported" and not found.omitted[0].came_back

@@ -82,6 +82,7 @@ def test_parametrisations_at_toy_size(reproduce, tmp_path, monkeypatch):
     assert len(table["checks"]) == 5
 
 
+@pytest.mark.slow
 def test_noise_at_toy_size(reproduce, tmp_path, monkeypatch):
     small(monkeypatch, paper_noise, sizes=TOY, sets=("A", "F"), job=JOB, every=5)
     table = finished(reproduce("paper-noise", "--seeds", "1", "--out", "o", "--json"), tmp_path / "o", "paper-noise", 6)
