@@ -15,7 +15,15 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
-from unpicked.estimators.base import filter_of, log_likelihood, mixed, occupied_share, patch_scene, patch_step
+from unpicked.estimators.base import (
+    filter_of,
+    log_likelihood,
+    mixed,
+    occupied_share,
+    patch_images,
+    patch_scene,
+    patch_step,
+)
 from unpicked.estimators.em import EM
 from unpicked.estimators.exact_em import ExactEM
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
@@ -385,6 +393,7 @@ def share_of(model: Model, x: torch.Tensor, known: Iterator[Tiles]) -> torch.Ten
 def _scenes(model: Model, x: torch.Tensor) -> Callable[[Tiles], Scene]:
     """What the patches of a tile are compared with: the templates as its micrograph shows them."""
     made: dict[tuple[int, int], Scene] = {}
+    images = patch_images(model, x)
 
     def of(tiles: Tiles) -> Scene:
         here = model.measured(tiles.data)
@@ -393,7 +402,7 @@ def _scenes(model: Model, x: torch.Tensor) -> Callable[[Tiles], Scene]:
         if key not in made:
             if len(made) >= _SCENES:
                 made.clear()
-            made[key] = patch_scene(here, x, filter)
+            made[key] = patch_scene(here, images, filter)
         return made[key]
 
     return of
