@@ -189,11 +189,12 @@ def stages(
     """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them."""
     object, notes = parts.volume(job)
     x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
-    views, more = parts.affordable(job, object)
     optics = prepared.micrographs.optics is not None
+    coloured = job.coloured(optics=optics)
+    views, more = parts.affordable(job, object, filtered=optics or coloured)
     solve = partial(
         Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
-        coloured=prepared.micrographs.gains is None and job.coloured(optics=optics),
+        coloured=prepared.micrographs.gains is None and coloured,
     )  # fmt: skip
     return solve, notes + more
 
