@@ -92,6 +92,8 @@ def test_a_verdict_is_judged_on_the_data_as_they_were_whitened(done, capsys):
     (done / "whitening.json").write_text(kept[: len(kept) // 2])
     try:
         assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "damaged")
+        (done / "whitening.json").unlink()
+        assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "gone")
     finally:
         (done / "whitening.json").write_text(kept)
 
