@@ -90,9 +90,9 @@ def pick(
         ValueError: for views or a probability out of range, or micrographs of another voxel.
     """
     if views < 1:
-        raise ValueError(f"--views must be at least 1; got {views}")
+        raise ValueError(f"views must be at least 1; got {views}")
     if not 0 <= least <= 1:
-        raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
+        raise ValueError(f"least must be a probability from 0 to 1; got {least}")
     turns = rotation.super_fibonacci(views).to(run.x.device)
     model = replace(run.model, view=Projection(turns)).measured(data)
     placement = model.placement

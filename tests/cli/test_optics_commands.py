@@ -175,3 +175,9 @@ def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
     picks = tmp_path / "picks.star"
     answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", picks, "--quiet", *more)
     assert answer[0] == 2 and told in answer[2] and not picks.exists()
+
+
+def test_picking_refuses_a_folder_that_is_not_there_before_it_begins(sim, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("unpicked.picking.fit_scale", lambda *_, **__: pytest.fail("it began"))
+    answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", tmp_path / "no" / "p.star")
+    assert is_refused(answer, "does not exist")

@@ -320,8 +320,9 @@ def test_information_is_the_sum_over_tiles(monkeypatch: pytest.MonkeyPatch) -> N
         some = torch.zeros_like(chances)
         some[top : top + 8, left : left + 8] = chances[top : top + 8, left : left + 8]
         tile = placement.step(model.templates(x), model.log_weights, model.noise)
-        tile._gather(image - 0.2, some.flatten(), 0)
-        one = score(tile.stats["numerator"][None], tile.stats["views"][None])[0].double()
+        tile._gather(image - 0.2, 0, some.flatten(), 0)
+        found = tile.finish()
+        one = score(found["numerator"][None], found["views"][None], 0)[0].double()
         expected += torch.outer(one, one)
     scale = float(expected.abs().max())
     assert float((stats["information"] - expected).abs().max()) < 1e-5 * scale

@@ -369,4 +369,4 @@ def gas_activity(density: float, side: int, width: int) -> float:
             f"got {density}; try a lower density or spacing='arbitrary'"
         )
     fill = packed / (1 - packed)
-    return density / side**2 / (1 - packed) * math.exp(3 * fill + fill**2)
+    return density / side**2 / (1 - packed) * math.exp(min(3 * fill + fill**2, 600))
