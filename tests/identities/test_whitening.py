@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,12 +12,14 @@ from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy, sigma, snr_db
 from unpicked.model.gas import Gas
 from unpicked.model.model import Model
+from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import filters, rotation
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known
+from unpicked.recipes.micrographs import _sigma
 from unpicked.recipes.parts import prior, signal_spectra
 from unpicked.reconstruct import Reconstruction, Result
 from unpicked.simulate.micrographs import simulate_micrographs
@@ -89,6 +93,14 @@ def test_particles_larger_than_a_tile_are_seen_in_whole() -> None:
     images = model.templates(x)
     power = torch.fft.rfft2(images, s=(60, 60)).abs().square().mean(0)[::5, :31:5].double() * (0.1 / 400)
     assert signal_spectra(run, data)[0] == pytest.approx(whitening.rings(power), rel=1e-5)
+
+
+def test_the_noise_is_told_as_it_was_before_it_was_whitened() -> None:
+    data = Micrographs(InMemory(torch.zeros(1, 48, 48)), 2.0, ("a",), gains=whitening.gains([(4.0, 4.0)]))
+    model = Model(Voxels(8), Projection(rotation.super_fibonacci(3)), Anywhere(0.1, Gas()), noise=White(1.5))
+    run = Reconstruction(torch.ones(512), None, [], Result.CONVERGED, {}, model.measured(data))
+    assert _sigma(run) == pytest.approx(3.0, rel=1e-6)
+    assert _sigma(replace(run, model=model)) == 1.5
 
 
 def test_a_ridge_has_the_power_of_projections_without_filters() -> None:
