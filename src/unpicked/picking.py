@@ -7,13 +7,14 @@ particle is there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
-from unpicked.estimators.em import EM
+from unpicked.estimators.em import EM, signal_power
 from unpicked.model.gas import Gas, sites_of
 from unpicked.model.model import Model
 from unpicked.model.noise import White
@@ -66,7 +67,11 @@ def fit_scale(
         noise=White(1.0),
     )
     estimator = EM(iterations=12, frozen=12, estimate_density=density is None, tolerance=0.5)
-    return reconstruct(data, model, estimator, seed=seed, moves=0)
+    # a start of its own: one at random may take a map of both signs for its negative
+    shown = model.measured(data)
+    one = known.x.new_ones(1)
+    start = one * math.sqrt(signal_power(data, model) / float(shown.placement.powers(shown.templates(one)).mean()))
+    return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
 
 
 def pick(
@@ -85,9 +90,9 @@ def pick(
         ValueError: for views or a probability out of range, or micrographs of another voxel.
     """
     if views < 1:
-        raise ValueError(f"--views must be at least 1; got {views}")
+        raise ValueError(f"views must be at least 1; got {views}")
     if not 0 <= least <= 1:
-        raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
+        raise ValueError(f"least must be a probability from 0 to 1; got {least}")
     turns = rotation.super_fibonacci(views).to(run.x.device)
     model = replace(run.model, view=Projection(turns)).measured(data)
     placement = model.placement
@@ -102,5 +107,5 @@ def pick(
         yield Picked(
             centres=(found.places[kept].flip(1).double() + half).cpu(),
             posterior=found.posterior[kept].double().cpu(),
-            rotations=turns[found.views[kept]].double().cpu(),
+            rotations=turns[found.views[kept] // placement.positions].double().cpu(),
         )

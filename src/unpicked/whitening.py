@@ -19,6 +19,7 @@ from unpicked.ops import filters
 TILE = 128  # pixels; of small micrographs a quarter of their shorter side
 LOWEST = 2  # rings from the centre that take the value of this one: the background was taken out of them
 LEAST = 0.2  # part of the measured power that is noise at least
+MEMORY = 4 << 30  # bytes of whitened images that are kept
 REACH = 32  # pixels that a filter reaches, about
 _MEDIAN = math.log(2)  # of an exponential distribution of mean 1
 
@@ -99,7 +100,7 @@ def gains(spectra: Sequence[Sequence[float]], signal: Sequence[Sequence[float]] 
 
 def whitened(data: Micrographs, by: Gains) -> Micrographs:
     """The micrographs filtered by some gains, which go with them; computed when first read."""
-    kept = getattr(data.source, "kept", len(data))
+    kept = min(getattr(data.source, "kept", len(data)), MEMORY // (4 * math.prod(data.shape)))
     return replace(data, source=_Whitened(data.source, by, kept), gains=by)
 
 

@@ -92,6 +92,8 @@ def test_a_verdict_is_judged_on_the_data_as_they_were_whitened(done, capsys):
     (done / "whitening.json").write_text(kept[: len(kept) // 2])
     try:
         assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "damaged")
+        (done / "whitening.json").unlink()
+        assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "gone")
     finally:
         (done / "whitening.json").write_text(kept)
 
@@ -228,3 +230,9 @@ def test_electrons_cannot_be_counted_so(bpti_path, tmp_path, capsys, more, told)
     ]
     answer = answered(capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words, *more)
     assert is_refused(answer, told) and not (tmp_path / "sim").exists()
+
+
+def test_picking_refuses_a_folder_that_is_not_there_before_it_begins(sim, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("unpicked.picking.fit_scale", lambda *_, **__: pytest.fail("it began"))
+    answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", tmp_path / "no" / "p.star")
+    assert is_refused(answer, "does not exist")

@@ -619,6 +619,7 @@ def test_views_are_planned_smaller_where_memory_is_short(monkeypatch):
     assert parts.affordable(job, object)[0] == (100, 400)
     monkeypatch.setattr(parts, "free_memory", lambda: 2 * 64 * 121 * 1600.0)
     assert parts.affordable(job, object) == ((), [])
+    assert parts.affordable(job, object, filtered=True)[0] == (100, 320)
 
 
 def test_views_grow_with_the_stage_and_where_particles_stand_out():

@@ -14,7 +14,7 @@ from unpicked.data.gains import Gains
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.optics import Optics
 from unpicked.estimators import maximisation
-from unpicked.estimators.base import Batch, judge
+from unpicked.estimators.base import Batch, _fewer, judge
 from unpicked.estimators.em import EM
 from unpicked.model.gas import Gas, Window, _Whole
 from unpicked.model.likelihoods import Score, Stats
@@ -95,6 +95,51 @@ def test_whole_templates_are_those_of_the_wide_field(through: Transfer, group: i
     inner = slice(first - margin, first + SIDE + margin)
     wide = shown(through, image, group)[inner, inner]
     assert float((through.whole(image[None], group)[0] - wide).norm() / wide.norm()) < 0.02
+
+
+@pytest.mark.parametrize(("pixel", "defocus"), [(5.0, 20000.0), (1.5, 30000.0)])
+def test_a_far_kernel_does_not_come_back_at_small_lags(pixel: float, defocus: float) -> None:
+    """The kernel of h^2 reaches twice as far as h: of fine pixels beyond any fixed number of frequencies."""
+    through = transfer(pixel, 32, replace(optics(defocus), b_factor=(0.0,)), None)
+    h = through.factors(0)
+    exact = filters.lags(lambda fx, fy: h(fx, fy).square(), 31, 2048)
+    found = torch.fft.irfft2(through.squares[0].view(through.size, -1) + 0j, s=(through.size,) * 2)
+    found = found.roll((31, 31), (0, 1))[:63, :63]
+    assert float((found - exact).norm() / exact.norm()) < 0.03
+
+
+def test_filters_of_other_micrographs_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Micrographs have filters of their own: a step must not prepare all of them for the few that it sees."""
+    made: list[int] = []
+    seen = Transfer.weighted
+    monkeypatch.setattr(Transfer, "weighted", lambda self, *rest: made.append(1) or seen(self, *rest))
+    y = draw(15, 4, 40, 44)
+    data = Micrographs(InMemory(y.float()), 8.0, tuple("abcd"), gains=replace(gains(4), group=(0, 1, 0, 1)))
+    here = model().measured(data)
+    x = draw(16, SIDE**3) * 0.3
+    score = maximisation.score(here, x)
+    step = here.placement.step(here.templates(x), here.log_weights, here.noise, score=score)
+    step.add(data[0].double(), 0, 0)
+    step.add(data[2].double(), 0, 2)
+    assert len(made) == 1
+
+
+def test_patches_through_filters_are_judged_from_all_sides() -> None:
+    """Every so many views of an even set lie on a few lines: fewer views are a set of their own."""
+    data = measured(draw(17, 2, 40, 44))
+    few = _fewer(model(views=1600).measured(data)).view
+    assert isinstance(few, Projection) and len(few) == 256
+    assert len(_fewer(model(views=1600)).view) == 1600
+
+
+def test_information_of_uniform_views_is_that_through_the_filters(through: Transfer) -> None:
+    object, like = Voxels(SIDE), draw(18, 1)
+    found = maximisation.uniform_information(object, like, through)
+    views = rotation.super_fibonacci(60).double()
+    images = object.projector(views).project(torch.eye(object.size, dtype=torch.float64))
+    numbers = through.coefficients(images)
+    exact = (numbers * through.mean).flatten(1) @ numbers.flatten(1).mT / 60
+    assert torch.allclose(found, exact, atol=1e-9 * float(exact.abs().max()))
 
 
 def test_numbers_of_templates_keep_squares_and_are_adjoint(through: Transfer) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from unpicked import whitening
 from unpicked.data.micrographs import InMemory, Micrographs
-from unpicked.data.snr import energy, sigma
-from unpicked.ops import filters
+from unpicked.data.snr import energy, sigma, snr_db
+from unpicked.model.gas import Gas
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere
+from unpicked.model.views import Projection
+from unpicked.objects.voxels import Voxels
+from unpicked.ops import filters, rotation
+from unpicked.recipes.job import MicrographJob
+from unpicked.recipes.known import Known
+from unpicked.recipes.micrographs import _sigma
+from unpicked.recipes.parts import prior, signal_spectra
+from unpicked.reconstruct import Reconstruction, Result
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.noise import colour, measured
 from unpicked.simulate.optics import draw_optics, drawn
@@ -55,6 +68,48 @@ def test_what_particles_add_is_not_noise() -> None:
     total, signal = [(5.0, 4.0, 2.0, 1.0)], [(3.0, 3.9, 1.0, 0.0)]
     curve = whitening.gains(total, signal).curves[0]
     assert curve == pytest.approx((2.0**-0.5, (whitening.LEAST * 4.0) ** -0.5, 1.0, 1.0))
+
+
+def test_a_part_keeps_no_more_in_memory_than_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whitening, "MEMORY", 3 * 4 * 64 * 64)
+    data = Micrographs(InMemory(torch.randn(8, 64, 64)), 2.0, tuple("abcdefgh")).part(range(0, 8, 2))
+    white = whitening.whitened(data, whitening.gains([(1.0, 1.0)] * 4))
+    assert len(list(white)) == 4 and len(white.source._images) == 3  # type: ignore[attr-defined]
+
+
+def test_whitened_data_are_told_from_others() -> None:
+    data = Micrographs(InMemory(torch.randn(1, 64, 64)), 2.0, ("a",))
+    assert whitening.whitened(data, whitening.gains([(1.0, 1.0)])).digest != data.digest
+
+
+def test_particles_larger_than_a_tile_are_seen_in_whole() -> None:
+    """Power of images at the frequencies of a tile, however small the tile."""
+    object = Voxels(20)
+    model = Model(object, Projection(rotation.super_fibonacci(3)), Anywhere(0.1, Gas()))
+    x = object.fit(torch.rand(20, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    data = Micrographs(InMemory(torch.zeros(1, 48, 48)), 2.0, ("a",))
+    run = Reconstruction(x, None, [], Result.CONVERGED, {}, model)
+    assert whitening.tile(data.shape) == 12
+    images = model.templates(x)
+    power = torch.fft.rfft2(images, s=(60, 60)).abs().square().mean(0)[::5, :31:5].double() * (0.1 / 400)
+    assert signal_spectra(run, data)[0] == pytest.approx(whitening.rings(power), rel=1e-5)
+
+
+def test_the_noise_is_told_as_it_was_before_it_was_whitened() -> None:
+    data = Micrographs(InMemory(torch.zeros(1, 48, 48)), 2.0, ("a",), gains=whitening.gains([(4.0, 4.0)]))
+    model = Model(Voxels(8), Projection(rotation.super_fibonacci(3)), Anywhere(0.1, Gas()), noise=White(1.5))
+    run = Reconstruction(torch.ones(512), None, [], Result.CONVERGED, {}, model.measured(data))
+    assert _sigma(run) == pytest.approx(3.0, rel=1e-6)
+    assert _sigma(replace(run, model=model)) == 1.5
+
+
+def test_a_ridge_has_the_power_of_projections_without_filters() -> None:
+    data = Micrographs(InMemory(torch.zeros(1, 48, 48)), 2.0, ("a",), gains=whitening.gains([(9.0, 9.0)]))
+    object = Voxels(8)
+    model = Model(object, Projection(rotation.super_fibonacci(10)), Anywhere(0.1, Gas()))
+    job = MicrographJob(box=8, prior="ridge", signed=True)
+    found = [prior(job, object, one, Known(5.0, 1.0)) for one in (model, model.measured(data))]
+    assert found[0] == found[1]
 
 
 def test_small_micrographs_are_refused() -> None:
@@ -124,3 +179,20 @@ def test_optics_of_another_number_are_refused() -> None:
         simulate_micrographs(
             bead_chain(7, 2), count=1, size=(90, 90), density=0.05, noise=energy(9), seed=1, optics=optics
         )
+
+
+def test_a_level_in_decibels_is_that_of_pixels_as_the_optics_show_them() -> None:
+    """A single particle of the set, in noise of a colour: its variance in the box over that of the noise."""
+    specimen = bead_chain(7, 1, voxel_size=6.0)
+    optics = draw_optics(1, 1, (8000.0, 16000.0), 500.0, SHARED, drawn(3))
+    shape = colour("coloured")
+    _, truth = simulate_micrographs(
+        specimen, count=1, size=(900, 900), density=0.05, noise=snr_db(-10), seed=1, optics=optics, colour=shape
+    )
+    corners = truth.occurrences(0).corners.tolist()
+    clean = truth.clean(0)
+    boxes = torch.stack([clean[row : row + 7, column : column + 7] for row, column in corners])
+    shown = float(boxes.var((1, 2), correction=0).mean())
+    noise = (truth.sigma * shape.draw((900, 900), 1, 7)).double()
+    assert shown / float(noise.var()) == pytest.approx(0.1, rel=0.15)
+    assert truth.facts()["snr_db"] == pytest.approx(-10)

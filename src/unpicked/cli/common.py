@@ -209,6 +209,7 @@ def _clear(folder: Path, *, run: bool) -> None:
             "target.npy",
             "errors.npy",
             "patches.npz",
+            "whitening.json",
             "verify.json",
             "checkpoint/**/*.pt*",
             "checkpoint/**/known.json",

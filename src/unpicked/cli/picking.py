@@ -68,6 +68,12 @@ def pick(
         raise ValueError(f"--out {out} must end in .star")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; give --overwrite or another --out")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"folder {out.parent} does not exist; make it before writing {out.name}")
+    if views < 1:
+        raise ValueError(f"--views must be at least 1; got {views}")
+    if not 0 <= least <= 1:
+        raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
     if density is not None and not 0 < density < 1:
         raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {density}")
     from unpicked._lazy import torch

@@ -96,7 +96,10 @@ def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: An
     from unpicked.recipes.trials import MicrographTrial
 
     gains, path = None, folder / WHITENING
-    if path.exists():
+    coloured = job.coloured(optics=prepared.micrographs.optics is not None)
+    if coloured and not path.exists():
+        raise ValueError(f"{path} is gone, by which the run whitened its data; run the reconstruction again")
+    if coloured:
         try:
             gains = Gains.of_json(json.loads(path.read_text()))
             if len(gains) != len(prepared.micrographs):

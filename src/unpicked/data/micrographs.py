@@ -66,8 +66,12 @@ class Micrographs:
 
     @property
     def digest(self) -> tuple[Any, ...]:
-        """What tells these data from others: names, shape, pixel size, and optics where they are known."""
-        known = () if self.optics is None else (self.optics,)
+        """What tells these data from others: names, shape, pixel size, optics where known, and whether whitened.
+
+        By what they were whitened is left out: on another machine the last digits differ.
+        """
+        known: tuple[Any, ...] = () if self.optics is None else (self.optics,)
+        known += () if self.gains is None else ("whitened",)
         return (self.names, self.shape, self.pixel_size, *known)
 
     def __getitem__(self, index: int) -> torch.Tensor:

@@ -23,6 +23,7 @@ from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.model.placements import through_of
 from unpicked.model.views import Projection
+from unpicked.ops import rotation
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -149,13 +150,16 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     """
     if model.placement.single:
         return _of_pieces(batch, model, x).sum()
-    model, steps = _fewer(model.measured(batch.data)), {}
-    for index, image in batch:
-        group = filter_of(model, index)
-        if group not in steps:
-            steps[group] = patch_step(patch_scene(model, x, group), side or 2 * model.side)
-        steps[group].add(image.to(steps[group].device), 0)
-    ratios = torch.cat([part for step in steps.values() for part in step.ratios])
+    model = _fewer(model.measured(batch.data))
+    images, found, last = patch_images(model, x), [], -1
+    order = sorted(batch.indices, key=lambda index: filter_of(model, index))
+    for index, image in Batch(batch.data, order):  # one filter after the other: every one has templates of its own
+        if filter_of(model, index) != last:
+            last = filter_of(model, index)
+            step = patch_step(patch_scene(model, images, last), side or 2 * model.side)
+            found.append(step.ratios)
+        step.add(image.to(step.device), 0)
+    ratios = torch.cat([part for some in found for part in some])
     return mixed(ratios, occupied_share(ratios)).sum()
 
 
@@ -167,7 +171,7 @@ def _fewer(model: Model) -> Model:
     view = model.view
     if through_of(model.placement) is None or not isinstance(view, Projection) or len(view) <= _VIEWS:
         return model
-    return replace(model, view=Projection(view.rotations[:: -(-len(view) // _VIEWS)]))
+    return replace(model, view=Projection(rotation.super_fibonacci(_VIEWS).to(view.rotations)))
 
 
 def filter_of(model: Model, index: int) -> int:
@@ -176,11 +180,17 @@ def filter_of(model: Model, index: int) -> int:
     return 0 if through is None else through.groups[index]
 
 
-def patch_scene(model: Model, x: torch.Tensor, filter: int = 0) -> Scene:
-    """What :func:`patch_step` compares patches with; through filters, templates with their tails."""
-    templates, margin, through = model.templates(x).float(), 0, through_of(model.placement)
+def patch_images(model: Model, x: torch.Tensor) -> torch.Tensor:
+    """Templates ``(k, L, L)`` as no filter shows them; float32."""
+    templates, through = model.templates(x).float(), through_of(model.placement)
+    return templates if through is None else through.images(templates)
+
+
+def patch_scene(model: Model, images: torch.Tensor, filter: int = 0) -> Scene:
+    """What :func:`patch_step` compares patches with: of :func:`patch_images`; through filters, with their tails."""
+    templates, margin, through = images, 0, through_of(model.placement)
     if through is not None:
-        templates, margin = through.whole(through.images(templates), filter), through.margin()
+        templates, margin = through.whole(images, filter), through.margin()
     # the share of this density is taken out again; patches know neither activity nor least distance
     return Scene(templates, model.log_weights, model.noise, density=1e-3, activity=1.0, width=1, margin=margin)
 

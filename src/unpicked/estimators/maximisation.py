@@ -7,7 +7,6 @@ With numerators Q_r and weights D_r of all views it minimises
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ from unpicked._lazy import torch
 from unpicked.model.gas import SCORED
 from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
-from unpicked.model.placements import Anywhere, through_of
+from unpicked.model.placements import through_of, unfiltered
 from unpicked.model.transfer import Transfer
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import fourier, rotation, seeding, solve
@@ -23,6 +22,7 @@ from unpicked.priors import Prior, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
 _DIRECT = 1 << 23  # numbers of all templates of all basis functions up to which M is held and factored
+_FILTERED = 64  # basis functions whose images are filtered at once
 _VIEWS = 60  # of the preconditioner: the information of uniform views
 
 
@@ -192,15 +192,17 @@ class Problem:
 def score(model: Model, x: torch.Tensor) -> Score:
     """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
     placement, through = model.placement, through_of(model.placement)
-    plain = replace(placement, through=None) if isinstance(placement, Anywhere) else placement
-    operator = plain.seen(model.view, model.object, x)
+    operator = unfiltered(placement).seen(model.view, model.object, x)
     images, variance = operator.project(x), model.variance(x)
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
-    as_seen = [images] if through is None else [through.weighted(images, one) for one in through.squares]
+    as_seen: dict[int, torch.Tensor] = {}  # by the last micrograph's filter
 
     def scored(numerators: torch.Tensor, weights: torch.Tensor, filter: int = 0) -> torch.Tensor:
         if not len(numerators):  # transforms of nothing fail
             return x.new_zeros(0, len(x))
+        if filter not in as_seen:
+            as_seen.clear()
+            as_seen[filter] = images if through is None else through.weighted(images, through.squares[filter])
         weights, expected = weights.to(images), as_seen[filter]
         residuals = numerators.to(images) - (weights if weights.dim() > 2 else weights[..., None, None]) * expected
         found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
@@ -233,7 +235,10 @@ def uniform_information(object: Any, like: torch.Tensor, through: Transfer | Non
         views = rotation.super_fibonacci(_VIEWS).to(like)
         eye = torch.eye(object.size, dtype=like.dtype, device=like.device)
         seen = object.projector(views).project(eye)
-        other = seen if through is None else through.weighted(seen, through.mean)
         _held.clear()
-        _held[key] = seen.flatten(1) @ other.flatten(1).mT / _VIEWS
+        if through is None:
+            _held[key] = seen.flatten(1) @ seen.flatten(1).mT / _VIEWS
+        else:  # their coefficients are several times as many as their pixels: some functions at a time
+            parts = (through.weighted(some, through.mean).flatten(1) for some in seen.split(_FILTERED))
+            _held[key] = torch.cat([seen.flatten(1) @ some.mT for some in parts], 1) / _VIEWS
     return _held[key]

@@ -9,6 +9,7 @@ that follow cost little. Copies lie in whole inside the micrograph.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -143,17 +144,17 @@ class _Whole:
         self.likelihood, self.scene, self.screen, self.statistics = likelihood, scene, screen, statistics
         variance = variance_of(scene.noise)
         flat = scene.templates.flatten(1)
-        self.norms = _norms(scene) / (2 * variance)  # per filter and view
-        scaled, log_weights = flat / variance, scene.log_weights  # one set of templates, a bias per filter
-        self.banks = [evidence.Bank(scaled, (log_weights - norms).to(flat), scene.length) for norms in self.norms]
-        self.coarse: list[evidence.Bank] = []
+        self._norms = _norms(scene, variance)
+        self._flat, self._few = flat / variance, flat[:0]
+        self._banks: tuple[int, evidence.Bank, evidence.Bank | None] | None = None
         if screen is not None and len(flat) > 1.5 * screen.views:
-            chosen, shares = evidence.representatives(_compared(scene), scene.log_weights.exp().to(flat), screen.views)
-            few, logs = flat[chosen] / variance, shares.log()
-            self.coarse = [evidence.Bank(few, (logs - norms[chosen]).to(flat), scene.length) for norms in self.norms]
+            self._chosen, shares = evidence.representatives(
+                _compared(scene), scene.log_weights.exp().to(flat), screen.views
+            )
+            self._few, self._shares = self._flat[self._chosen], shares.log()
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
-        self.views = torch.zeros_like(self.norms)
+        self.views: dict[int, torch.Tensor] = {}  # copies per filter and view
         if scene.score is not None:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
@@ -179,14 +180,33 @@ class _Whole:
     def finish(self) -> Stats:
         """The statistics."""
         stats, through = self.stats, self.scene.through
-        stats["views"] = self.views.sum(0)
+        if self.views:
+            stats["views"] = torch.stack(list(self.views.values())).sum(0)
         if through is None:
             stats["weight"] = stats["views"][:, None, None].expand_as(stats["numerator"]).clone()
-        else:
-            stats["numerator"] = through.coefficients(stats["numerator"])
-            weight = self.views.mT @ through.squares.to(self.views)
-            stats["weight"] = weight[:, None].expand_as(stats["numerator"]).clone()
+            return stats
+        stats["numerator"] = through.coefficients(stats["numerator"])
+        weight = stats["views"].new_zeros(len(stats["views"]), through.squares.shape[1])
+        if self.views:
+            weight += torch.stack(list(self.views.values())).mT @ through.squares[list(self.views)].to(weight)
+        stats["weight"] = weight[:, None].expand_as(stats["numerator"]).clone()
         return stats
+
+    def _of(self, group: int) -> tuple[evidence.Bank, evidence.Bank | None]:
+        """All templates, and the representatives, with the norms that a filter gives them; the last ones are kept."""
+        if self._banks is None or self._banks[0] != group:
+            scene, norms = self.scene, self._norms(group)
+            bank = evidence.Bank(self._flat, (scene.log_weights - norms).to(self._flat), scene.length)
+            coarse = None
+            if len(self._few):
+                bias = (self._shares - norms[self._chosen]).to(self._flat)
+                coarse = evidence.Bank(self._few, bias, scene.length)
+            self._banks = group, bank, coarse
+        return self._banks[1:]
+
+    def _count(self, group: int, counts: torch.Tensor) -> None:
+        """Add copies of every view, seen through a filter."""
+        self.views[group] = self.views[group] + counts if group in self.views else counts
 
     def _seen(self, image: torch.Tensor, index: int) -> tuple[torch.Tensor, int]:
         """What templates are compared with in piece ``index`` of the data, and the number of its filter."""
@@ -197,10 +217,10 @@ class _Whole:
 
     def _log_activities(self, image: torch.Tensor, group: int = 0) -> torch.Tensor:
         """``(h, w)``: log of activity x evidence at every site."""
-        bank = self.banks[group]
-        if not self.coarse or self.screen is None:
+        bank, coarse = self._of(group)
+        if coarse is None or self.screen is None:
             return bank.everywhere(image) + self.log_activity
-        logs = self.coarse[group].everywhere(image) + self.log_activity
+        logs = coarse.everywhere(image) + self.log_activity
         rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
         floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
         kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
@@ -218,9 +238,9 @@ class _Whole:
         if self.scene.score is not None:
             self._gather_scores(self.scene.score, image, group, sites, weights[sites])
             return
-        bank = self.banks[group]
+        bank = self._of(group)[0]
         numerator = torch.zeros_like(bank.templates)
-        self.views[group] += bank.gather(image, sites, weights[sites], numerator)
+        self._count(group, bank.gather(image, sites, weights[sites], numerator))
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
 
     def _gather_scores(
@@ -230,7 +250,7 @@ class _Whole:
 
         Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
         """
-        stats, bank, side = self.stats, self.banks[group], 2 * self.scene.length
+        stats, bank, side = self.stats, self._of(group)[0], 2 * self.scene.length
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
         order = tiles.argsort(stable=True)
@@ -244,7 +264,7 @@ class _Whole:
             numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
             scores = score(numerators, counts, group).double()
             stats["information"] += scores.mT @ scores
-            self.views[group] += counts.sum(0)
+            self._count(group, counts.double().sum(0))
             stats["numerator"] += numerators.sum(0)
 
     def found(self, image: torch.Tensor, seed: int, index: int = 0) -> Sites:
@@ -265,7 +285,7 @@ class _Whole:
         around = around[corners[:, 0], corners[:, 1]]
         total = around.sum((1, 2)).clamp(min=1e-30)
         offsets = torch.stack([(around * step[:, None]).sum((1, 2)), (around * step).sum((1, 2))], 1) / total[:, None]
-        bank = self.banks[group]
+        bank = self._of(group)[0]
         windows = seen.unfold(0, length, 1).unfold(1, length, 1)[corners[:, 0], corners[:, 1]]
         views = torch.cat(
             [(part.flatten(1) @ bank.templates.mT + bank.bias).argmax(1) for part in windows.split(4096)]
@@ -294,14 +314,14 @@ def _blurred(chances: torch.Tensor, near: int) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(chances[None, None], near, 1, near // 2)[0, 0] * near**2
 
 
-def _norms(scene: Scene) -> torch.Tensor:
-    """``(g, k)``: sum of squares of every template as every filter shows it; float64."""
-    templates = scene.templates.double()
-    if scene.through is None:
-        return templates.flatten(1).square().sum(1)[None]
-    numbers = scene.through.coefficients(templates).square().sum(1)
-    norms: torch.Tensor = scene.through.squares.to(numbers) @ numbers.mT
-    return norms.clamp(min=0)
+def _norms(scene: Scene, variance: float) -> Callable[[int], torch.Tensor]:
+    """Of a filter: ``(k,)`` sums of squares of every template as it shows them, over twice the variance; float64."""
+    templates, through = scene.templates.double(), scene.through
+    if through is None:
+        plain = templates.flatten(1).square().sum(1) / (2 * variance)
+        return lambda group: plain
+    numbers = through.coefficients(templates).square().sum(1)
+    return lambda group: (numbers @ through.squares[group].to(numbers)).clamp(min=0) / (2 * variance)
 
 
 def _compared(scene: Scene) -> torch.Tensor:

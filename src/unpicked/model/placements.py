@@ -326,6 +326,11 @@ def through_of(placement: Placement) -> Transfer | None:
     return placement.through if isinstance(placement, Anywhere) else None
 
 
+def unfiltered(placement: Placement) -> Placement:
+    """The placement without filters: templates are images."""
+    return replace(placement, through=None) if isinstance(placement, Anywhere) else placement
+
+
 def _moved(object: Object, values: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """A signal or an image moved by whole pixels; what comes in is zero."""
     side, dims = values.shape[-1], values.dim()
@@ -364,4 +369,4 @@ def gas_activity(density: float, side: int, width: int) -> float:
             f"got {density}; try a lower density or spacing='arbitrary'"
         )
     fill = packed / (1 - packed)
-    return density / side**2 / (1 - packed) * math.exp(3 * fill + fill**2)
+    return density / side**2 / (1 - packed) * math.exp(min(3 * fill + fill**2, 600))

@@ -87,8 +87,7 @@ class Transfer:
         """``(g, p)`` per group the factors of h^2 on the templates' coefficients; float64."""
         rows = []
         for group in range(len(self.firsts)):
-            h = self.factors(group)
-            kernel = filters.lags(lambda fx, fy, h=h: h(fx, fy).square(), self.side - 1)  # type: ignore[misc]
+            kernel = filters.lags(_squared(self.factors(group)), self.side - 1, 2 * self.reach)
             rows.append(filters.toeplitz(kernel, self.size).flatten())
         return torch.stack(rows)
 
@@ -118,7 +117,7 @@ class Transfer:
         margin = self.margin()
         side = self.side + 2 * margin
         size = fast_size(side + margin)
-        factors = filters.toeplitz(filters.lags(self.factors(group), (size - 1) // 2), size).to(images)
+        factors = filters.toeplitz(filters.lags(self.factors(group), (size - 1) // 2, self.reach), size).to(images)
         padded = torch.nn.functional.pad(images, (margin, size - self.side - margin) * 2)
         return torch.fft.irfft2(torch.fft.rfft2(padded) * factors, s=(size, size))[..., :side, :side]
 
@@ -127,6 +126,10 @@ class Transfer:
 def transfer(pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Transfer:
     """The filters of some micrographs, kept for the next time they are asked for."""
     return Transfer(pixel_size, side, optics, gains)
+
+
+def _squared(factors: filters.Factors) -> filters.Factors:
+    return lambda fx, fy: factors(fx, fy).square()
 
 
 def _on_grid(transfer: Transfer, group: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

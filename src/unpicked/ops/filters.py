@@ -43,9 +43,12 @@ def filtered(image: Float[torch.Tensor, "h w"], factors: Factors, reach: int) ->
     return torch.fft.irfft2(spectrum, s=size)[reach : reach + height, reach : reach + width]
 
 
-def lags(factors: Factors, span: int) -> Float[torch.Tensor, "n n"]:
-    """The filter's kernel at lags -span .. span of both axes, ``(2 span + 1, 2 span + 1)`` float64."""
-    size = max(GRID, fast_size(4 * span))
+def lags(factors: Factors, span: int, reach: int = 0) -> Float[torch.Tensor, "n n"]:
+    """The filter's kernel at lags -span .. span of both axes, ``(2 span + 1, 2 span + 1)`` float64.
+
+    It is sampled so finely in Fourier space that a kernel of this ``reach`` in pixels comes back at none of them.
+    """
+    size = max(GRID, fast_size(4 * span), fast_size(span + reach))
     kernel = torch.fft.irfft2(factors(*half_plane((size, size))).to(torch.complex128), s=(size, size))
     return kernel.roll((span, span), (0, 1))[: 2 * span + 1, : 2 * span + 1]
 

@@ -16,6 +16,7 @@ from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.gas import Gas, best_sites
+from unpicked.model.placements import through_of
 from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
@@ -165,7 +166,7 @@ def from_micrographs(
         last=last,
         stages=runs,
         prepared=prepared,
-        sigma=_sigma(last, found.gains) * prepared.scale,
+        sigma=_sigma(last) * prepared.scale,
         notes=(
             *prepared.notes,
             *notes_of_transfer(whole, ignored=job.ignore_ctf),
@@ -189,11 +190,12 @@ def stages(
     """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them."""
     object, notes = parts.volume(job)
     x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
-    views, more = parts.affordable(job, object)
     optics = prepared.micrographs.optics is not None
+    coloured = job.coloured(optics=optics)
+    views, more = parts.affordable(job, object, filtered=optics or coloured)
     solve = partial(
         Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
-        coloured=prepared.micrographs.gains is None and job.coloured(optics=optics),
+        coloured=prepared.micrographs.gains is None and coloured,
     )  # fmt: skip
     return solve, notes + more
 
@@ -254,8 +256,10 @@ def whitened_once(prepared: Prepared, gains: Gains | None = None) -> Prepared:
     return replace(prepared, micrographs=whitening.whitened(data, found))
 
 
-def _sigma(run: Reconstruction, gains: Gains | None) -> float:
-    """Noise per working pixel before it was whitened."""
+def _sigma(run: Reconstruction) -> float:
+    """Noise per working pixel before it was whitened, by what the run saw."""
+    through = through_of(run.model.placement)
+    gains = None if through is None else through.gains
     if gains is None:
         return run.model.noise.sigma
     variances = [float(filters.lags(_power(gains, item), 1)[1, 1]) for item in range(min(len(gains), 8))]

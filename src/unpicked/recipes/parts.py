@@ -17,7 +17,7 @@ from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches
-from unpicked.model.placements import through_of
+from unpicked.model.placements import through_of, unfiltered
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
@@ -139,7 +139,9 @@ def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, 
     images = templates if through is None else through.images(templates)
     rate = model.placement.density / model.side**2
     side = whitening.tile(data.shape)
-    power = torch.fft.rfft2(images, s=(side, side)).abs().square().mean(0).cpu().double() * rate
+    more = -(-model.side // side)  # a tile may be smaller than an image: every so many of its frequencies
+    power = torch.fft.rfft2(images, s=(side * more,) * 2).abs().square().mean(0).cpu().double() * rate
+    power = power[::more, : side * more // 2 + 1 : more]
     optics = data.optics
     if optics is None:
         return [whitening.rings(power)] * len(data)
@@ -216,8 +218,9 @@ def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Pri
     elif job.prior == "shells":
         beliefs.append(globular(job.box, power))
     elif job.prior == "ridge":
-        # the mean square of typical coefficients, the same in every run whatever its seed
-        square = sum(float(random_start(model, power, seed).square().mean()) for seed in range(8)) / 8
+        # the mean square of typical coefficients, the same in every run whatever its seed; power is that of projections
+        plain = replace(model, placement=unfiltered(model.placement))
+        square = sum(float(random_start(plain, power, seed).square().mean()) for seed in range(8)) / 8
         beliefs.append(Ridge(square))
     typical = math.sqrt(power / (job.box * 0.4 * job.box) ** 2)  # grey value of a molecule 0.4 boxes thick
     if not job.signed and known.energy < FAINT:
@@ -231,16 +234,17 @@ def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Pri
     return beliefs[0] if len(beliefs) == 1 else Both(tuple(beliefs))
 
 
-def affordable(job: MicrographJob, object: Volume) -> tuple[tuple[int, ...], list[str]]:
+def affordable(job: MicrographJob, object: Volume, *, filtered: bool = False) -> tuple[tuple[int, ...], list[str]]:
     """As many views as fit into half of the free memory: statistics, templates and their work space per view.
 
-    Where the solver may take scores, their work space is set aside first.
+    Where the solver may take scores, their work space is set aside first. Where micrographs are ``filtered``, templates
+    are held by their coefficients, five times as many as their pixels.
     """
     views, free = job.views or tuple(FIRST_VIEWS * 4**stage for stage in range(job.stages)), free_memory()
     scored = job.solver in ("auto", "fisher") and _scores(job, object)
     room = max(0.0, free / 2 - (SCORING_MEMORY if scored else 0))
     wanted = max(views) * (1 if job.views else 4)
-    most = max(16, int(room / (64 * job.box**2 * job.subpixel**2))) if free else wanted
+    most = max(16, int(room / (64 * (5 if filtered else 1) * job.box**2 * job.subpixel**2))) if free else wanted
     if wanted <= most:
         return job.views, []
     cut = tuple(min(count, most) for count in views)

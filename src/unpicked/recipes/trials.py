@@ -15,7 +15,15 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.signal import Signal
 from unpicked.data.surrogates import ScrambledImages, ScrambledRows
 from unpicked.estimators.acceleration import Anderson
-from unpicked.estimators.base import filter_of, log_likelihood, mixed, occupied_share, patch_scene, patch_step
+from unpicked.estimators.base import (
+    filter_of,
+    log_likelihood,
+    mixed,
+    occupied_share,
+    patch_images,
+    patch_scene,
+    patch_step,
+)
 from unpicked.estimators.em import EM
 from unpicked.estimators.exact_em import ExactEM
 from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
@@ -25,6 +33,7 @@ from unpicked.model.model import Model
 from unpicked.model.noise import variance_of
 from unpicked.model.placements import through_of
 from unpicked.model.spacing import HardCore
+from unpicked.model.transfer import Transfer
 from unpicked.model.views import Identity, Projection, View
 from unpicked.objects.ball import Ball
 from unpicked.objects.base import Object
@@ -384,16 +393,17 @@ def share_of(model: Model, x: torch.Tensor, known: Iterator[Tiles]) -> torch.Ten
 
 def _scenes(model: Model, x: torch.Tensor) -> Callable[[Tiles], Scene]:
     """What the patches of a tile are compared with: the templates as its micrograph shows them."""
-    made: dict[tuple[int, int], Scene] = {}
+    made: dict[tuple[Transfer | None, int], Scene] = {}
+    images = patch_images(model, x)
 
     def of(tiles: Tiles) -> Scene:
         here = model.measured(tiles.data)
         filter = filter_of(here, tiles.index)
-        key = id(through_of(here.placement)), filter
+        key = through_of(here.placement), filter
         if key not in made:
             if len(made) >= _SCENES:
                 made.clear()
-            made[key] = patch_scene(here, x, filter)
+            made[key] = patch_scene(here, images, filter)
         return made[key]
 
     return of

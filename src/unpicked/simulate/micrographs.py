@@ -138,7 +138,7 @@ class Simulation(NoisyImages):
         sigma: standard deviation of the noise.
         power: mean sum of squares of a particle image, with its tails where there are optics, over the noise's power at
             level 1.
-        variance: mean variance of a particle image in its box.
+        variance: mean variance of a particle image in its box, as the optics show it.
         seed: of the whole set.
         optics: contrast transfer, one entry per micrograph, or None.
         colour: spectrum of the noise.
@@ -206,7 +206,7 @@ class Simulation(NoisyImages):
         """The truth in figures, the keys of ``truth.json``."""
         box = self.specimen.box
         found: dict[str, object] = {
-            **levels(self.sigma, self.power, self.variance, box),
+            **levels(self.sigma, self.power, self.variance / self.colour.mean, box),
             "sigma": self.sigma * math.sqrt(self.colour.mean),
             "density": self.density,
             "occurrences": self.per_micrograph * self.count,
@@ -240,7 +240,8 @@ def simulate_micrographs(
         size: height and width in pixels.
         density: covered fraction, copies x box^2 / pixels.
         noise: its level, e.g. ``energy(424)`` or ``snr_box(3.5)``: of images as the optics show them, with their tails;
-            of noise that is not white E is the sum of |image|^2 over the noise's power, and ``sigma`` per pixel.
+            of noise that is not white E is the sum of |image|^2 over the noise's power; ``sigma`` and ``snr_db`` are
+            of pixels.
         seed: of everything random.
         spacing: "separated" (corners at least 2 box - 1 apart) or "arbitrary" (at least box).
         sub_pixel: continuous instead of whole-pixel positions.
@@ -282,7 +283,7 @@ def simulate_micrographs(
         raise ValueError(f"optics must have one entry per micrograph, {count}; got {len(optics)}")
     pixel = specimen.voxel_size
     power = _power(probe, optics, colour, pixel, exposure)
-    variance = float(probe.var((-2, -1), correction=0).mean())
+    variance = _variance(probe, optics, pixel)
     level = noise.sigma(power, variance, specimen.box) if exposure is None else math.sqrt(exposure.counts(pixel))
     simulation = Simulation(
         specimen=specimen,
@@ -291,7 +292,7 @@ def simulate_micrographs(
         per_micrograph=per_micrograph,
         spacing=spacing,
         sub_pixel=sub_pixel,
-        sigma=level / math.sqrt(colour.mean) if noise.kind == "sigma" else level,
+        sigma=level / math.sqrt(colour.mean) if noise.kind in ("sigma", "snr_db") else level,
         power=power,
         variance=variance,
         seed=seed,
@@ -337,6 +338,22 @@ def _power(
     spectra = torch.fft.rfft2(images, s=(side, side), norm="ortho")
     squares = spectra.real.square() + spectra.imag.square()
     return float((squares * (twice * weight)).sum((-2, -1)).mean())
+
+
+def _variance(images: torch.Tensor, optics: Optics | None, pixel: float) -> float:
+    """Mean over images and settings of the variance of an image in its box."""
+    if optics is None:
+        return float(images.var((-2, -1), correction=0).mean())
+    box = images.shape[-1]
+    side = box + math.ceil(optics.displacement(pixel) / pixel) + 32
+    side += side % 2
+    fx, fy = filters.half_plane((side, side))
+    spectra, total = torch.fft.rfft2(images, s=(side, side)), 0.0
+    for group in sorted(set(optics.group)):
+        factors = optics.values(fx / pixel, fy / pixel, [optics.group.index(group)])[0]
+        shown = torch.fft.irfft2(spectra * factors, s=(side, side))[..., :box, :box]
+        total += optics.group.count(group) * float(shown.var((-2, -1), correction=0).mean())
+    return total / len(optics)
 
 
 def place(size: tuple[int, int], box: int, least: int, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,44 @@
+"""Positions of particles from a map of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unpicked.data.maps import Map
+from unpicked.data.micrographs import InMemory, Micrographs
+from unpicked.data.snr import energy
+from unpicked.ops import rotation
+from unpicked.picking import fit_scale, pick
+from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.phantom import bead_chain
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    specimen = bead_chain(11, 1, voxel_size=6.0)
+    data, truth = simulate_micrographs(specimen, count=1, size=(160, 160), density=0.1, noise=energy(2000), seed=2)
+    image = data[0]
+    return Micrographs(InMemory((image / truth.sigma)[None]), 6.0, ("a",)), specimen.truth(), truth
+
+
+def test_a_map_of_both_signs_keeps_its_own(simulated) -> None:
+    """Nearest to a random start, which is positive, would be the negative of a map with dark solvent."""
+    data, map, _ = simulated
+    signed = Map(map.values - 2 * map.values.mean(), map.voxel_size)
+    assert float(signed.values.sum()) < 0
+    assert float(fit_scale(data, signed).x) > 0
+
+
+def test_positions_between_pixels_share_the_views(simulated) -> None:
+    data, map, truth = simulated
+    run = fit_scale(data, map)
+    finer = replace(run, model=replace(run.model, placement=replace(run.model.placement, subpixel=2)))
+    for one in (run, finer):
+        found, wanted = next(iter(pick(data, one, views=400))), truth.occurrences(0)
+        near = torch.cdist(found.centres, wanted.corners.flip(1).double() + 5).min(1)
+        away = rotation.geodesic_distance(found.rotations, wanted.rotations[near.indices].double())
+        assert len(found) == len(wanted.corners) and float(near.values.max()) < 1
+        assert float(away.median()) < 25  # degrees; a chain of beads looks much the same from behind
