@@ -47,7 +47,13 @@ class Picked:
 
 
 def fit_scale(
-    data: Micrographs, map: Map, *, density: float | None = None, spacing: str = "separated", seed: int = 0
+    data: Micrographs,
+    map: Map,
+    *,
+    density: float | None = None,
+    spacing: str = "separated",
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Reconstruction:
     """Grey value of a map, noise and covered fraction of micrographs that hold it; nothing of the structure is fitted.
 
@@ -57,19 +63,20 @@ def fit_scale(
         density: covered fraction; estimated if not given.
         spacing: least distance of two particles: "separated" (2 box - 1 pixels) or "arbitrary" (box pixels).
         seed: of the sampler.
+        device: torch device of the computation, and of :func:`pick` with its answer.
     """
     object = Voxels(map.box)
     known = Scaled(object, object.fit(map.values.double()))
     model = Model(
         known,
-        Projection(rotation.super_fibonacci(FITTING)),
+        Projection(rotation.super_fibonacci(FITTING).to(device)),
         Anywhere(density or 0.1, Gas(), "separated" if spacing == "separated" else "arbitrary"),
         noise=White(1.0),
     )
     estimator = EM(iterations=12, frozen=12, estimate_density=density is None, tolerance=0.5)
     # a start of its own: one at random may take a map of both signs for its negative
     shown = model.measured(data)
-    one = known.x.new_ones(1)
+    one = known.x.new_ones(1).to(device)
     start = one * math.sqrt(signal_power(data, model) / float(shown.placement.powers(shown.templates(one)).mean()))
     return reconstruct(data, model, estimator, seed=seed, start=start, moves=0)
 

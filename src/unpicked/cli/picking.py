@@ -63,7 +63,7 @@ def pick(
     overwrite
         Replace an existing file.
     """
-    common.begin()
+    device = common.begin()
     if out.suffix.lower() != ".star":
         raise ValueError(f"--out {out} must end in .star")
     if out.exists() and not overwrite:
@@ -97,7 +97,7 @@ def pick(
             f"nearest is {working.pixel_size:.4g} A; rescale the map"
         )
     working = fixed(prepared, job).micrographs
-    run = fit_scale(working, map, density=density, spacing=spacing, seed=common.seed)
+    run = fit_scale(working, map, density=density, spacing=spacing, seed=common.seed, device=device)
     names: list[str] = []
     rows: list[Any] = []
     for name, found in zip(

@@ -341,19 +341,25 @@ def _power(
 
 
 def _variance(images: torch.Tensor, optics: Optics | None, pixel: float) -> float:
-    """Mean over images and settings of the variance of an image in its box."""
+    """Mean over images and settings, of which some stand for many, of the variance of an image in its box."""
     if optics is None:
         return float(images.var((-2, -1), correction=0).mean())
     box = images.shape[-1]
     side = box + math.ceil(optics.displacement(pixel) / pixel) + 32
     side += side % 2
     fx, fy = filters.half_plane((side, side))
-    spectra, total = torch.fft.rfft2(images, s=(side, side)), 0.0
-    for group in sorted(set(optics.group)):
-        factors = optics.values(fx / pixel, fy / pixel, [optics.group.index(group)])[0]
-        shown = torch.fft.irfft2(spectra * factors, s=(side, side))[..., :box, :box]
-        total += optics.group.count(group) * float(shown.var((-2, -1), correction=0).mean())
-    return total / len(optics)
+    spectra, found = torch.fft.rfft2(images, s=(side, side)), {}
+    items = range(0, len(optics), -(-len(optics) // _SETTINGS))
+    for item in items:
+        group = optics.group[item]
+        if group not in found:
+            factors = optics.values(fx / pixel, fy / pixel, [item])[0]
+            shown = torch.fft.irfft2(spectra * factors, s=(side, side))[..., :box, :box]
+            found[group] = float(shown.var((-2, -1), correction=0).mean())
+    return sum(found[optics.group[item]] for item in items) / len(items)
+
+
+_SETTINGS = 32  # through which the variance of images is found at most
 
 
 def place(size: tuple[int, int], box: int, least: int, count: int, generator: torch.Generator) -> torch.Tensor:
