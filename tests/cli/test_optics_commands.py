@@ -14,6 +14,7 @@ from unpicked.io.star_layouts import read_particles_positions
 
 SMALL = ["--box", "7", "--voxel", "6", "--size", "128", "--count", "2", "--seed", "3", "--density", "0.1"]
 SCOPE = ["--ctf", "--defocus", "6000", "12000", "--astigmatism", "500"]
+COUNTED = ["--box", "7", "--voxel", "6", "--size", "256", "--count", "1", "--density", "0.1"]
 FEW = [
     "--box",
     "7",
@@ -178,20 +179,7 @@ def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
 
 
 def test_electrons_are_counted(bpti_path, tmp_path, capsys):
-    words = [
-        "--structure",
-        bpti_path,
-        "--box",
-        "7",
-        "--voxel",
-        "6",
-        "--size",
-        "256",
-        "--count",
-        "1",
-        "--density",
-        "0.1",
-    ]
+    words = ["--structure", bpti_path, *COUNTED]
     status, out, _ = answered(
         capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words, "--physical", "--pixel", "3", "--json"
     )
@@ -214,25 +202,12 @@ def test_electrons_are_counted(bpti_path, tmp_path, capsys):
     ],
 )
 def test_electrons_cannot_be_counted_so(bpti_path, tmp_path, capsys, more, told):
-    words = [
-        "--structure",
-        bpti_path,
-        "--box",
-        "7",
-        "--voxel",
-        "6",
-        "--size",
-        "256",
-        "--count",
-        "1",
-        "--density",
-        "0.1",
-    ]
+    words = ["--structure", bpti_path, *COUNTED]
     answer = answered(capsys, "simulate", "micrographs", "--out", tmp_path / "sim", *words, *more)
     assert is_refused(answer, told) and not (tmp_path / "sim").exists()
 
 
 def test_picking_refuses_a_folder_that_is_not_there_before_it_begins(sim, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("unpicked.picking.fit_scale", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr("unpicked.recipes.picks.fit_scale", lambda *_, **__: pytest.fail("it began"))
     answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", tmp_path / "no" / "p.star")
     assert is_refused(answer, "does not exist")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unpicked.data.snr import sigma
 from unpicked.io.structure import read_structure
 from unpicked.ops.scattering import ICE, WATER, critical_dose, ice_power, interaction
 from unpicked.plan.physics import Microscope, particle_energy
@@ -25,7 +24,7 @@ def simulated(request) -> Simulation:
     object, x = in_ice(read_structure(path), PIXEL, BOX, exposure, b_factor=60.0)
     optics = draw_optics(2, 1, (10000.0, 10000.0), 0.0, SCOPE, drawn(1))
     return simulate_micrographs(
-        Specimen(object, x, BOX, PIXEL), count=2, size=(256, 256), density=0.05, noise=sigma(1.0), seed=1,
+        Specimen(object, x, BOX, PIXEL), count=2, size=(256, 256), density=0.05, noise=None, seed=1,
         optics=optics, exposure=exposure,
     )[1]  # fmt: skip
 
@@ -85,6 +84,6 @@ def test_an_exposure_needs_optics_and_no_colour(simulated: Simulation) -> None:
     for optics, shape in ((None, "white"), (simulated.optics, "1/f")):
         with pytest.raises(ValueError, match="exposure needs optics"):
             simulate_micrographs(
-                simulated.specimen, count=2, size=(256, 256), density=0.05, noise=sigma(1.0), seed=1, optics=optics,
+                simulated.specimen, count=2, size=(256, 256), density=0.05, noise=None, seed=1, optics=optics,
                 colour=colour(shape), exposure=Exposure(),
             )  # fmt: skip

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from unpicked.cli.common import Common
 from unpicked.cli.micrographs import Input
-
-if TYPE_CHECKING:
-    from unpicked.data.maps import Map
 
 
 def pick(
@@ -64,6 +61,36 @@ def pick(
         Replace an existing file.
     """
     device = common.begin()
+    _sound(out, overwrite, least, views, density)
+    from unpicked.io import mrc, star_layouts
+    from unpicked.recipes import MicrographJob
+    from unpicked.recipes.picks import pick_from_map
+
+    map = mrc.read_map(volume / "volume.mrc" if volume.is_dir() else volume, voxel_size=map_voxel)
+    data = input.read(files)
+    job = MicrographJob(
+        box=map.box, voxel=map.voxel_size, density=density, spacing=spacing, ignore_ctf=ignore_ctf, noise=noise
+    )
+    found = pick_from_map(
+        data, map, job, views=views, least=least, seed=common.seed, device=device,
+        tell=lambda name, count: common.say(f"{name}: {count} particles"),
+    )  # fmt: skip
+    box = round(map.box * map.voxel_size / data.pixel_size)
+    star_layouts.write_particles_star(
+        out, found.names, found.centres, found.rotations, data.pixel_size, box,
+        scores=found.posterior, overwrite=overwrite,
+    )  # fmt: skip
+    last, count = found.run.history[-1], len(found.names)
+    common.say(
+        f"{out}: {count} particles on {len(data)} micrographs; E = {last['energy']:.1f} per particle, "
+        f"about {last['particles']:.0f} are expected"
+    )
+    fitted = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
+    return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
+
+
+def _sound(out: Path, overwrite: bool, least: float, views: int, density: float | None) -> None:
+    """Refuse what can be seen to be wrong before anything is read."""
     if out.suffix.lower() != ".star":
         raise ValueError(f"--out {out} must end in .star")
     if out.exists() and not overwrite:
@@ -76,63 +103,3 @@ def pick(
         raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
     if density is not None and not 0 < density < 1:
         raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {density}")
-    from unpicked._lazy import torch
-    from unpicked.io import mrc, star_layouts
-    from unpicked.picking import fit_scale
-    from unpicked.picking import pick as picked
-    from unpicked.recipes import MicrographJob, ready
-    from unpicked.recipes.micrographs import fixed
-
-    map = mrc.read_map(volume / "volume.mrc" if volume.is_dir() else volume, voxel_size=map_voxel)
-    _check(volume, map)
-    data = input.read(files)
-    job = MicrographJob(
-        box=map.box, voxel=map.voxel_size, density=density, spacing=spacing, ignore_ctf=ignore_ctf, noise=noise
-    )
-    prepared = ready(data, job)
-    working = prepared.micrographs
-    if abs(working.pixel_size / map.voxel_size - 1) > 0.01:
-        raise ValueError(
-            f"the map's voxel of {map.voxel_size:.4g} A cannot be reached from pixels of {data.pixel_size:.4g} A: the "
-            f"nearest is {working.pixel_size:.4g} A; rescale the map"
-        )
-    working = fixed(prepared, job).micrographs
-    run = fit_scale(working, map, density=density, spacing=spacing, seed=common.seed, device=device)
-    names: list[str] = []
-    rows: list[Any] = []
-    for name, found in zip(
-        working.names, picked(working, run, views=views, least=least, seed=common.seed), strict=True
-    ):
-        common.say(f"{name}: {len(found)} particles")
-        names += [name] * len(found)
-        rows.append(found)
-    if not names:
-        raise ValueError(f"no place has a particle with a probability of {least:g} or more; try a lower --least")
-    star_layouts.write_particles_star(
-        out,
-        names,
-        prepared.to_file_pixels(torch.cat([found.centres for found in rows])),
-        torch.cat([found.rotations for found in rows]),
-        data.pixel_size,
-        round(map.box * map.voxel_size / data.pixel_size),
-        scores=torch.cat([found.posterior for found in rows]),
-        overwrite=overwrite,
-    )
-    last = run.history[-1]
-    told = {
-        "out": str(out), "count": len(names), "micrographs": len(working), "energy": last["energy"],
-        "density": last["density"], "expected": last["particles"],
-    }  # fmt: skip
-    common.say(
-        f"{out}: {len(names)} particles on {len(working)} micrographs; E = {last['energy']:.1f} per particle, "
-        f"about {last['particles']:.0f} are expected"
-    )
-    return common.end(told)
-
-
-def _check(path: Path, map: Map) -> None:
-    """Refuse maps that cannot be looked for."""
-    if map.box > 64:
-        raise ValueError(f"{path} has {map.box} voxels, more than 64; bring it to a coarser voxel first")
-    if not float(map.values.max()) > -float(map.values.min()):
-        raise ValueError(f"{path} must have matter bright, and some density; try it times -1")

@@ -13,7 +13,6 @@ from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Seen, op
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
     from unpicked.data.optics import Optics
-    from unpicked.data.snr import NoiseLevel
     from unpicked.simulate.exposure import Exposure
     from unpicked.simulate.micrographs import Simulation, Specimen
     from unpicked.simulate.noise import Colour
@@ -68,14 +67,12 @@ def micrographs(
     exposed, shape = physical.settings(), height_and_width(size)
     from unpicked.simulate.micrographs import simulate_micrographs
 
-    exposure: Exposure | None = None
-    optics: Optics | None
     if exposed:
-        strength, colour, optics, exposure = _exposure(exposed, level, noise, microscope, count, common.seed)
+        microscope, exposure = _exposure(exposed, level, noise, microscope)
         specimen, truth, notes = _in_ice(seen, box, b_factor, exposed["pixel"], exposure)
+        strength = None
     else:
-        strength, colour = level.needed(), _colour(noise)
-        optics = _optics(microscope, count, common.seed)
+        strength, exposure = level.needed(), None
         specimen, notes = seen.specimen(box, b_factor, common.seed)
         truth = specimen
     data, simulation = simulate_micrographs(
@@ -87,8 +84,8 @@ def micrographs(
         seed=common.seed,
         spacing=spacing,
         sub_pixel=positions == "continuous",
-        optics=optics,
-        colour=colour,
+        optics=_optics(microscope, count, common.seed),
+        colour=_colour(noise),
         exposure=exposure,
     )
     for index in range(count):
@@ -108,29 +105,20 @@ def micrographs(
     return common.end(facts)
 
 
-def _exposure(
-    asked: dict[str, float], level: Level, noise: str, microscope: Microscope, count: int, seed: int
-) -> tuple[NoiseLevel, Colour, Optics, Exposure]:
-    """How electrons are counted; the noise level is no more than a place-holder.
+def _exposure(asked: dict[str, float], level: Level, noise: str, microscope: Microscope) -> tuple[Microscope, Exposure]:
+    """How electrons are counted, and through which microscope: 1 um of defocus if none is given.
 
     Raises:
         ValueError: for a noise level or spectrum, which electrons bring themselves.
     """
-    from unpicked.data.snr import sigma
     from unpicked.simulate.exposure import Exposure
 
     if level.found() is not None or noise != "white":
         named = "--noise" if level.found() is None else option(next(n for n in LEVELS if getattr(level, n) is not None))
         raise ValueError(f"{named} cannot be given with --physical: electrons and ice bring their own noise")
-    if not microscope.ctf:
-        microscope = replace(microscope, ctf=True)
-    if microscope.defocus is None:
-        microscope = replace(microscope, defocus=(10000.0, 10000.0))
-    optics = _optics(microscope, count, seed)
-    if optics is None:
-        raise ValueError("--physical needs a defocus")
+    seen = replace(microscope, ctf=True, defocus=microscope.defocus or (10000.0, 10000.0))
     told = {name: value for name, value in asked.items() if name != "pixel"}
-    return sigma(1.0), _colour("white"), optics, Exposure(**told, voltage_kv=microscope.voltage or 300.0)
+    return seen, Exposure(**told, voltage_kv=microscope.voltage or 300.0)
 
 
 def _in_ice(

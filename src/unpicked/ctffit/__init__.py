@@ -310,12 +310,11 @@ def fit_ctf(
         )
     fitted, flat = fit(spectrum, search.lens, Box(search.defocus, search.astigmatism), search.phase_shift)
     seen = profile(flat, search.lens, fitted)
-    _check(name, search, band, fitted, seen)
+    reach = _believed(name, search, band, fitted, seen)
     z, c, d, phase = fitted.numbers.tolist()
     half = math.hypot(c, d)
     errors = fitted.covariance.diagonal().clamp(min=0).sqrt().tolist()
     spread = (errors[1] + errors[2]) / 2
-    assert seen.resolution is not None
     return CtfFit(
         name=name,
         search=search,
@@ -328,7 +327,7 @@ def fit_ctf(
         angle_error=min(math.degrees(math.atan2(spread, half)) / 2, 180 / math.sqrt(12)),
         phase_error=errors[3],
         correlation=seen.correlation,
-        resolution=max(seen.resolution, band[1]),
+        resolution=max(reach, band[1]),
         rings=seen.followed,
         gain=fitted.gain,
         band=band,
@@ -346,8 +345,8 @@ def tried(image: torch.Tensor, pixel_size: float, search: CtfSearch | None, name
         return str(error)
 
 
-def _check(name: str, search: CtfSearch, band: tuple[float, float], fitted: Fitted, seen: Profile) -> None:
-    """Raise NoThonRings unless the fit can be believed."""
+def _believed(name: str, search: CtfSearch, band: tuple[float, float], fitted: Fitted, seen: Profile) -> float:
+    """Angstrom to which the rings are followed; NoThonRings unless the fit can be believed."""
     where = f"{name}: no Thon rings found from {band[0]:g} to {band[1]:.3g} A"
     needed = GAIN if search.phase_shift is not None else GAIN_PHASE
     if fitted.gain < needed or seen.correlation < CORRELATION:
@@ -364,8 +363,9 @@ def _check(name: str, search: CtfSearch, band: tuple[float, float], fitted: Fitt
             f"{name}: the best astigmatism lies at the end of the range, {2 * half:.0f} A; try a larger one, "
             "or look whether the micrograph drifted"
         )
-    if seen.followed < RINGS:
+    if seen.resolution is None or seen.followed < RINGS:
         raise NoThonRings(f"{where}: the fit follows {seen.followed:.1f} of them (needed {RINGS:g})")
+    return seen.resolution
 
 
 __all__ = ["CtfEstimates", "CtfFit", "CtfSearch", "NoThonRings", "Profile", "collected", "estimate_ctf",

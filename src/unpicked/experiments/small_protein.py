@@ -9,7 +9,6 @@ from pathlib import Path
 
 import unpicked
 from unpicked.data.micrographs import Micrographs
-from unpicked.data.snr import sigma
 from unpicked.data.structure import Structure
 from unpicked.evaluate.compare import compare
 from unpicked.experiments.recovery import shared
@@ -157,7 +156,7 @@ class SmallProtein:
             count=self.count,
             size=(self.size, self.size),
             density=self.density,
-            noise=sigma(1.0),
+            noise=None,
             seed=seed,
             optics=draw_optics(self.count, None, optics.defocus, 0.0, scope, drawn(seed)),
             exposure=self.exposure,

@@ -6,7 +6,7 @@ import bz2
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, cast
@@ -31,6 +31,24 @@ def existing(path: Path | str, what: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{what} not found: {path} (looked in {Path.cwd()})")
     return path
+
+
+def found_among(places: Iterable[Path], name: str) -> tuple[Path | None, str]:
+    """The first of some places that is a file, or None, and the places in words; ``name`` is as a list has it."""
+    tried = list(dict.fromkeys(places))
+    for path in tried:
+        try:
+            if "\0" not in name and path.is_file():
+                return path, ""
+        except OSError:  # a name longer than the system takes
+            break
+    return None, ", ".join(str(path)[:400] for path in tried)
+
+
+def around(listed: Path) -> list[Path]:
+    """Folders in which the files of a list are looked for: its own, the working one, and those above it."""
+    above = [folder for folder in listed.resolve().parents[1:5] if folder != Path(folder.anchor)]
+    return [listed.parent, Path.cwd(), *above]
 
 
 def compression(path: Path) -> Compression:

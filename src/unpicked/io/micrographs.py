@@ -11,7 +11,7 @@ import numpy as np
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.optics import Optics
 from unpicked.io import tiff
-from unpicked.io._files import existing
+from unpicked.io._files import around, existing, found_among
 from unpicked.io._mrc import header_pixel_size
 from unpicked.io._relion import MICROSCOPE
 from unpicked.io.ctffind import ctffind_optics
@@ -131,15 +131,9 @@ def locate_micrograph(listed: Path, row: int, name: str) -> Path:
     Raises:
         FileNotFoundError: if it is in none of them; all places tried are told.
     """
-    above = [folder for folder in listed.resolve().parents[1:5] if folder != Path(folder.anchor)]
-    tried = list(dict.fromkeys(folder / name for folder in (listed.parent, Path.cwd(), *above)))
-    for path in tried:  # joining an absolute name gives that name
-        try:
-            if "\0" not in name and path.is_file():
-                return path
-        except OSError:  # a name longer than the system takes
-            break
-    places = ", ".join(str(path)[:400] for path in tried)
+    found, places = found_among((folder / name for folder in around(listed)), name)  # an absolute name stays itself
+    if found is not None:
+        return found
     raise FileNotFoundError(f"{listed}, row {row}: micrograph {name[:400]} not found; tried {places}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from unpicked.data.micrographs import Part
 from unpicked.data.particles import Particles, Resized
 from unpicked.data.poses import Poses
+from unpicked.io._files import around, found_among
 from unpicked.io.cryosparc import cs_table
 from unpicked.io.mrc import Contrast, check_contrast
 from unpicked.io.particle_checks import background_notes, contrast_notes
@@ -202,19 +203,12 @@ def locate_stack(table: ParticleTable, name: str, root: PathLike | None = None) 
         return Path(name)
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(f"root must be a folder that exists; got {root}")
-    above = [folder for folder in table.path.resolve().parents[1:5] if folder != Path(folder.anchor)]
-    folders = [table.path.parent, Path.cwd(), *above]  # joining an absolute name gives that name
-    tried = [folder / name for folder in folders]
+    tried = [folder / name for folder in around(table.path)]  # joining an absolute name gives that name
     if root is not None:
         tried += [Path(root) / name, Path(root) / Path(name).name]
-    tried = list(dict.fromkeys(tried))
-    for path in tried:
-        try:
-            if "\0" not in name and path.is_file():
-                return path
-        except OSError:  # a name longer than the system takes
-            break
-    places = ", ".join(str(path)[:400] for path in tried)
+    found, places = found_among(tried, name)
+    if found is not None:
+        return found
     row = table.which.index(table.files.index(name)) + 1
     raise FileNotFoundError(
         f"{table.path}, row {row}: stack {name[:400]} not found; tried {places}; give its folder with root= (--root)"

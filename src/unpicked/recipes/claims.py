@@ -23,7 +23,8 @@ from unpicked.ops.shift import shift_volume
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
 from unpicked.recipes.micrographs import notes_of_transfer, whitened_once
-from unpicked.recipes.trials import VIEWS, Planar, by_patches, radial_fit, share_of
+from unpicked.recipes.tiles import by_patches, share_of
+from unpicked.recipes.trials import VIEWS, Planar, radial_fit
 from unpicked.simulate.decoys import chain, shuffled
 from unpicked.verify import Score
 

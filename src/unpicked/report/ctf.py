@@ -65,7 +65,8 @@ def _title(fit: CtfFit) -> str:
 
 def _plane(axes: Any, fit: CtfFit) -> None:
     flat = fit.flat
-    assert flat is not None
+    if flat is None:
+        raise ValueError(f"{fit.name}: the fit holds no spectrum to draw; fit the micrograph again")
     spectrum, lens = flat.spectrum, fit.search.lens
     background, envelope, square = (part.numpy() for part in model(flat, lens, fit.fitted))
     apart = lens.stride(0.5 / fit.band[1]) / fit.defocus / fit.band[1] / spectrum.step  # of rings, in samples

@@ -224,7 +224,7 @@ def simulate_micrographs(
     count: int,
     size: tuple[int, int],
     density: float,
-    noise: NoiseLevel,
+    noise: NoiseLevel | None,
     seed: int,
     spacing: Spacing = "separated",
     sub_pixel: bool = False,
@@ -247,7 +247,7 @@ def simulate_micrographs(
         sub_pixel: continuous instead of whole-pixel positions.
         optics: contrast transfer, one entry per micrograph; None: none.
         colour: spectrum of the noise.
-        exposure: counts of electrons instead of ``noise`` (whose level is not used); the specimen's images must then be
+        exposure: counts of electrons instead of ``noise``; the specimen's images must then be
             in counts (:func:`unpicked.simulate.exposure.in_ice`), and there must be optics.
 
     Returns:
@@ -256,35 +256,18 @@ def simulate_micrographs(
     Raises:
         ValueError: for an impossible density or a box larger than the micrograph.
     """
-    if not isinstance(noise, NoiseLevel):
-        raise TypeError(
-            f"the noise level must say which kind it is; got {noise!r}; "
-            "try energy(...), snr_box(...), snr_disc(...), snr_db(...) or sigma(...)"
-        )
-    if count < 1:
-        raise ValueError(f"count must be at least 1 micrograph; got {count}")
-    if min(size) < specimen.box:
-        raise ValueError(f"a box of {specimen.box} pixels does not fit a micrograph of {size[0]} x {size[1]}")
-    least = 2 * specimen.box - 1 if spacing == "separated" else specimen.box
-    limit = densest(size, specimen.box, least)
-    if not 0 < density <= limit:
-        raise ValueError(
-            f"density must lie between 0 and {limit:.3f} for {spacing} copies in a box of {specimen.box}; got {density}"
-        )
-    per_micrograph = round(density * size[0] * size[1] / specimen.box**2)
-    if per_micrograph < 1:
-        raise ValueError(
-            f"density {density} puts less than one copy on a micrograph of {size[0]} x {size[1]}; try a larger one"
-        )
+    _refuse(noise, exposure, optics, colour, count)
+    per_micrograph = _copies(specimen.box, size, density, spacing)
     probe = specimen.images(rotation.random_rotations(256, seeding.generator(seed, "probe")))
-    if exposure is not None and (optics is None or colour is not WHITE):
-        raise ValueError("an exposure needs optics, and brings its own noise; give a defocus, and no colour")
-    if optics is not None and len(optics) != count:
-        raise ValueError(f"optics must have one entry per micrograph, {count}; got {len(optics)}")
     pixel = specimen.voxel_size
     power = _power(probe, optics, colour, pixel, exposure)
     variance = _variance(probe, optics, pixel)
-    level = noise.sigma(power, variance, specimen.box) if exposure is None else math.sqrt(exposure.counts(pixel))
+    if exposure is not None:
+        sigma = math.sqrt(exposure.counts(pixel))
+    elif noise is not None:
+        sigma = noise.sigma(power, variance, specimen.box)
+        if noise.kind in ("sigma", "snr_db"):  # these are told of a pixel
+            sigma /= math.sqrt(colour.mean)
     simulation = Simulation(
         specimen=specimen,
         size=size,
@@ -292,7 +275,7 @@ def simulate_micrographs(
         per_micrograph=per_micrograph,
         spacing=spacing,
         sub_pixel=sub_pixel,
-        sigma=level / math.sqrt(colour.mean) if noise.kind in ("sigma", "snr_db") else level,
+        sigma=sigma,
         power=power,
         variance=variance,
         seed=seed,
@@ -302,6 +285,40 @@ def simulate_micrographs(
     )
     names = tuple(f"micrograph_{index + 1:04d}.mrc" for index in range(count))
     return Micrographs(simulation, specimen.voxel_size, names, optics), simulation
+
+
+def _refuse(
+    noise: NoiseLevel | None, exposure: Exposure | None, optics: Optics | None, colour: Colour, count: int
+) -> None:
+    """Raise for what does not go together."""
+    if exposure is None and not isinstance(noise, NoiseLevel):
+        raise TypeError(
+            f"the noise level must say which kind it is; got {noise!r}; "
+            "try energy(...), snr_box(...), snr_disc(...), snr_db(...) or sigma(...)"
+        )
+    if count < 1:
+        raise ValueError(f"count must be at least 1 micrograph; got {count}")
+    if exposure is not None and (optics is None or colour is not WHITE or noise is not None):
+        raise ValueError("an exposure needs optics, and brings its own noise; give a defocus, no level and no colour")
+    if optics is not None and len(optics) != count:
+        raise ValueError(f"optics must have one entry per micrograph, {count}; got {len(optics)}")
+
+
+def _copies(box: int, size: tuple[int, int], density: float, spacing: Spacing) -> int:
+    """Copies on a micrograph of this size at a covered fraction; ValueError where they do not fit."""
+    if min(size) < box:
+        raise ValueError(f"a box of {box} pixels does not fit a micrograph of {size[0]} x {size[1]}")
+    limit = densest(size, box, 2 * box - 1 if spacing == "separated" else box)
+    if not 0 < density <= limit:
+        raise ValueError(
+            f"density must lie between 0 and {limit:.3f} for {spacing} copies in a box of {box}; got {density}"
+        )
+    copies = round(density * size[0] * size[1] / box**2)
+    if copies < 1:
+        raise ValueError(
+            f"density {density} puts less than one copy on a micrograph of {size[0]} x {size[1]}; try a larger one"
+        )
+    return copies
 
 
 def _through(image: torch.Tensor, optics: Optics, index: int, pixel: float, exposure: Exposure | None) -> torch.Tensor:
