@@ -29,7 +29,7 @@ SHAPES := --jaxtyping-packages=$(CHECKED),unpicked.objects,beartype.beartype -k 
 
 test: lint ## lint, types, the annotated shapes checked at run time, and every test that is not slow
 	$(BIN)/python -m pytest -n 2 $(SHAPES)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore=tests/test_examples.py # they have just run, with their shapes checked
 
 test-all: lint ## the slow recovery studies too
 	$(BIN)/python -m pytest -n 2 -m "slow or not slow"

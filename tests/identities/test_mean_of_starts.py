@@ -31,7 +31,8 @@ def ended(truth: torch.Tensor, noise: float, seed: int, objective: float) -> Rec
     return Reconstruction(x, Map(BALL.values(x), 2.0), history, Result.CONVERGED, {"x": x}, MODEL)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(more, marks=pytest.mark.slow) for more in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_mean_of_equally_likely_answers_is_better_than_each(seed: int) -> None:
     wanted = bead_chain(11, seed).truth()
     wanted = Map(wanted.values, 2.0)
