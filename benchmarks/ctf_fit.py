@@ -20,14 +20,12 @@ import torch
 
 from common import save
 from unpicked.ctffit import CtfFit, CtfSearch, NoThonRings, fit_ctf
-from unpicked.io.mrc import read_micrographs
+from unpicked.io.micrographs import read_micrographs
 from unpicked.ops import fourier
 from unpicked.ops.ctf import ctf_grid
 from unpicked.report.ctf import draw
 
 FILES = ("epu2.9_example_bin4.mrc", "epu2.9_example_crop1024.mrc")
-
-
 DRAWN = 14
 
 
