@@ -155,6 +155,7 @@ class _Whole:
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
         self.views: dict[int, torch.Tensor] = {}  # copies per filter and view
+        self.met = 0  # sites that were compared with all views
         if scene.score is not None:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
@@ -219,11 +220,13 @@ class _Whole:
         """``(h, w)``: log of activity x evidence at every site."""
         bank, coarse = self._of(group)
         if coarse is None or self.screen is None:
+            self.met += (image.shape[0] - bank.side + 1) * (image.shape[1] - bank.side + 1)
             return bank.everywhere(image) + self.log_activity
         logs = coarse.everywhere(image) + self.log_activity
         rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
         floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
         kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
+        self.met += len(kept)
         fine = bank.at(image, kept)
         return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
 
