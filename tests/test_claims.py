@@ -247,6 +247,22 @@ def test_the_command(command, specimen, tmp_path, capsys):
     assert ("mirror image" in out) == (status == 0) and "2 of 2 decoys done" in err and "seen from 128 sides" in out
 
 
+class Small(Toy):
+    """Pieces of one tile each."""
+
+    def tiles(self, data):
+        return (tiles[:1] for tiles in super().tiles(data))
+
+
+def test_no_decoy_is_judged_without_a_standard_error():
+    toy = Small((1.0,) * 5, pieces=3)
+    found = judge_claim(toy, 5)
+    assert (found.verdict, found.decoys, found.p, toy.asked) == ("undecided", 0, None, 0)
+    assert "one fold holds 1 tile" in found.sentence and "at least 4 pieces" in found.sentence
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["z"] is None
+
+
+@pytest.mark.slow
 def test_too_few_micrographs_for_a_standard_error_are_told_so(command, specimen, tmp_path):
     data, _ = simulate_micrographs(specimen, count=3, size=(44, 44), density=0.1, noise=snr.energy(50), seed=2)
     for index, image in enumerate(data):
