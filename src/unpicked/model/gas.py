@@ -29,7 +29,7 @@ class Screen:
         views: so many representative templates see every pixel; where there are hardly more, all do.
         floor: a pixel meets all views where its chance among the representatives, at its best, exceeds this. Those that
             do not keep what the representatives say, which misses copies whose view lies between theirs: at E = 35
-            one in 120; statistics differ less than those of two seeds of the sampler (``benchmarks/pruning.py``).
+            one in about 110; statistics differ less than those of two seeds of the sampler (``benchmarks/pruning.py``).
         thin: chances below it are rounded to this or to zero at random, which keeps every expectation.
     """
 
