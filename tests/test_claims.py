@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,16 +11,20 @@ import torch
 from answers import answered, is_refused
 from unpicked.data import snr
 from unpicked.data.maps import Map
+from unpicked.data.micrographs import Micrographs
 from unpicked.evaluate.nulls import White
-from unpicked.io.mrc import write_map
+from unpicked.io.mrc import write_image, write_map
 from unpicked.ops import fourier
 from unpicked.ops.radial import radial
 from unpicked.recipes.claims import claimed
 from unpicked.simulate import decoys
 from unpicked.simulate.decoys import chain, shuffled
 from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.optics import draw_optics, drawn
 from unpicked.simulate.phantom import bead_chain
 from unpicked.verify.claims import ENOUGH, judge_claim
+
+SCOPE = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +245,69 @@ def test_the_command(command, specimen, tmp_path, capsys):
     status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--strict")
     assert status == (4 if told["verdict"] != "supported" else 0)
     assert ("mirror image" in out) == (status == 0) and "2 of 2 decoys done" in err and "seen from 128 sides" in out
+
+
+class Small(Toy):
+    """Pieces of one tile each."""
+
+    def tiles(self, data):
+        return (tiles[:1] for tiles in super().tiles(data))
+
+
+def test_no_decoy_is_judged_without_a_standard_error():
+    toy = Small((1.0,) * 5, pieces=3)
+    found = judge_claim(toy, 5)
+    assert (found.verdict, found.decoys, found.p, toy.asked) == ("undecided", 0, None, 0)
+    assert "one fold holds 1 tile" in found.sentence and "at least 4 pieces" in found.sentence
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["z"] is None
+
+
+@pytest.mark.slow
+def test_too_few_micrographs_for_a_standard_error_are_told_so(command, specimen, tmp_path):
+    data, _ = simulate_micrographs(specimen, count=3, size=(44, 44), density=0.1, noise=snr.energy(50), seed=2)
+    for index, image in enumerate(data):
+        write_image(image, tmp_path / f"{index}.mrc", data.pixel_size, contrast="dark")
+    write_map(specimen.truth(), tmp_path / "m.mrc")
+    status, out, err = command("--map", "m.mrc", "0.mrc", "1.mrc", "2.mrc", "--decoys", "2", "--json")
+    told = json.loads(out.splitlines()[-1])
+    assert status == 0 and "nan" not in (out + err).lower()
+    assert (told["verdict"], told["z"], told["p"]) == ("undecided", None, None)
+    assert "at least 4 micrographs" in told["sentence"]
+
+
+def test_micrographs_of_a_claim_are_read_as_those_of_a_reconstruction(command, specimen, tmp_path, monkeypatch):
+    asked: list[tuple[Micrographs, dict[str, Any]]] = []
+
+    def stopped(data: Micrographs, map: Map, **settings: Any) -> None:
+        asked.append((data, settings))
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr("unpicked.recipes.claims.claimed", stopped)
+    write_map(specimen.truth(), tmp_path / "m.mrc")
+    write_image(torch.randn(44, 44), tmp_path / "y.mrc", 4.0)
+    (tmp_path / "y.txt").write_text("1 9000 8000 30 0 0.2 8\n")
+    scope = ["--voltage", "300", "--cs", "2.7", "--amplitude-contrast", "0.1"]
+    assert is_refused(command("--map", "m.mrc", "y.mrc", "--ctf", "y.txt", *scope, "--noise", "white"), "stopped")
+    assert is_refused(command("--map", "m.mrc", "y.mrc", "--ctf", "y.txt", *scope, "--ignore-ctf"), "stopped")
+    assert asked[0][0].optics is not None and asked[0][0].optics.defocus_u == (9000.0,)
+    assert [(one["noise"], one["ignore_ctf"]) for _, one in asked] == [("white", False), ("auto", True)]
+    for option in (["--ctf", "y.txt"], ["--ignore-ctf"], ["--noise", "white"], ["--contrast", "bright"]):
+        assert is_refused(command("run", *option), option[0], "needs --map")
+
+
+def test_a_claim_whitens_and_knows_contrast_transfer_as_it_is_told(specimen):
+    optics = draw_optics(2, None, (8000.0, 9000.0), 0.0, SCOPE, drawn(3))
+    data, _ = simulate_micrographs(
+        specimen, count=2, size=(64, 64), density=0.1, noise=snr.energy(50), seed=2, optics=optics
+    )
+    truth = specimen.truth()
+    through, plain = claimed(data, truth), claimed(data, truth, ignore_ctf=True)
+    assert through.pieces.optics is not None and through.pieces.gains is not None
+    assert any("whitened" in note for note in through.notes)
+    assert plain.pieces.optics is None and plain.pieces.gains is None
+    assert any("left out" in note for note in plain.notes)
+    assert claimed(data, truth, noise="white").pieces.gains is None
+    assert claimed(data, truth, ignore_ctf=True, noise="coloured").pieces.gains is not None
 
 
 def test_bad_requests_are_refused_in_one_line(command, specimen, tmp_path):

@@ -119,7 +119,12 @@ def test_what_evidence_amounts_to() -> None:
     assert "particles are there" not in nothing.sentence
     single = concluded([fold(1, 9, math.inf), fold(1, 9, math.inf)], "tile")
     assert single.verdict == "undecided"
-    for verdict in (supported, doubtful, nothing, single):
+    few = concluded([replace(fold(1, 9), units=2), replace(fold(1, 9, math.inf), units=1)], "tile", "micrograph")
+    assert few.verdict == "undecided" and "nan" not in few.sentence
+    assert "one fold holds 1 tile" in few.sentence and "at least 4 micrographs" in few.sentence
+    same = concluded([fold(0, 0, 0.0), fold(0, 0, 0.0)], "tile")
+    assert same.verdict == "undecided" and "no standard error" in same.sentence and "nan" not in same.sentence
+    for verdict in (supported, doubtful, nothing, single, few, same):
         json.dumps(verdict.to_json(), allow_nan=False)
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from answers import answered, is_refused
+from unpicked.cli.verdicts import trial_of
+from unpicked.data.gains import Gains
 from unpicked.io.micrographs import read_micrographs
 from unpicked.io.picks import read_picks
 from unpicked.io.star_layouts import read_particles_positions
@@ -94,7 +96,7 @@ def test_a_verdict_is_judged_on_the_data_as_they_were_whitened(done, capsys):
     try:
         assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "damaged")
         (done / "whitening.json").unlink()
-        assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "gone")
+        assert is_refused(answered(capsys, "verify", done, "--quiet"), "whitening.json", "gone", "--overwrite")
     finally:
         (done / "whitening.json").write_text(kept)
 
@@ -176,6 +178,68 @@ def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
     picks = tmp_path / "picks.star"
     answer = answered(capsys, "pick", sim / "truth.mrc", sim / "micrographs.star", "--out", picks, "--quiet", *more)
     assert answer[0] == 2 and told in answer[2] and not picks.exists()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What picking is asked for, without picking."""
+    calls = []
+
+    def stopped(data, map, job, **settings):
+        calls.append((data, job, settings["gains"]))
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr("unpicked.recipes.picks.pick_from_map", stopped)
+    return calls
+
+
+def test_a_run_picks_as_it_was_made(done, sim, tmp_path, capsys, asked):
+    pick, out = ["pick", done], ["--out", tmp_path / "picks.star"]
+    files = sorted((sim / "micrographs").glob("*.mrc"))
+    kept = (done / "whitening.json").read_text()
+    gains = Gains.of_json(json.loads(kept))
+    answered(capsys, *pick, sim / "micrographs.star", *out)
+    assert asked[-1][2] == gains and asked[-1][1].coloured(optics=True)
+    answered(capsys, *pick, files[1], *out, "--noise", "coloured")  # one of the run's, by another way
+    assert asked[-1][2] == gains.part([1])
+    answered(capsys, *pick, sim / "micrographs.star", *out, "--noise", "white", "--spacing", "arbitrary")
+    assert asked[-1][2] is None and asked[-1][1].spacing == "arbitrary"
+    copy = tmp_path / "other.mrc"
+    copy.write_bytes(files[0].read_bytes())
+    _, said, _ = answered(capsys, *pick, files[0], copy, *out, "--noise", "coloured")
+    assert asked[-1][2] is None and "1 of 2 micrographs are not those of the run" in said
+    (done / "whitening.json").unlink()
+    try:
+        _, said, _ = answered(capsys, *pick, sim / "micrographs.star", *out)
+        assert asked[-1][2] is None and "whitening.json is not there" in said
+    finally:
+        (done / "whitening.json").write_text(kept)
+
+
+def test_settings_of_a_run_are_those_of_its_picks(sim, tmp_path, capsys, asked):
+    run, pick = tmp_path / "run", ["pick", tmp_path / "run", sim / "micrographs.star", "--out", tmp_path / "p.star"]
+    words = ["--ignore-ctf", "--noise", "white", "--spacing", "arbitrary", "--contrast", "bright", "--no-verify"]
+    few = ["--box", "7", "--lmax", "3", "--views", "8", "--iterations", "1", "--starts", "1", "--moves", "0"]
+    made = answered(capsys, "reconstruct", "micrographs", sim / "micrographs.star", *few, *words, "--out", run)
+    assert made[0] == 0, made[2]
+    bright = read_micrographs(sim / "micrographs.star", contrast="bright")
+    assert is_refused(answered(capsys, *pick, "--quiet"), "stopped here")
+    data, job, gains = asked[-1]
+    assert (job.ignore_ctf, job.noise, job.spacing, gains) == (True, "white", "arbitrary", None)
+    assert torch.equal(data[0], bright[0])
+    answered(capsys, *pick, "--contrast", "dark", "--noise", "coloured")
+    assert torch.equal(asked[-1][0][0], -bright[0]) and asked[-1][1].noise == "coloured"
+    summary = json.loads((run / "result.json").read_text())  # as a version wrote it that knew neither
+    for name in ("ignore_ctf", "noise"):
+        del summary["settings"][name]
+    (run / "result.json").write_text(json.dumps(summary))
+    answered(capsys, *pick)
+    assert (asked[-1][1].ignore_ctf, asked[-1][1].noise) == (True, "white")
+    trial = trial_of(run, summary, summary["settings"], "cpu")()  # a verdict misses no whitening.json
+    assert trial.data.micrographs.optics is None and trial.data.micrographs.gains is None
+    summary["data"]["kind"] = "image"
+    (run / "result.json").write_text(json.dumps(summary))
+    assert is_refused(answered(capsys, *pick, "--quiet"), "on image")
 
 
 def test_electrons_are_counted(bpti_path, tmp_path, capsys):

@@ -220,6 +220,16 @@ def test_a_screen_that_leaves_nothing_out_changes_nothing(kind: type[Gas] | type
         assert torch.allclose(open_[name], value, rtol=1e-9, atol=1e-10), name
 
 
+def test_pixels_without_a_chance_meet_the_representatives_only() -> None:
+    where, image = scene()
+    met = {}
+    for floor in (0.0, 1e-5, 1e-3):
+        step = Gas(screen=Screen(views=100, floor=floor)).step(where)
+        step.add(image, 0)
+        met[floor] = step.met / float(step.stats["windows"])
+    assert met[0.0] == 1 and 0 < met[1e-3] < met[1e-5] < 0.5
+
+
 def test_the_screen_keeps_the_expectations() -> None:
     """Copies of energy 40, 600 views of which 100 see every pixel; tolerances are thrice what was measured."""
     where, image = scene()

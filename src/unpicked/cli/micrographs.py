@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import Parameter
 
+from unpicked.cli import common as shared
+from unpicked.cli import runs
+
 if TYPE_CHECKING:
+    from unpicked.data.gains import Gains
     from unpicked.data.micrographs import Micrographs
+    from unpicked.recipes import MicrographJob
 
 LISTS = (".star", ".star.gz", ".star.bz2", ".cs")
+WHITENING = "whitening.json"  # factors per frequency that made the noise of every micrograph of a run white
 
 
 @Parameter(name="*")
@@ -22,8 +29,8 @@ class Input:
 
     pixel_size: float | None = None
     """Pixel size of the files in angstrom, where they do not say or are wrong."""
-    contrast: Literal["dark", "bright"] = "dark"
-    """Sign of the files: matter dark, as a microscope writes, or bright."""
+    contrast: Literal["dark", "bright"] | None = None
+    """Sign of the files: matter dark, if not given, as a microscope writes, or bright."""
     ctf: tuple[Path, ...] = ()
     """Text files of CTFFIND4, or a folder of them: one row per micrograph, or one file per micrograph, by name."""
     passthrough: tuple[Path, ...] = ()
@@ -35,6 +42,11 @@ class Input:
     amplitude_contrast: float | None = None
     """Fraction in [0, 1], where the files do not say it."""
 
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
     def read(self, files: Sequence[str]) -> Micrographs:
         """The micrographs."""
         from unpicked.io.micrographs import read_micrographs
@@ -42,7 +54,7 @@ class Input:
         return read_micrographs(
             list(files),
             pixel_size=self.pixel_size,
-            contrast=self.contrast,
+            contrast=self.contrast or "dark",
             ctf=self.ctf,
             passthrough=self.passthrough,
             voltage_kv=self.voltage,
@@ -60,7 +72,7 @@ class Input:
 
     def settings(self) -> dict[str, Any]:
         """As ``result.json`` tells them: pixel size and contrast always, the others where they were given."""
-        told: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast}
+        told: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast or "dark"}
         told |= {name: [str(path) for path in getattr(self, name)] for name in ("ctf", "passthrough")}
         told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast")}
         return {name: value for name, value in told.items() if name == "pixel_size" or value not in (None, [])}
@@ -72,3 +84,54 @@ class Input:
         for name in ("ctf", "passthrough"):
             told[name] = tuple(Path(path) for path in told.get(name) or ())
         return Input(**told)
+
+
+def job_of_run(settings: Mapping[str, Any]) -> MicrographJob:
+    """How a run on micrographs was made, by the settings of its folder.
+
+    A folder that an earlier version wrote says nothing of contrast transfer and noise: that version knew of neither.
+    """
+    from unpicked.recipes import MicrographJob
+
+    before = {} if "noise" in settings else {"ignore_ctf": True, "noise": "white"}
+    return runs.job_of(MicrographJob, before | dict(settings))
+
+
+def settings_of_run(folder: Path) -> dict[str, Any]:
+    """Settings of a finished run on micrographs.
+
+    Raises:
+        ValueError: for a folder that holds none.
+    """
+    summary, settings = runs.finished(folder)
+    kind = dict(summary.get("data") or {}).get("kind", "micrographs")
+    if kind != "micrographs":
+        raise ValueError(f"{folder} holds a run on {kind}; expected one on micrographs, or give a map")
+    return settings
+
+
+def gains_of_run(folder: Path) -> Gains | None:
+    """By what a run whitened its micrographs at the end, one entry for each; None where its folder does not say.
+
+    Raises:
+        ValueError: for a damaged file.
+    """
+    from unpicked.data.gains import Gains
+
+    path = folder / WHITENING
+    if not path.exists():
+        return None
+    try:
+        return Gains.of_json(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the reconstruction again") from error
+
+
+def places_in_run(folder: Path, data: Micrographs) -> list[int | None]:
+    """For every micrograph its number among those of a run, by file, size and time of change; None: not one of them."""
+    from unpicked.io.micrographs import files_of
+
+    summary, _ = runs.finished(folder)
+    held, count = runs.held_files(folder), int(summary["data"]["files"])
+    numbers = {entry: number for number, entry in enumerate(held[max(0, len(held) - count) :])}
+    return [numbers.get(entry) for entry in shared.identity(files_of(data))]

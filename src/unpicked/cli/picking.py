@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked.cli.common import Common
-from unpicked.cli.micrographs import Input
+from unpicked.cli.micrographs import WHITENING, Input, gains_of_run, job_of_run, places_in_run, settings_of_run
+
+if TYPE_CHECKING:
+    from unpicked.data.gains import Gains
+    from unpicked.data.micrographs import Micrographs
 
 
 def pick(
@@ -18,10 +23,10 @@ def pick(
     least: float = 0.5,
     views: int = 800,
     density: float | None = None,
-    spacing: Literal["separated", "arbitrary"] = "separated",
+    spacing: Literal["separated", "arbitrary"] | None = None,
     map_voxel: float | None = None,
-    ignore_ctf: bool = False,
-    noise: Literal["auto", "white", "coloured"] = "auto",
+    ignore_ctf: bool | None = None,
+    noise: Literal["auto", "white", "coloured"] | None = None,
     input: Input = Input(),
     overwrite: bool = False,
     common: Common = Common(),
@@ -31,6 +36,9 @@ def pick(
     Scale of the map, noise and density are fitted to the micrographs; the structure is not. Every pick has the
     probability that a particle is there (rlnAutopickFigureOfMerit) and its likeliest rotation. RELION and cryoSPARC
     read the STAR file.
+
+    With the folder of a run, what is not given is as in that run: spacing, noise, contrast transfer, how the files are
+    read; and its own micrographs are whitened as it whitened them at the end.
 
     Example:
         unpicked pick run sim/micrographs.star --out picks.star
@@ -50,13 +58,14 @@ def pick(
     density
         Fraction of the area that boxes of particles cover; estimated if not given.
     spacing
-        Least distance of two particles: separated (2 box - 1 voxels) or arbitrary (box voxels).
+        Least distance of two particles: separated (2 box - 1 voxels, if not given) or arbitrary (box voxels).
     map_voxel
         Voxel size of the map in angstrom, where its header has none.
     ignore_ctf
         Leave the contrast transfer that the files state out of the model.
     noise
-        Spectrum of the noise: white, or measured in every micrograph; auto: measured where there is contrast transfer.
+        Spectrum of the noise: white, or measured in every micrograph; auto, if not given: measured where there is
+        contrast transfer.
     overwrite
         Replace an existing file.
     """
@@ -66,13 +75,18 @@ def pick(
     from unpicked.recipes import MicrographJob
     from unpicked.recipes.picks import pick_from_map
 
-    map = mrc.read_map(volume / "volume.mrc" if volume.is_dir() else volume, voxel_size=map_voxel)
+    told: dict[str, Any] = {"spacing": spacing, "ignore_ctf": ignore_ctf, "noise": noise}
+    told, gains, run = {name: value for name, value in told.items() if value is not None}, None, volume.is_dir()
+    if run:
+        told, input = _as_run(volume, told, input)
+    map = mrc.read_map(volume / "volume.mrc" if run else volume, voxel_size=map_voxel)
     data = input.read(files)
-    job = MicrographJob(
-        box=map.box, voxel=map.voxel_size, density=density, spacing=spacing, ignore_ctf=ignore_ctf, noise=noise
-    )
+    job = MicrographJob(box=map.box, voxel=map.voxel_size, density=density, **told)
+    if run and job.coloured(optics=data.optics is not None and not job.ignore_ctf):
+        gains, note = _as_whitened(volume, data)
+        common.say(note)
     found = pick_from_map(
-        data, map, job, views=views, least=least, seed=common.seed, device=device,
+        data, map, job, views=views, least=least, gains=gains, seed=common.seed, device=device,
         tell=lambda name, count: common.say(f"{name}: {count} particles"),
     )  # fmt: skip
     box = round(map.box * map.voxel_size / data.pixel_size)
@@ -87,6 +101,26 @@ def pick(
     )
     fitted = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
+
+
+def _as_run(run: Path, told: dict[str, Any], input: Input) -> tuple[dict[str, Any], Input]:
+    """What is told of spacing, contrast transfer and noise, and how files are read; what is not given as in a run."""
+    settings = settings_of_run(run)
+    job = job_of_run(settings)
+    before = {name: getattr(job, name) for name in ("spacing", "ignore_ctf", "noise")}
+    return before | told, replace(Input.of(settings), **input.given())
+
+
+def _as_whitened(run: Path, data: Micrographs) -> tuple[Gains | None, str]:
+    """By what a run whitened these micrographs, None where they are not all its own; and a sentence that says so."""
+    gains, places = gains_of_run(run), places_in_run(run, data)
+    known = [place for place in places if place is not None]
+    if gains is None:
+        return None, f"{run / WHITENING} is not there: the noise is measured in these micrographs"
+    if len(known) < len(places) or max(known) >= len(gains):
+        others = f"{len(places) - len(known)} of {len(places)} micrographs"
+        return None, f"{others} are not those of the run, or were changed since: the noise is measured in all of them"
+    return gains.part(known), f"whitened as the run in {run} whitened them"
 
 
 def _sound(out: Path, overwrite: bool, least: float, views: int, density: float | None) -> None:

@@ -16,15 +16,13 @@ from cyclopts import Parameter
 from unpicked.cli import common as shared
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
-from unpicked.cli.micrographs import Input
+from unpicked.cli.micrographs import WHITENING, Input, gains_of_run
 from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
     from unpicked.preprocess import Prepared
     from unpicked.recipes import MicrographAnswer
     from unpicked.recipes.trials import MicrographTrial
-
-WHITENING = "whitening.json"  # factors per frequency that made the noise of every micrograph white
 
 
 def micrographs(
@@ -91,21 +89,21 @@ def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: An
     Raises:
         ValueError: where what whitened them is lost or damaged.
     """
-    from unpicked.data.gains import Gains
     from unpicked.recipes.micrographs import fixed
     from unpicked.recipes.trials import MicrographTrial
 
-    gains, path = None, folder / WHITENING
-    coloured = job.coloured(optics=prepared.micrographs.optics is not None)
-    if coloured and not path.exists():
-        raise ValueError(f"{path} is gone, by which the run whitened its data; run the reconstruction again")
-    if coloured:
-        try:
-            gains = Gains.of_json(json.loads(path.read_text()))
-            if len(gains) != len(prepared.micrographs):
-                raise ValueError(f"it has {len(gains)} micrographs instead of {len(prepared.micrographs)}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error}); run the reconstruction again") from error
+    gains, count = None, len(prepared.micrographs)
+    if job.coloured(optics=prepared.micrographs.optics is not None):
+        gains, path = gains_of_run(folder), folder / WHITENING
+        if gains is None:
+            raise ValueError(
+                f"{path} is gone, by which the run whitened its data, and no verdict can do without; put it back, or "
+                "run the reconstruction again with --overwrite"
+            )
+        if len(gains) != count:
+            raise ValueError(
+                f"{path} is damaged (it has {len(gains)} micrographs instead of {count}); run the reconstruction again"
+            )
     return MicrographTrial(fixed(prepared, job, gains), job, *rest, **kept)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unpicked.verify import Trial, Verdict
 
 Answer = TypeVar("Answer")  # what a recipe gives
+Job = TypeVar("Job")
 
 
 class Compared(Protocol):
@@ -178,6 +179,21 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
+
+
+def held_files(folder: Path) -> list[str]:
+    """The files of a run's data as they were then, see ``identity``; none where its folder does not say."""
+    try:
+        return [str(entry) for entry in json.loads((folder / "settings.json").read_text()).get("data_files", [])]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def job_of(kind: Callable[..., Job], settings: Mapping[str, Any]) -> Job:
+    """The job of some settings, lists as tuples."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    chosen = {name: value for name, value in settings.items() if name in names}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
 
 def histories(stages: Mapping[str, Reconstruction]) -> list[tuple[str, History]]:

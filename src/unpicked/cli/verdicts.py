@@ -8,10 +8,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -47,10 +47,11 @@ class Sought:
     """With --map: working voxel size in angstrom; the coarser one of map and micrographs if not given."""
     density: float | None = None
     """With --map: fraction of the micrographs that boxes of particles cover; estimated if not given."""
-    pixel_size: float | None = None
-    """With --map: pixel size of the micrographs in angstrom, where they do not say or are wrong."""
-    contrast: Literal["dark", "bright"] | None = None
-    """With --map: sign of the micrographs, matter dark if not given, as a microscope writes."""
+    ignore_ctf: bool = False
+    """With --map: leave the contrast transfer that the files state out of the model."""
+    noise: Literal["auto", "white", "coloured"] | None = None
+    """With --map: spectrum of the noise, flat, or measured in every micrograph, which is then whitened; auto, if not
+    given: measured where the files state contrast transfer."""
 
     def __post_init__(self) -> None:
         if self.map is None:
@@ -72,6 +73,7 @@ def verify(
     omits: int | None = None,
     strict: bool = False,
     sought: Sought = Sought(),
+    input: Annotated[micrographs.Input, Parameter(name="*", group="Micrographs, with --map")] = micrographs.Input(),
     common: Common = Common(),
 ) -> int:
     """Judge a finished run by its own data, or ask whether micrographs contain a given map.
@@ -104,11 +106,13 @@ def verify(
         Exit with status 4 where the verdict is not "supported".
     """
     device = common.begin()
+    if sought.map is None:
+        refuse(input.given(), "{} needs --map")
     if sought.map is not None:
         for name, value in (("--surrogates", surrogates), ("--starts", starts), ("--omits", omits)):
             if value is not None:
                 raise ValueError(f"{name} is for a finished run; with --map give --decoys")
-        status, word = _claim(paths, sought.map, sought, device, common)
+        status, word = _claim(paths, sought.map, sought, input, device, common)
     elif len(paths) != 1:
         raise ValueError(f"give one run folder, or micrographs with --map; got {len(paths)} paths")
     else:
@@ -180,16 +184,20 @@ def _run(run: Path, wanted: Mapping[str, int | None], device: str, common: Commo
     return common.end({name: told[name] for name in ("verdict", "z", "evidence")}), found.verdict
 
 
-def _claim(paths: list[str], path: Path, sought: Sought, device: str, common: Common) -> tuple[int, str]:
+def _claim(
+    paths: list[str], path: Path, sought: Sought, input: micrographs.Input, device: str, common: Common
+) -> tuple[int, str]:
     """Whether micrographs contain a map; exit status and verdict."""
     from unpicked.io import mrc
-    from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes.claims import claimed
     from unpicked.verify.claims import judge_claim
 
     map = mrc.read_map(path, voxel_size=sought.map_voxel)
-    data = read_micrographs(paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark")
-    claim = claimed(data, map, voxel=sought.voxel, density=sought.density, seed=common.seed, device=device)
+    data = input.read(paths)
+    claim = claimed(
+        data, map, voxel=sought.voxel, density=sought.density, ignore_ctf=sought.ignore_ctf,
+        noise=sought.noise or "auto", seed=common.seed, device=device,
+    )  # fmt: skip
     for note in claim.notes:
         common.say(note)
     began, decoys = time.perf_counter(), sought.decoys or DECOYS
@@ -218,24 +226,24 @@ def trial_of(
     from unpicked.cli.reconstruct import trial_of_run
     from unpicked.io import mrc, npy
     from unpicked.io.micrographs import read_micrographs
-    from unpicked.recipes import ImageJob, MicrographJob, SignalJob, ready
+    from unpicked.recipes import ImageJob, SignalJob, ready
     from unpicked.recipes.images import ready as images_ready
     from unpicked.recipes.trials import ImageTrial, SignalTrial
 
     kind = str(dict(summary.get("data") or {}).get("kind", "micrographs"))
     start = str(settings.get("start", "random"))
     if kind == "signal":
-        signals = _job(SignalJob, settings)
+        signals = runs.job_of(SignalJob, settings)
         signal = npy.read_signal(Path(settings["file"]))
         first = runs.read_start(start, (signals.length,), signals.classes)
         return partial(SignalTrial, signal, signals, first)
     if kind == "image":
-        planar = _job(ImageJob, settings)
+        planar = runs.job_of(ImageJob, settings)
         images = read_micrographs(list(settings["files"]), pixel_size=1.0, contrast="bright")
         target = runs.read_start(start, (planar.length,) * 2, planar.classes)
         return partial(ImageTrial, images_ready(images, planar, target), planar, target)
     if kind == "micrographs":
-        volumes = _job(MicrographJob, settings)
+        volumes = micrographs.job_of_run(settings)
         data = micrographs.Input.of(settings).read(list(settings["files"]))
         map = None if start == "random" else mrc.read_map(Path(start))
         return partial(trial_of_run, run, ready(data, volumes, map), volumes, map, device=device)
@@ -244,7 +252,7 @@ def trial_of(
 
         if settings.get("method") == "known":
             raise ValueError("a map of given poses has no verdict: they come from all of the images; try --method auto")
-        stack, job = Input.of(settings).read(Path(settings["file"]), _job(ParticleJob, settings))
+        stack, job = Input.of(settings).read(Path(settings["file"]), runs.job_of(ParticleJob, settings))
         map = None if settings.get("start") is None else mrc.read_map(Path(settings["start"]))
         return partial(ParticleTrial, stack, job, map, device=device)
     raise ValueError(f"runs on {kind} have no verdict; signals, images, micrographs and particles have")
@@ -252,21 +260,10 @@ def trial_of(
 
 def _unchanged(run: Path) -> None:
     """Refuse data that are no longer those of the run."""
-    try:
-        held = json.loads((run / "settings.json").read_text()).get("data_files", [])
-    except (OSError, ValueError, AttributeError):
-        return
-    for entry in held:
-        path = str(entry).rsplit(" ", 2)[0]
+    for entry in runs.held_files(run):
+        path = entry.rsplit(" ", 2)[0]
         if shared.identity([path]) != [entry]:
             raise ValueError(f"{path} is gone or was changed since the run in {run}; put it back, or run again")
-
-
-def _job(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """The job of some settings, lists as tuples."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    chosen = {name: value for name, value in settings.items() if name in names}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
 
 def _omits(settings: Mapping[str, Any], summary: Mapping[str, Any], wanted: int | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from unpicked._lazy import torch
@@ -22,7 +22,8 @@ from unpicked.ops.radial import radial
 from unpicked.ops.shift import shift_volume
 from unpicked.preprocess import Prepared, prepare
 from unpicked.recipes import parts
-from unpicked.recipes.micrographs import notes_of_transfer, whitened_once
+from unpicked.recipes.job import Noise, coloured
+from unpicked.recipes.micrographs import notes_of_noise, notes_of_transfer, whitened_once
 from unpicked.recipes.tiles import by_patches, share_of
 from unpicked.recipes.trials import VIEWS, Planar, radial_fit
 from unpicked.simulate.decoys import chain, shuffled
@@ -62,6 +63,7 @@ class MicrographClaim(Planar):
         seed: of the decoys.
         views: by which the map is seen.
         device: torch device of the computation.
+        ignored: contrast transfer is left out of the model.
     """
 
     piece: ClassVar[str] = "micrograph"
@@ -71,6 +73,7 @@ class MicrographClaim(Planar):
     seed: int = 0
     views: int = VIEWS
     device: str = "cpu"
+    ignored: bool = False
 
     @property
     def pieces(self) -> Micrographs:
@@ -82,7 +85,8 @@ class MicrographClaim(Planar):
         """Sentences: read, converted, assumed."""
         return (
             *self.data.notes,
-            *notes_of_transfer(self.pieces),
+            *notes_of_transfer(self.pieces, ignored=self.ignored),
+            *notes_of_noise(self.pieces.gains),
             f"map: {self.map.box} working voxels of {self.map.voxel_size:.4g} A, seen from {self.views} sides",
         )
 
@@ -133,6 +137,8 @@ def claimed(
     *,
     voxel: float | None = None,
     density: float | None = None,
+    ignore_ctf: bool = False,
+    noise: Noise = "auto",
     seed: int = 0,
     device: str = "cpu",
 ) -> MicrographClaim:
@@ -143,14 +149,18 @@ def claimed(
         map: matter bright, at most 64 working voxels.
         voxel: working voxel size in angstrom; the coarser one of map and micrographs if not given.
         density: covered fraction; estimated if not given.
+        ignore_ctf: leave the contrast transfer that the data state out of the model.
+        noise: spectrum of the noise, as in a :class:`MicrographJob`.
         seed: of the decoys.
         device: torch device of the computation.
 
     Raises:
         ValueError: for voxel sizes or fields of view that do not fit one another, or a map without structure.
     """
+    if ignore_ctf:
+        data = replace(data, optics=None)
     prepared = prepare(data, voxel_size=voxel or max(map.voxel_size, data.pixel_size))
-    if data.optics is not None:
+    if coloured(noise, optics=data.optics is not None):
         prepared = whitened_once(prepared)
     fitting = _centred(_on_grid(map, prepared.micrographs.pixel_size))
     if fitting.box > LARGEST:
@@ -166,7 +176,7 @@ def claimed(
     rest = fitting.values.double() - radial(fitting.values)
     if not float(rest.norm()) > 1e-6 * float(fitting.values.double().norm()):
         raise ValueError("the map is a ball, or empty: it has no structure that could be looked for")
-    return MicrographClaim(prepared, fitting, density, seed, device=device)
+    return MicrographClaim(prepared, fitting, density, seed, device=device, ignored=ignore_ctf)
 
 
 def _centred(map: Map) -> Map:

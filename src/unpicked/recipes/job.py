@@ -10,6 +10,13 @@ from unpicked.priors import (
     group,
 )
 
+Noise = Literal["auto", "white", "coloured"]
+
+
+def coloured(noise: Noise, *, optics: bool) -> bool:
+    """Whether micrographs are whitened; ``optics``: they state their contrast transfer."""
+    return noise == "coloured" or (noise == "auto" and optics)
+
 
 @dataclass(frozen=True)
 class MicrographJob:
@@ -59,7 +66,7 @@ class MicrographJob:
     coefficients; or none."""
     ignore_ctf: bool = False
     """Leave the contrast transfer that the files state out of the model."""
-    noise: Literal["auto", "white", "coloured"] = "auto"
+    noise: Noise = "auto"
     """Spectrum of the noise: flat, or measured in every micrograph, which is then whitened. auto: measured where the
     files state contrast transfer, as those of real micrographs do."""
     signed: bool = False
@@ -124,7 +131,7 @@ class MicrographJob:
 
     def coloured(self, *, optics: bool) -> bool:
         """Whether micrographs are whitened; ``optics``: they state their contrast transfer."""
-        return self.noise == "coloured" or (self.noise == "auto" and optics)
+        return coloured(self.noise, optics=optics)
 
     @property
     def stages(self) -> int:

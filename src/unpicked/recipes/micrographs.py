@@ -170,7 +170,7 @@ def from_micrographs(
         notes=(
             *prepared.notes,
             *notes_of_transfer(whole, ignored=job.ignore_ctf),
-            *_noise_notes(found.gains),
+            *notes_of_noise(found.gains),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
@@ -279,7 +279,8 @@ def notes_of_transfer(data: Micrographs, *, ignored: bool = False) -> tuple[str,
     return (f"contrast transfer modelled: {len(used)} settings, defocus {min(centres):.2f} to {max(centres):.2f} um",)
 
 
-def _noise_notes(gains: Gains | None) -> tuple[str, ...]:
+def notes_of_noise(gains: Gains | None) -> tuple[str, ...]:
+    """A sentence on noise that is not taken for white."""
     if gains is None:
         return ()
     mean = torch.tensor(gains.curves, dtype=torch.float64).square().reciprocal().mean(0)

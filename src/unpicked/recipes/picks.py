@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unpicked._lazy import torch
+from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.picking import fit_scale, pick
@@ -42,6 +43,7 @@ def pick_from_map(
     *,
     views: int,
     least: float,
+    gains: Gains | None = None,
     seed: int = 0,
     device: str = "cpu",
     tell: Callable[[str, int], None] | None = None,
@@ -54,6 +56,7 @@ def pick_from_map(
         job: density, spacing, noise and contrast transfer; its box and voxel are those of the map.
         views: orientations that are tried.
         least: probability that a pick has at least.
+        gains: by which a run whitened these very micrographs; None: by what they hold, where their noise is not white.
         seed: of the sampler.
         device: torch device.
         tell: called with the name of every micrograph and the particles found on it.
@@ -72,7 +75,7 @@ def pick_from_map(
             f"the map's voxel of {map.voxel_size:.4g} A cannot be reached from pixels of {data.pixel_size:.4g} A: the "
             f"nearest is {working.pixel_size:.4g} A; rescale the map"
         )
-    working = fixed(prepared, job).micrographs
+    working = fixed(prepared, job, gains).micrographs
     run = fit_scale(working, map, density=job.density, spacing=job.spacing, seed=seed, device=device)
     found = list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]()
     for name, one in zip(working.names, pick(working, run, views=views, least=least, seed=seed), strict=True):

@@ -321,7 +321,7 @@ def cross_fit(pieces: Pieces[D], fitted: Fitted[D], seed: int) -> Verdict:
     if pieces.count < 2:
         return ONE_PIECE
     folds = [_fold(pieces, fitted, seed, number, *parts) for number, parts in enumerate(folds_of(pieces), 1)]
-    return concluded(folds, "tile" if _few(pieces) else pieces.piece)
+    return concluded(folds, "tile" if _few(pieces) else pieces.piece, pieces.piece)
 
 
 def _fold(pieces: Pieces[D], fitted: Fitted[D], seed: int, number: int, own: D, other: D) -> Fold:
@@ -379,15 +379,15 @@ def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bo
     )
 
 
-def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
-    """The verdict that some folds amount to."""
+def concluded(folds: Sequence[Fold], unit: str, piece: str = "piece") -> Verdict:
+    """The verdict that some folds of pieces amount to, judged unit by unit."""
     gain = sum(fold.gain for fold in folds)
     error = math.sqrt(sum(fold.error**2 for fold in folds))
     z = gain / error if 0 < error < math.inf else math.nan
+    if not math.isfinite(z):
+        return Verdict("undecided", _without_error(folds, unit, piece), z, tuple(folds), unit)
     units, worst = sum(fold.units for fold in folds), min(folds, key=lambda fold: fold.gain)
     told = f"held-out evidence {_signed(gain)} log units over {worst.best}, z = {z:.1f}"
-    if not math.isfinite(z):
-        return Verdict("undecided", "Undecided: too little is held apart for a standard error.", z, tuple(folds), unit)
     if all(fold.gain > 0 for fold in folds) and z > SIGMAS:
         return Verdict("supported", f"The data support this structure: {told}.", z, tuple(folds), unit)
     noise = sum(fold.over_noise for fold in folds)
@@ -406,6 +406,17 @@ def concluded(folds: Sequence[Fold], unit: str) -> Verdict:
         wanted = math.ceil(units * (SIGMAS / z) ** 2)
         more = f"; with about {_round(wanted / units)} times as many data it could be decided"
     return Verdict("undecided", f"Undecided: {told}{more}.", z, tuple(folds), unit)
+
+
+def _without_error(folds: Sequence[Fold], unit: str, piece: str) -> str:
+    """Why there is no standard error, and what would make one."""
+    least = min(fold.units for fold in folds)
+    if least > 1:
+        return f"Undecided: no {unit} gains more than another, so that the gain has no standard error."
+    return (
+        f"Undecided: too few data for a standard error: one fold holds {least} {unit}{'' if least == 1 else 's'}, and "
+        f"either needs at least 2; give at least {2 * len(folds)} {piece}s of this size, or larger ones."
+    )
 
 
 def _error(values: torch.Tensor) -> float:

@@ -100,7 +100,7 @@ def judge_claim(
 
     Returns:
         "supported" where the map beats all nulls by three standard errors and p <= 0.01; "not supported" where it beats
-        no null, or p > 0.05; else "undecided".
+        no null, or p > 0.05; else "undecided". Of too few data for a standard error no decoy is judged.
 
     Raises:
         ValueError: if decoys is not positive.
@@ -114,7 +114,7 @@ def judge_claim(
         return claim.score(plains[-1], claim.map), claim.score(plains[-1], None)
 
     held = cross_fit(claim, fitted, seed)
-    if not held.folds:
+    if not math.isfinite(held.z):  # one piece, or too few for a standard error: ranks would mean nothing either
         return Claimed(held.verdict, held.sentence, held)
     if held.verdict == "not supported":
         best = min(held.folds, key=lambda fold: fold.gain).best
