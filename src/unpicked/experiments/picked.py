@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.data.particles import Particles
 from unpicked.evaluate.compare import compare
 from unpicked.evaluate.picks import PickComparison, Positions, compare_picks
+from unpicked.experiments.table import Row
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation, seeding
 from unpicked.picking import fit_scale, pick
@@ -31,9 +32,10 @@ from unpicked.recipes.micrographs import fixed
 from unpicked.recipes.particles import ParticleJob, from_particles
 from unpicked.recipes.stack_trials import ParticleTrial
 from unpicked.simulate.micrographs import Simulation
-from unpicked.verify import verify
+from unpicked.verify import Trial, verify
 
 Picker = Literal["blobs", "templates", "posterior"]
+WAYS: dict[Picker, str] = {"blobs": "LoG picks", "templates": "template picks", "posterior": "posterior picks"}
 WIDTHS = (0.09, 0.13, 0.165, 0.21, 0.27)  # of the box: Gaussians whose best one is taken
 NEAR = 0.4  # of the box: a pick so near to a particle is one of it
 LEAST = 16  # pixels of an image that the particle pipeline takes
@@ -61,7 +63,12 @@ class Beside:
 
     def image(self, job: MicrographJob, voxel: float) -> int:
         """Edge in working pixels of a particle image, even."""
-        return max(LEAST, 2 * math.ceil((job.box / 2) + self.margin / voxel))
+        return max(LEAST, 2 * math.ceil(job.box / 2 + self.margin / voxel))
+
+    def of(self, job: MicrographJob, data: Particles) -> ParticleJob:
+        """How images are reconstructed that were picked for a job on micrographs."""
+        pixel = data.pixel_size
+        return ParticleJob(max_shift=self.max_shift * pixel, diameter=job.box * pixel, starts=self.starts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +94,11 @@ class Field:
     device: str
 
     @property
+    def own(self) -> int:
+        """Seed of the particle pipeline."""
+        return seeding.derive(self.seed, "particles")
+
+    @property
     def working(self) -> Micrographs:
         """The micrographs, noise as it is."""
         return self.prepared.micrographs
@@ -108,34 +120,58 @@ class Field:
         return compare_picks(places, self.true, NEAR * self.truth.specimen.box, scores)
 
 
-def row_of(field: Field, picker: Picker, beside: Beside, base: dict[str, Any]) -> dict[str, Any]:
+def row_of(field: Field, picker: Picker, beside: Beside, base: Row) -> Row:
     """What a picker and the particle pipeline make of a set; where one of them fails, why it does."""
-    row = base | {"way": f"picked: {picker}", "FSC": []}
-    began = time.perf_counter()
     picks: list[Peaks] = []
+    data: list[Particles] = []
 
-    def picked() -> dict[str, Any]:
+    def picked() -> Row:
         every = PICKERS[picker](field, beside)
         kept = every if picker == "posterior" else [one.best(field.truth.per_micrograph) for one in every]
         picks.extend(kept)
         told = field.judged(kept)
-        return {"picks": told.count[0], "precision": told.precision, "recall": told.recall} | {
-            "best F1": None if picker == "posterior" else best_f1(field.judged(every))
+        return {
+            "picks": told.count[0],
+            "precision": told.precision,
+            "recall": told.recall,
+            "best F1": None if picker == "posterior" else best_f1(field.judged(every)),
         }
 
-    row |= attempted(picked)
-    if picks:
-        row |= attempted(lambda: _pipeline(field, picks, beside))
-    return row | {"seconds": time.perf_counter() - began}
+    def mapped() -> Row:
+        data.append(stack(field, picks, beside))
+        answer = from_particles(data[0], beside.of(field.job, data[0]), seed=field.own, device=field.device)
+        return likeness(answer.map, field.wanted) | {"E found": answer.figures()["energy"]}
+
+    def judged() -> Row:
+        return verdict(ParticleTrial(data[0], beside.of(field.job, data[0]), device=field.device), field.own)
+
+    return in_steps({**base, "way": WAYS[picker]}, (picked, mapped, judged))
 
 
-def attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What came of it; an error becomes an entry of the table, so that the rows after it are still run."""
-    try:
-        return work()
-    except Exception as error:
-        words = str(error).splitlines()
-        return {"verdict": f"fails: {words[0] if words else type(error).__name__}"}
+def in_steps(row: Row, steps: Sequence[Callable[[], Row]]) -> Row:
+    """A row filled step by step. The first error becomes its verdict, so that the rows after it are still run."""
+    out: dict[str, Any] = {"FSC": [], **row}
+    began = time.perf_counter()
+    for step in steps:
+        try:
+            out |= step()
+        except Exception as error:
+            words = str(error).splitlines()
+            out["verdict"] = f"fails: {words[0] if words else type(error).__name__}"
+            break
+    return out | {"seconds": time.perf_counter() - began}
+
+
+def likeness(map: Map, wanted: Map) -> Row:
+    """A map beside the true one."""
+    found = compare(map, wanted)
+    return {"correlation": found.correlation, "FSC": found.fsc[1:], "resolution": found.resolution_05}
+
+
+def verdict(trial: Trial[Any], seed: int) -> Row:
+    """What cross-fitting says."""
+    found = verify(trial, seed=seed)
+    return {"verdict": found.verdict, "z": found.z}
 
 
 def best_f1(told: PickComparison) -> float:
@@ -186,30 +222,7 @@ def stack(field: Field, picks: Sequence[Peaks], beside: Beside) -> Particles:
     scores = np.sort(np.concatenate([one.scores.numpy() for one in picks]))[::-1]
     least = scores[min(beside.most, len(scores)) - 1] if len(scores) else 0.0
     data, box = field.working, beside.image(field.job, field.working.pixel_size)
-    centres = [one.centres[one.scores >= least] for one in picks]
-    return extract(data, centres, box, background=min(field.job.box, box - 3) / 2)
-
-
-def _pipeline(field: Field, picks: Sequence[Peaks], beside: Beside) -> dict[str, Any]:
-    """Our own particle pipeline, from random starts, compared and judged."""
-    data = stack(field, picks, beside)
-    job = ParticleJob(
-        max_shift=beside.max_shift * data.pixel_size,
-        diameter=field.job.box * data.pixel_size,
-        starts=beside.starts,
-    )
-    own = seeding.derive(field.seed, "particles")
-    answer = from_particles(data, job, seed=own, device=field.device)
-    found = compare(answer.map, replace(field.wanted, voxel_size=data.pixel_size))
-    judged = verify(ParticleTrial(data, job, device=field.device), seed=own)
-    return {
-        "E found": answer.figures()["energy"],
-        "correlation": found.correlation,
-        "FSC": found.fsc[1:],
-        "resolution": found.resolution_05,
-        "verdict": judged.verdict,
-        "z": judged.z,
-    }
+    return extract(data, [one.above(least).centres for one in picks], box, background=min(field.job.box, box - 3) / 2)
 
 
 def _factors(data: Micrographs, index: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

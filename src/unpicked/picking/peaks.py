@@ -36,6 +36,11 @@ class Peaks:
         """So many of the highest."""
         return Peaks(self.centres[:count], self.scores[:count])
 
+    def above(self, least: float) -> Peaks:
+        """Those of at least this score."""
+        kept = self.scores >= least
+        return Peaks(self.centres[kept], self.scores[kept])
+
 
 def peaks(scores: torch.Tensor, distance: int) -> Peaks:
     """Maxima of scores ``(h, w)``, no two closer than ``distance`` pixels in the larger of the two directions.
