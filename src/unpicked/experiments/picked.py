@@ -36,6 +36,7 @@ from unpicked.verify import Trial, verify
 
 Picker = Literal["blobs", "templates", "posterior"]
 WAYS: dict[Picker, str] = {"blobs": "LoG picks", "templates": "template picks", "posterior": "posterior picks"}
+OFF: dict[Picker, float] = {"blobs": 2.0, "templates": 1.0, "posterior": 1.0}  # working voxels that picks may be off
 WIDTHS = (0.09, 0.13, 0.165, 0.21, 0.27)  # of the box: Gaussians whose best one is taken
 NEAR = 0.4  # of the box: a pick so near to a particle is one of it
 LEAST = 16  # pixels of an image that the particle pipeline takes
@@ -50,7 +51,6 @@ class Beside:
         views: orientations of templates, and of the posterior.
         margin: angstrom around the particle's box in an image, for what contrast transfer carries out of it.
         most: images that are reconstructed at most, those of the best scores.
-        max_shift: working voxels by which a pick may be off, for the search.
         starts: random starts of the particle pipeline.
     """
 
@@ -58,17 +58,16 @@ class Beside:
     views: int = 800
     margin: float = 24.0
     most: int = 5000
-    max_shift: float = 2.0
     starts: int = 2
 
     def image(self, job: MicrographJob, voxel: float) -> int:
         """Edge in working pixels of a particle image, even."""
         return max(LEAST, 2 * math.ceil(job.box / 2 + self.margin / voxel))
 
-    def of(self, job: MicrographJob, data: Particles) -> ParticleJob:
+    def of(self, picker: Picker, job: MicrographJob, data: Particles) -> ParticleJob:
         """How images are reconstructed that were picked for a job on micrographs."""
         pixel = data.pixel_size
-        return ParticleJob(max_shift=self.max_shift * pixel, diameter=job.box * pixel, starts=self.starts)
+        return ParticleJob(max_shift=OFF[picker] * pixel, diameter=job.box * pixel, starts=self.starts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +138,11 @@ def row_of(field: Field, picker: Picker, beside: Beside, base: Row) -> Row:
 
     def mapped() -> Row:
         data.append(stack(field, picks, beside))
-        answer = from_particles(data[0], beside.of(field.job, data[0]), seed=field.own, device=field.device)
-        return likeness(answer.map, field.wanted) | {"E found": answer.figures()["energy"]}
+        answer = from_particles(data[0], beside.of(picker, field.job, data[0]), seed=field.own, device=field.device)
+        return {**likeness(answer.map, field.wanted), "E found": answer.figures()["energy"]}
 
     def judged() -> Row:
-        return verdict(ParticleTrial(data[0], beside.of(field.job, data[0]), device=field.device), field.own)
+        return verdict(ParticleTrial(data[0], beside.of(picker, field.job, data[0]), device=field.device), field.own)
 
     return in_steps({**base, "way": WAYS[picker]}, (picked, mapped, judged))
 

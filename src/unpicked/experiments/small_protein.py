@@ -11,7 +11,7 @@ import unpicked
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.structure import Structure
-from unpicked.experiments.picked import NEAR, Beside, Field, in_steps, likeness, row_of, verdict
+from unpicked.experiments.picked import NEAR, OFF, Beside, Field, in_steps, likeness, row_of, verdict
 from unpicked.experiments.recovery import shared
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.io.structure import read_structure
@@ -213,8 +213,9 @@ class SmallProtein:
             "posterior: the map of the row straight from micrographs, picked with as `unpicked pick` does, p >= 0.5: "
             "nothing of the truth enters",
             f"particle pipeline: --method auto from {self.beside.starts} random starts, shifts up to "
-            f"{self.beside.max_shift * self.voxel:g} A, the box as diameter, {self.beside.margin:g} A around it for "
-            f"what contrast transfer carries away; the best {self.beside.most} images at most",
+            f"{OFF['blobs'] * self.voxel:g} A (blobs) or {OFF['templates'] * self.voxel:g} A, the box as diameter, "
+            f"{self.beside.margin:g} A around it for what contrast transfer carries away; the best {self.beside.most} "
+            "images at most",
         )
 
     def checks(self, rows: Sequence[Row]) -> tuple[Check, ...]:
@@ -246,7 +247,7 @@ def straight(held: Field, base: Row) -> tuple[Row, Map | None]:
 
     def mapped() -> Row:
         found.append(from_micrographs(held.prepared, held.job, seed=own, device=held.device))
-        return likeness(found[0].map, held.wanted) | {"E found": found[0].figures().get("energy")}
+        return {**likeness(found[0].map, held.wanted), "E found": found[0].figures().get("energy")}
 
     def judged() -> Row:
         data = fixed(held.prepared, held.job, found[0].gains)
