@@ -57,7 +57,7 @@ class Beside:
     pickers: tuple[Picker, ...] = ("blobs", "templates", "posterior")
     views: int = 800
     margin: float = 24.0
-    most: int = 5000
+    most: int = 3000
     starts: int = 2
 
     def image(self, job: MicrographJob, voxel: float) -> int:

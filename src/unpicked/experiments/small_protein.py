@@ -281,9 +281,9 @@ def _plot(rows: Sequence[Row]) -> Plot:
 
 EXPERIMENT = Experiment(
     name="small-protein",
-    summary="proteins of 44, 22 and 6.5 kDa in simulated exposures, at 1 um and with a phase plate, no picking",
+    summary="proteins of 44, 22 and 6.5 kDa in simulated exposures, at 1 um and with a phase plate: not picked, and picked",
     source=SOURCE,
-    minutes=(40, 600),
-    quick=SmallProtein(),
+    minutes=(80, 900),
+    quick=SmallProtein(beside=Beside(starts=1)),
     full=SmallProtein(pixel=1.0, size=4096, count=20),
 )
