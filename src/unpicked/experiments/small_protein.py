@@ -281,7 +281,7 @@ def _plot(rows: Sequence[Row]) -> Plot:
 
 EXPERIMENT = Experiment(
     name="small-protein",
-    summary="proteins of 44, 22 and 6.5 kDa in simulated exposures, at 1 um and with a phase plate, unpicked and picked",
+    summary="proteins of 44, 22 and 6.5 kDa in simulated exposures, 1 um and a phase plate, straight and picked",
     source=SOURCE,
     minutes=(80, 900),
     quick=SmallProtein(beside=Beside(starts=1)),
