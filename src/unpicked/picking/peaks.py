@@ -63,7 +63,7 @@ def blobs(image: torch.Tensor, width: float) -> torch.Tensor:
     Source: Lindeberg 1998, doi:10.1023/A:1008045108935; a disc of radius r answers most at a width of r / sqrt(2).
 
     Args:
-        image: ``(h, w)``, matter bright.
+        image: ``(h, w)``, matter bright, without its background: beyond its border it is 0.
         width: standard deviation of the Gaussian in pixels.
 
     Raises:
@@ -74,7 +74,7 @@ def blobs(image: torch.Tensor, width: float) -> torch.Tensor:
     _image("image", image)
     if not 0 < width < math.inf:
         raise ValueError(f"width must be positive, in pixels; got {width}")
-    found = gaussian_laplace(image.double().cpu().numpy(), width)
+    found = gaussian_laplace(image.double().cpu().numpy(), width, mode="constant")
     return torch.from_numpy(-(width**2) * found).to(image)
 
 
