@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from common import save
 from unpicked.data.snr import energy
+from unpicked.evaluate.picks import PickComparison, compare_picks
 from unpicked.experiments.recovery import bpti
-from unpicked.ops import lattice, rotation
+from unpicked.ops import rotation
 from unpicked.picking import fit_scale, pick
+from unpicked.picking.peaks import Peaks, blobs, correlated, peaks
 from unpicked.preprocess import prepare
 from unpicked.simulate.micrographs import Simulation, simulate_micrographs
 
 BOX, VIEWS = 11, 800
+APART = 2 * BOX - 1  # pixels between two particles at least
 
 
 def main() -> None:
@@ -45,73 +47,39 @@ def main() -> None:
         began = time.process_time()
         run = fit_scale(working, specimen.truth(), seed=1)
         found = list(pick(working, run, views=VIEWS, least=0.0, seed=1))
-        ours = [(one.centres.numpy(), one.posterior.numpy()) for one in found]
+        ours = [Peaks(one.centres, one.posterior) for one in found]
         seconds = time.process_time() - began
-        likely = [(centres[scores >= 0.5], scores[scores >= 0.5]) for centres, scores in ours]
-        figures[f"E = {level:g}, ours, p >= 0.5"] = figures_of(likely, truth) | {"cpu_s": round(seconds, 1)}
+        likely = figures_of([one.above(0.5) for one in ours], truth)
+        figures[f"E = {level:g}, ours, p >= 0.5"] = rounded(likely.precision, likely.recall) | {
+            "cpu_s": round(seconds, 1)
+        }
         figures[f"E = {level:g}, ours, best F1"] = best(ours, truth)
         views = specimen.images(rotation.super_fibonacci(VIEWS).double()).float()
-        figures[f"E = {level:g}, template"] = best([peaks(correlated(image, views)) for image in images], truth)
+        figures[f"E = {level:g}, template"] = best([peaks(correlated(image, views), APART) for image in images], truth)
         gaussians = [
-            best([peaks(blobs(image, width)) for image in images], truth) for width in (1.0, 1.4, 1.8, 2.3, 3.0)
+            best([peaks(blobs(image, width), APART) for image in images], truth) for width in (1.0, 1.4, 1.8, 2.3, 3.0)
         ]
         figures[f"E = {level:g}, Laplacian of Gaussian"] = max(gaussians, key=lambda one: float(one["f1"]))
     save("picking", figures)
 
 
-Picks = tuple[np.ndarray, np.ndarray]
+def figures_of(picks: Sequence[Peaks], truth: Simulation) -> PickComparison:
+    """Picks beside the truth, micrograph by micrograph; a pick within half a box is a hit."""
+    real = {str(n): truth.occurrences(n).corners.flip(1).double().numpy() + BOX // 2 for n in range(truth.count)}
+    places = {str(n): one.centres.numpy() for n, one in enumerate(picks)}
+    return compare_picks(places, real, BOX / 2, {str(n): one.scores.numpy() for n, one in enumerate(picks)})
 
 
-def peaks(scores: torch.Tensor) -> Picks:
-    """Local maxima of scores at centres, no two closer than the least distance, the highest first."""
-    top = scores == lattice.windowed_maximum(scores, 2 * BOX - 1)
-    rows, columns = top.nonzero(as_tuple=True)
-    return torch.stack([columns, rows], 1).double().numpy(), scores[rows, columns].double().numpy()
-
-
-def correlated(image: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Largest normalised cross-correlation over the views, at every centre."""
-    flat = views - views.mean((-2, -1), keepdim=True)
-    flat = flat / flat.square().sum((-2, -1), keepdim=True).sqrt()
-    padded = torch.nn.functional.pad(image[None, None], (BOX // 2,) * 4, mode="reflect")
-    mean, square = (torch.nn.functional.avg_pool2d(one, BOX, 1)[0, 0] for one in (padded, padded.square()))
-    spread = ((square - mean**2) * BOX**2).clamp(min=1e-12).sqrt()
-    top = torch.full_like(image, -torch.inf)
-    for part in flat.split(50):
-        top = torch.maximum(top, torch.nn.functional.conv2d(padded, part[:, None])[0].amax(0))
-    return top / spread
-
-
-def blobs(image: torch.Tensor, width: float) -> torch.Tensor:
-    """The negative Laplacian of the image smoothed by a Gaussian of this standard deviation."""
-    fy = torch.fft.fftfreq(image.shape[0])[:, None]
-    fx = torch.fft.rfftfreq(image.shape[1])
-    square = (2 * torch.pi) ** 2 * (fx.square() + fy.square())
-    return torch.fft.irfft2(torch.fft.rfft2(image) * square * torch.exp(-square * width**2 / 2), s=image.shape)
-
-
-def best(picks: Sequence[Picks], truth: Simulation) -> dict[str, float]:
-    """The figures at the threshold of the best F1."""
-    levels = np.quantile(np.concatenate([scores for _, scores in picks]), np.linspace(0, 0.995, 120))
-    kept: Callable[[float], list[Picks]] = lambda level: [(c[s >= level], s[s >= level]) for c, s in picks]  # noqa: E731
-    return max((figures_of(kept(level), truth) for level in levels), key=lambda one: one["f1"])
-
-
-def figures_of(picks: Sequence[Picks], truth: Simulation) -> dict[str, float]:
-    """Precision, recall and F1; every particle is hit once."""
-    hits = found = 0
-    for index, (centres, scores) in enumerate(picks):
-        real = truth.occurrences(index).corners.flip(1).double().numpy() + BOX // 2
-        free = np.ones(len(real), bool)
-        for centre in centres[np.argsort(-scores, kind="stable")]:
-            distance = np.where(free, np.hypot(*(real - centre).T), np.inf)
-            if distance.min(initial=np.inf) <= BOX / 2:
-                free[distance.argmin()] = False
-                hits += 1
-        found += len(centres)
-    precision, recall = hits / max(found, 1), hits / (truth.per_micrograph * truth.count)
+def rounded(precision: float, recall: float) -> dict[str, float]:
+    """The three figures."""
     f1 = 2 * precision * recall / max(precision + recall, 1e-12)
     return {"precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3)}
+
+
+def best(picks: Sequence[Peaks], truth: Simulation) -> dict[str, float]:
+    """The figures at the threshold of the best F1."""
+    curve = (rounded(precision, recall) for _, precision, recall in figures_of(picks, truth).curve)
+    return max(curve, key=lambda one: one["f1"])
 
 
 if __name__ == "__main__":

@@ -207,21 +207,52 @@ def test_an_expansion_is_hidden_as_it_would_be_fitted():
     assert float((basis.values(basis.fit(before)) - before).norm() / before.norm()) > 0.25
 
 
-@pytest.mark.slow
-def test_small_proteins_are_sought_in_exposures(tmp_path):
-    """The shipped protein alone, in few and coarse exposures with a phase plate; E as planned within a half."""
+def toy_exposures(**sizes):
+    """The shipped protein alone, in few and coarse exposures with a phase plate."""
     from unpicked.experiments.small_protein import Optics, Protein, SmallProtein
-    from unpicked.experiments.table import Settings
 
-    experiment = SmallProtein(
+    return SmallProtein(
         proteins=(Protein("BPTI", "", 6.5, 7), Protein("missing", "nowhere.pdb", 1.0, 7)),
         optics=(Optics("phase plate, 0.5 um", (4000.0, 6000.0), 90.0),),
         pixel=4.0,
-        size=512,
         count=2,
+        **sizes,
     )
-    table = experiment.run(Settings())
-    (row,) = table.rows
+
+
+def test_what_fails_beside_small_proteins_is_told_in_its_row(monkeypatch):
+    from unpicked.experiments import picked, small_protein
+
+    def fails(*given, **_):
+        raise ValueError("too few\nfor this")
+
+    monkeypatch.setattr(small_protein, "from_micrographs", fails)
+    monkeypatch.setattr(picked, "from_particles", fails)
+    told = []
+    table = toy_exposures(size=200, beside=picked.Beside(views=100)).run(
+        Settings(finished=lambda row, line: told.append(row["way"]))
+    )
+    assert told == ["micrographs", "LoG picks", "template picks", "posterior picks"]
+    straight, blobs, templates, posterior = table.rows
+    assert straight["verdict"] == blobs["verdict"] == templates["verdict"] == "fails: too few"
+    assert posterior["verdict"] == "fails: there is no map to pick with" and posterior.get("picks") is None
+    for row in (blobs, templates):
+        assert 0 < row["picks"] <= row["particles"] and row["FSC"] == []
+        assert row["precision"] > 0.5 < row["recall"] and 0.5 < row["best F1"] <= 1
+    assert "fails: too few" in table.text() and figure(table).count("<svg") == 1
+    json.dumps(table.to_json(), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_small_proteins_are_sought_in_exposures():
+    """Straight from micrographs and picked; E as planned within a half."""
+    from unpicked.experiments.picked import Beside
+
+    beside = Beside(pickers=("templates",), starts=1)
+    table = toy_exposures(size=512, beside=beside).run(Settings())
+    row, picked = table.rows
     assert row["E"] == pytest.approx(row["E planned"], rel=0.5)
     assert row["correlation"] > 0.8 and row["verdict"] != "not supported"
+    assert picked["way"] == "template picks" and not picked["verdict"].startswith("fails")
+    assert picked["recall"] > 0.3 and len(picked["FSC"]) == len(row["FSC"])
     assert any("missing left out" in note for note in table.notes)
