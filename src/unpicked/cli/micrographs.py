@@ -12,6 +12,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
 
+_PATHS = ("ctf", "passthrough", "masks")
 LISTS = (".star", ".star.gz", ".star.bz2", ".cs")
 
 
@@ -34,6 +35,12 @@ class Input:
     """Spherical aberration in mm, where the files do not say it."""
     amplitude_contrast: float | None = None
     """Fraction in [0, 1], where the files do not say it."""
+    masks: tuple[Path, ...] = ()
+    """MRC masks of carbon, ice and contamination, which are left out: files, folders or quoted globs. The mask of a.mrc
+    is a.mrc of another folder, or a_mask.mrc, of the micrograph's size or smaller by a whole factor."""
+    masks_mark: Literal["junk", "good"] | None = None
+    """What the masks' pixels that are not zero mark: junk, as MicrographCleaner writes, or good. If not given,
+    junk, which is refused where it would take more than half of the area."""
 
     def read(self, files: Sequence[str]) -> Micrographs:
         """The micrographs."""
@@ -48,10 +55,12 @@ class Input:
             voltage_kv=self.voltage,
             cs_mm=self.cs,
             amplitude_contrast=self.amplitude_contrast,
+            masks=self.masks,
+            masks_mark=self.masks_mark,
         )
 
     def sources(self, files: Sequence[str], data: Micrographs) -> list[Path]:
-        """Every file that the data come from: images, lists, CTFFIND's."""
+        """Every file that the data come from: images, masks, lists, CTFFIND's."""
         from unpicked.io.ctffind import ctffind_files
         from unpicked.io.micrographs import files_of
 
@@ -61,14 +70,14 @@ class Input:
     def settings(self) -> dict[str, Any]:
         """As ``result.json`` tells them: pixel size and contrast always, the others where they were given."""
         told: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast}
-        told |= {name: [str(path) for path in getattr(self, name)] for name in ("ctf", "passthrough")}
-        told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast")}
+        told |= {name: [str(path) for path in getattr(self, name)] for name in _PATHS}
+        told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast", "masks_mark")}
         return {name: value for name, value in told.items() if name == "pixel_size" or value not in (None, [])}
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> Input:
         """From what :meth:`settings` told."""
         told = {entry.name: settings[entry.name] for entry in fields(Input) if entry.name in settings}
-        for name in ("ctf", "passthrough"):
+        for name in _PATHS:
             told[name] = tuple(Path(path) for path in told.get(name) or ())
         return Input(**told)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from unpicked.cli import runs
 from unpicked.cli.common import Common
 from unpicked.cli.micrographs import Input
 
@@ -67,7 +69,7 @@ def pick(
     from unpicked.recipes.picks import pick_from_map
 
     map = mrc.read_map(volume / "volume.mrc" if volume.is_dir() else volume, voxel_size=map_voxel)
-    data = input.read(files)
+    data = _masked_as(volume, files, input, common).read(files)
     job = MicrographJob(
         box=map.box, voxel=map.voxel_size, density=density, spacing=spacing, ignore_ctf=ignore_ctf, noise=noise
     )
@@ -87,6 +89,18 @@ def pick(
     )
     fitted = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
+
+
+def _masked_as(volume: Path, files: list[str], input: Input, common: Common) -> Input:
+    """The input, with the masks of a run where its own micrographs are picked from and no others are given."""
+    if input.masks or not (volume / "result.json").is_file():
+        return input
+    _, settings = runs.finished(volume)
+    own = Input.of(settings)
+    if not own.masks or list(settings.get("files", [])) != files:
+        return input
+    common.say(f"masks as in {volume}")
+    return replace(input, masks=own.masks, masks_mark=own.masks_mark)
 
 
 def _sound(out: Path, overwrite: bool, least: float, views: int, density: float | None) -> None:

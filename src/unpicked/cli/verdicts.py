@@ -51,6 +51,10 @@ class Sought:
     """With --map: pixel size of the micrographs in angstrom, where they do not say or are wrong."""
     contrast: Literal["dark", "bright"] | None = None
     """With --map: sign of the micrographs, matter dark if not given, as a microscope writes."""
+    masks: tuple[Path, ...] | None = None
+    """With --map: MRC masks of what is left out of the micrographs, see reconstruct micrographs."""
+    masks_mark: Literal["junk", "good"] | None = None
+    """With --map: what their pixels that are not zero mark; junk if not given."""
 
     def __post_init__(self) -> None:
         if self.map is None:
@@ -188,7 +192,10 @@ def _claim(paths: list[str], path: Path, sought: Sought, device: str, common: Co
     from unpicked.verify.claims import judge_claim
 
     map = mrc.read_map(path, voxel_size=sought.map_voxel)
-    data = read_micrographs(paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark")
+    data = read_micrographs(
+        paths, pixel_size=sought.pixel_size, contrast=sought.contrast or "dark",
+        masks=sought.masks or (), masks_mark=sought.masks_mark,
+    )  # fmt: skip
     claim = claimed(data, map, voxel=sought.voxel, density=sought.density, seed=common.seed, device=device)
     for note in claim.notes:
         common.say(note)

@@ -3,7 +3,8 @@
 For copies that do not overlap log p(y | configuration) is a sum over the copies of their log-likelihood ratios
 LLR(l, r) = (y[l : l + L] . T_r - |T_r|^2 / 2) / sigma^2, so the posterior of the positions is a lattice gas with the
 activities z Z(l), Z(l) = mean_r exp LLR(l, r). One inner product per pixel and view gives them all; the combinatorics
-that follow cost little. Copies lie in whole inside the micrograph.
+that follow cost little. Copies lie in whole inside the micrograph. Where pixels are masked, copies may lie as anywhere,
+and are seen as far as they are visible (:mod:`unpicked.model.hidden`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
+from unpicked.data.masks import cleared
+from unpicked.model.hidden import Energies, Hidden, energies
 from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
 from unpicked.model.noise import variance_of
 from unpicked.ops import evidence, lattice, seeding
 
+SHOWN = 0.5  # share of a particle's box that a mask leaves visible at least where one is told of
 SCORED = 1 << 23  # numbers of weighted windows that are held at once where scores are taken
 
 
@@ -155,6 +159,7 @@ class _Whole:
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
         self.views: dict[int, torch.Tensor] = {}  # copies per filter and view
+        self._energies: tuple[int, Energies] | None = None
         if scene.score is not None:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
@@ -162,20 +167,21 @@ class _Whole:
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
-        image = image.to(scene.templates) - scene.noise.mean
+        hidden = self._hidden(index)
+        image = cleared(image.to(scene.templates) - scene.noise.mean, hidden and hidden.mask)
         seen, group = self._seen(image, index)
-        logs = self._log_activities(seen, group)
+        logs = self._log_activities(seen, group, hidden)
         if not bool(torch.isfinite(logs).all()):
             raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
         chances, free = self.likelihood.marginals(logs, scene.width, seed)
         stats["square"] += image.double().square().sum()
         stats["sum"] += image.double().sum()
-        stats["pixels"] += image.numel()
+        stats["pixels"] += image.numel() if hidden is None else hidden.mask.sum()
         stats["windows"] += chances.numel()
         stats["free"] += free
         stats["occupied"] += chances.double().sum()
         if self.statistics:
-            self._gather(seen, chances.flatten(), seed, group)
+            self._gather(seen, chances.flatten(), seed, group, hidden)
 
     def finish(self) -> Stats:
         """The statistics."""
@@ -183,7 +189,7 @@ class _Whole:
         if self.views:
             stats["views"] = torch.stack(list(self.views.values())).sum(0)
         if through is None:
-            stats["weight"] = stats["views"][:, None, None].expand_as(stats["numerator"]).clone()
+            stats["weight"] = stats["weight"] + stats["views"][:, None, None].expand_as(stats["numerator"])
             return stats
         stats["numerator"] = through.coefficients(stats["numerator"])
         weight = stats["views"].new_zeros(len(stats["views"]), through.squares.shape[1])
@@ -215,19 +221,65 @@ class _Whole:
         group = self.scene.through.groups[index]
         return self.scene.through.seen(image, group), group
 
-    def _log_activities(self, image: torch.Tensor, group: int = 0) -> torch.Tensor:
-        """``(h, w)``: log of activity x evidence at every site."""
+    def _hidden(self, index: int) -> Hidden | None:
+        """What the mask of piece ``index`` of the data hides; None where all pixels count."""
+        scene = self.scene
+        if scene.masks is None:
+            return None
+        mask = scene.masks.read(index).to(scene.templates.device)
+        if bool(mask.all()):
+            return None
+        own = self._cells(0 if scene.through is None else scene.through.groups[index])
+        return Hidden(mask, scene.length, own.cell, own.margin, own.count)
+
+    def _cells(self, group: int) -> Energies:
+        """Energies of the templates, cell by cell; those of the last filter are kept."""
+        if self._energies is None or self._energies[0] != group:
+            scene = self.scene
+            norms = self._norms(group) * (2 * variance_of(scene.noise))
+            self._energies = group, energies(scene.templates, scene.through, group, norms)
+        return self._energies[1]
+
+    def _masked(self, group: int, hidden: Hidden, *, few: bool = False) -> evidence.Bank:
+        """All templates, or the representatives, with the norms that a mask leaves them."""
         bank, coarse = self._of(group)
-        if coarse is None or self.screen is None:
-            return bank.everywhere(image) + self.log_activity
-        logs = coarse.everywhere(image) + self.log_activity
+        own = self._cells(group).values / (2 * variance_of(self.scene.noise))
+        return hidden.bank(coarse, own[self._chosen]) if few and coarse is not None else hidden.bank(bank, own)
+
+    def _at(self, image: torch.Tensor, sites: torch.Tensor, group: int, hidden: Hidden | None) -> torch.Tensor:
+        """Log-evidence of all templates at some sites."""
+        bank = self._of(group)[0]
+        if hidden is None:
+            return bank.at(image, sites)
+        near, logs = hidden.near[sites], image.new_empty(len(sites))
+        logs[~near] = bank.at(image, sites[~near])
+        logs[near] = self._masked(group, hidden).at(image, sites[near])
+        return logs
+
+    def _everywhere(self, image: torch.Tensor, group: int, hidden: Hidden | None, *, few: bool = False) -> torch.Tensor:
+        """Log-evidence of all templates, or of the representatives, at every site."""
+        bank, coarse = self._of(group)
+        logs = (coarse if few and coarse is not None else bank).everywhere(image)
+        if hidden is None:
+            return logs
+        near = hidden.near.nonzero().squeeze(1)
+        found = self._masked(group, hidden, few=few).at(image, near)
+        return logs.flatten().index_copy(0, near, found).view_as(logs)
+
+    def _log_activities(self, image: torch.Tensor, group: int = 0, hidden: Hidden | None = None) -> torch.Tensor:
+        """``(h, w)``: log of activity x evidence at every site."""
+        if self._of(group)[1] is None or self.screen is None:
+            return self._everywhere(image, group, hidden) + self.log_activity
+        logs = self._everywhere(image, group, hidden, few=True) + self.log_activity
         rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
         floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
         kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
-        fine = bank.at(image, kept)
+        fine = self._at(image, kept, group, hidden)
         return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
 
-    def _gather(self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0) -> None:
+    def _gather(
+        self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0, hidden: Hidden | None = None
+    ) -> None:
         """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
         weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
         if thin > 0:
@@ -236,21 +288,51 @@ class _Whole:
             weights = torch.where(kept, chances.clamp(min=thin), 0.0)
         sites = weights.nonzero().squeeze(1)
         if self.scene.score is not None:
-            self._gather_scores(self.scene.score, image, group, sites, weights[sites])
+            self._gather_scores(self.scene.score, image, group, sites, weights[sites], hidden)
             return
-        bank = self._of(group)[0]
+        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
         numerator = torch.zeros_like(bank.templates)
-        self._count(group, bank.gather(image, sites, weights[sites], numerator))
+        counts = bank.gather(image, sites, weights[sites], numerator)
+        if hidden is not None:
+            numerator, counts = self._visible(numerator, counts, group)[:2]
+        self._count(group, counts)
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
 
+    def _visible(
+        self, sums: torch.Tensor, counts: torch.Tensor, group: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of weighted windows beside weighted hidden shares ``(..., k, L^2 + n^2)``, and copies ``(..., k)``.
+
+        Returns:
+            The windows ``(..., k, L^2)``, the copies as far as they are seen ``(..., k)``, and their weights:
+            ``(..., k, L, L)`` of pixels, or the copies where there are filters. What the weights of pixels differ from
+            the copies' is added to the statistics.
+        """
+        length, own = self.scene.length, self._cells(group)
+        windows, concealed = sums.split([length**2, own.values.shape[1]], -1)
+        copies = counts - own.seen(concealed).to(counts)
+        if self.scene.through is not None:
+            return windows, copies, copies
+        weights = (counts[..., None] - concealed).unflatten(-1, (length, length))
+        rest = (weights - copies[..., None, None]).double()
+        self.stats["weight"] += rest.flatten(0, -4).sum(0) if rest.dim() > 3 else rest
+        return windows, copies, weights
+
     def _gather_scores(
-        self, score: Score, image: torch.Tensor, group: int, sites: torch.Tensor, weights: torch.Tensor
+        self,
+        score: Score,
+        image: torch.Tensor,
+        group: int,
+        sites: torch.Tensor,
+        weights: torch.Tensor,
+        hidden: Hidden | None = None,
     ) -> None:
         """The same tile by tile, with the outer product of every tile's score.
 
         Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
         """
-        stats, bank, side = self.stats, self._of(group)[0], 2 * self.scene.length
+        stats, side = self.stats, 2 * self.scene.length
+        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
         order = tiles.argsort(stable=True)
@@ -261,8 +343,11 @@ class _Whole:
             some, begin = ends[first : first + step], ends[first - 1] if first else 0
             part = slice(begin, some[-1])
             numerators, counts = bank.gather_parts(image, sites[part], weights[part], [end - begin for end in some])
+            shares = counts
+            if hidden is not None:
+                numerators, counts, shares = self._visible(numerators, counts, group)
             numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
-            scores = score(numerators, counts, group).double()
+            scores = score(numerators, shares, group).double()
             stats["information"] += scores.mT @ scores
             self._count(group, counts.double().sum(0))
             stats["numerator"] += numerators.sum(0)
@@ -270,14 +355,17 @@ class _Whole:
     def found(self, image: torch.Tensor, seed: int, index: int = 0) -> Sites:
         """Where copies of one micrograph, piece ``index``, may be: no two closer than the least distance."""
         length, width = self.scene.length, self.scene.width
-        image = image.to(self.scene.templates) - self.scene.noise.mean
+        hidden = self._hidden(index)
+        image = cleared(image.to(self.scene.templates) - self.scene.noise.mean, hidden and hidden.mask)
         seen, group = self._seen(image, index)
-        chances, _ = self.likelihood.marginals(self._log_activities(seen, group), width, seed)
+        chances, _ = self.likelihood.marginals(self._log_activities(seen, group, hidden), width, seed)
         # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
         reach = length // 4
         near = 2 * reach + 1
         mass = _blurred(chances, near)
         peaks = torch.where(chances == lattice.windowed_maximum(chances, width), mass, 0.0).flatten()
+        if hidden is not None:
+            peaks = torch.where(hidden.shown().flatten() >= SHOWN, peaks, 0.0)
         sites = peaks.argsort(descending=True)[: int((peaks > 0).sum())]
         corners = torch.stack([sites // chances.shape[1], sites % chances.shape[1]], 1)
         step = torch.arange(-reach, reach + 1, dtype=chances.dtype, device=chances.device)
@@ -285,10 +373,9 @@ class _Whole:
         around = around[corners[:, 0], corners[:, 1]]
         total = around.sum((1, 2)).clamp(min=1e-30)
         offsets = torch.stack([(around * step[:, None]).sum((1, 2)), (around * step).sum((1, 2))], 1) / total[:, None]
-        bank = self._of(group)[0]
-        windows = seen.unfold(0, length, 1).unfold(1, length, 1)[corners[:, 0], corners[:, 1]]
+        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
         views = torch.cat(
-            [(part.flatten(1) @ bank.templates.mT + bank.bias).argmax(1) for part in windows.split(4096)]
+            [(bank.windows(seen, part) @ bank.templates.mT + bank.bias).argmax(1) for part in sites.split(4096)]
             or [corners[:0, 0]]
         )
         return Sites(corners, corners + offsets, peaks[sites].clamp(max=1), views)
@@ -297,7 +384,8 @@ class _Whole:
         """The likeliest copies of one micrograph, piece ``index``, beside what explains them."""
         found, length, through = self.found(image, seed, index), self.scene.length, self.scene.through
         rows, columns = found.corners[:count].unbind(1)
-        image = image.to(self.scene.templates) - self.scene.noise.mean
+        hidden = self._hidden(index)
+        image = cleared(image.to(self.scene.templates) - self.scene.noise.mean, hidden and hidden.mask)
         projections = self.scene.templates[found.views[:count]]
         if through is not None:  # as the micrograph shows them
             inner = slice(through.margin(), through.margin() + length)

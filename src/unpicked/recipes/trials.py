@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -200,11 +201,40 @@ class Planar(ABC):
         return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
 
     def tiles(self, data: Micrographs) -> Iterator[Tiles]:
-        """Every piece in square tiles of whole patches of twice the length; the rest is not judged."""
-        side = 2 * self.length
-        side *= max(1, min(round(TILE / side), min(data.shape) // side))
+        """Every piece in square tiles of whole patches of twice the length; the rest is not judged.
+
+        Tiles that hold a masked pixel are left out, for models and nulls alike.
+
+        Raises:
+            ValueError: where masks leave none.
+        """
+        side, left = 2 * self.length, 0
+        side *= min(max(1, min(round(TILE / side), min(data.shape) // side)), self._across)
         for index, image in enumerate(data):
-            yield Tiles(image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1), data, index)
+            found, mask = _squares(image, side), data.mask(index)
+            if mask is not None:
+                found = found[_squares(mask, side).flatten(1).all(1)]
+            left += len(found)
+            if len(found):
+                yield Tiles(found, data, index)
+        if not left:
+            raise ValueError(f"masks leave no square of {side} working pixels whole, by which an answer is judged")
+
+    @cached_property
+    def _across(self) -> int:
+        """Patches along a tile's edge at most: so many that whole tiles hold half of what masks leave, or one."""
+        data, side = self.pieces, 2 * self.length
+        most = max(1, round(TILE / side))
+        if data.masks is None:
+            return most
+        shares = [0.0] * (most + 1)
+        for index in range(len(data)):
+            mask = data.masks.read(index)
+            for count in range(1, most + 1):
+                if min(mask.shape) >= count * side:
+                    shares[count] += int(_squares(mask, count * side).flatten(1).all(1).sum()) * (count * side) ** 2
+            shares[0] += int(mask.sum())
+        return next((count for count in range(most, 1, -1) if shares[count] >= 0.5 * shares[0]), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,10 +345,17 @@ class MicrographTrial(Kept, Planar):
         return by_patches(model, run.x, self.tiles(data))
 
 
+def _squares(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Side by side, ``(n, side, side)``; a rest at the far edges is left out."""
+    return image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
+
+
 def _scrambled(data: Micrographs, seed: int) -> Micrographs:
     """Read again and scrambled again in every pass, so that they need no memory of their own."""
     return replace(
-        data, source=ScrambledImages(data.source, seed), names=tuple(f"{n}, phases {seed}" for n in data.names)
+        data,
+        source=ScrambledImages(data.source, seed, masks=data.masks),
+        names=tuple(f"{n}, phases {seed}" for n in data.names),
     )
 
 

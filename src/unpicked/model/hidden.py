@@ -1,0 +1,119 @@
+"""What masks take from the likelihood of a copy: the part of its image that lies where pixels do not count.
+
+Only visible pixels are measured, so log p(y | a copy at l) - log p(y | none) = (y . V T - |V T|^2 / 2) / sigma^2, with
+V the mask in the template's frame. Hidden pixels of y are zero, which gives the first term; the second is the whole
+norm less the energy of the template in hidden cells. It is linear in what is hidden, so that every score is still one
+inner product: windows get the hidden share of each cell as more numbers, templates the energies of the cells. A copy
+of which nothing is seen has the score 0: it is as likely as the prior says, and tells nothing.
+
+Without filters cells are single pixels, and all is exact. Through filters a copy's image has tails: the cells of it are
+as many as the template has pixels, and a copy's weight in the estimate of the map is the share of its energy that is
+seen. That share summed over all places is the visible area whatever the template, so the estimate is unbiased.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from unpicked._lazy import torch
+from unpicked.data import masks
+from unpicked.model.transfer import Transfer
+from unpicked.ops.evidence import Bank
+
+
+@dataclass(frozen=True, eq=False)
+class Energies:
+    """Energies of templates as a filter shows them, cell by cell.
+
+    Attributes:
+        values: ``(k, n^2)`` sums of squares over cells.
+        cell: edge of a cell in pixels.
+        margin: pixels by which the first cell lies before the template's first pixel.
+    """
+
+    values: torch.Tensor
+    cell: int
+    margin: int
+
+    @property
+    def count(self) -> int:
+        """Cells per axis."""
+        return math.isqrt(self.values.shape[1])
+
+    def seen(self, concealed: torch.Tensor) -> torch.Tensor:
+        """Energy in the hidden cells over all energy, ``(..., k)``, of weighted hidden shares ``(..., k, n^2)``."""
+        total = self.values.double().sum(1)
+        lost = (concealed.double() * self.values.double()).sum(-1)
+        return torch.where(total > 0, lost / total.clamp(min=1e-300), 0.0)
+
+
+def energies(templates: torch.Tensor, through: Transfer | None, group: int, norms: torch.Tensor) -> Energies:
+    """Of templates ``(k, L, L)``, as the filter of a group shows them.
+
+    Args:
+        templates: as no filter shows them.
+        through: filters, or None.
+        group: number of the filter.
+        norms: ``(k,)`` sums of squares of the templates as shown, to which the cells add up.
+    """
+    if through is None:
+        return Energies(templates.square().flatten(1), 1, 0)
+    whole = through.whole(templates, group).square()
+    side, margin = whole.shape[-1], through.margin()
+    cell = -(-side // templates.shape[-1])
+    rest = -side % cell
+    padded = torch.nn.functional.pad(whole, (0, rest, 0, rest))
+    cells = torch.nn.functional.avg_pool2d(padded[:, None], cell).flatten(1) * cell**2
+    scale = norms.to(cells) / cells.sum(1).clamp(min=1e-30)  # tails may reach further than the margin
+    return Energies(cells * scale[:, None], cell, margin)
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """What the mask of one micrograph hides of windows.
+
+    Attributes:
+        mask: ``(h, w)`` booleans, True where pixels count.
+        side: edge of a window.
+        cell: edge of a cell in pixels.
+        margin: pixels by which the first cell lies before the window's first pixel.
+        count: cells per axis.
+    """
+
+    mask: torch.Tensor
+    side: int
+    cell: int
+    margin: int
+    count: int
+
+    @cached_property
+    def _padded(self) -> torch.Tensor:
+        after = self.cell * self.count - self.side - self.margin
+        return torch.nn.functional.pad((~self.mask).float(), (self.margin, after) * 2)
+
+    @cached_property
+    def near(self) -> torch.Tensor:
+        """``(y x,)`` booleans: corners whose windows, margins included, hold a hidden pixel."""
+        return (masks.largest(self._padded, self.cell * self.count, 0) > 0).flatten()
+
+    @cached_property
+    def _cells(self) -> torch.Tensor:
+        span = self.cell * (self.count - 1) + 1
+        means = torch.nn.functional.avg_pool2d(self._padded[None, None], self.cell, 1)[0, 0]
+        return means.unfold(0, span, 1).unfold(1, span, 1)[..., :: self.cell, :: self.cell]
+
+    def at(self, sites: torch.Tensor) -> torch.Tensor:
+        """Hidden shares of the cells of windows, ``(n, count^2)``, at corners numbered row by row."""
+        width = self.mask.shape[1] - self.side + 1
+        return self._cells[sites // width, sites % width].flatten(1)
+
+    def shown(self) -> torch.Tensor:
+        """``(y, x)``: visible share of every whole window."""
+        visible = self.mask.float()[None, None]
+        return torch.nn.functional.avg_pool2d(visible, self.side, 1)[0, 0]
+
+    def bank(self, plain: Bank, own: torch.Tensor) -> Bank:
+        """A bank that takes the energies ``own`` ``(k, n^2)``, over twice the variance, out of norms where hidden."""
+        return Bank(torch.cat([plain.templates, own.to(plain.templates)], 1), plain.bias, plain.side, self.at)
