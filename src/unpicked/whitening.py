@@ -148,12 +148,16 @@ def whitened(data: Micrographs, by: Gains) -> Micrographs:
     return replace(data, source=_Whitened(data.source, by, kept, data.masks, masks), gains=by, masks=masks)
 
 
+def _of(gains: Gains, item: int) -> filters.Factors:
+    return lambda fx, fy: gains.at(item, fx, fy)
+
+
 def _reaches(by: Gains) -> tuple[int, ...]:
     """Pixels from the centre beyond which a filter has no more than :data:`LEAK` of its energy, per micrograph."""
     known: dict[int, int] = {}
     for item, group in enumerate(by.group):
         if group not in known:
-            square = filters.lags(lambda fx, fy, item=item: by.at(item, fx, fy), REACH).square()
+            square = filters.lags(_of(by, item), REACH).square()
             squares = (slice(REACH - n, REACH + n + 1) for n in range(REACH + 1))
             inner = [float(square[part, part].sum()) for part in squares]
             known[group] = next(n for n, part in enumerate(inner) if part >= (1 - LEAK) * inner[-1])
@@ -184,7 +188,7 @@ class _Whitened:
             return self._images[index]
         before, after = (None if some is None else some.read(index) for some in (self.masks, self.grown))
         image = cleared(self.source.read(index), before)
-        image = cleared(filters.filtered(image, lambda fx, fy: self.gains.at(index, fx, fy), REACH), after)
+        image = cleared(filters.filtered(image, _of(self.gains, index), REACH), after)
         if index < self.kept:
             self._images[index] = image
         return image

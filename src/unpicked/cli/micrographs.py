@@ -42,11 +42,15 @@ class Input:
     """What the masks' pixels that are not zero mark: junk, as MicrographCleaner writes, or good. If not given,
     junk, which is refused where it would take more than half of the area."""
 
+    masks_auto: bool = False
+    """Leave out also what is grossly unlike the rest of its micrograph: carbon film, thick ice, contamination."""
+
     def read(self, files: Sequence[str]) -> Micrographs:
         """The micrographs."""
         from unpicked.io.micrographs import read_micrographs
+        from unpicked.preprocess.outlying import without_outlying
 
-        return read_micrographs(
+        data = read_micrographs(
             list(files),
             pixel_size=self.pixel_size,
             contrast=self.contrast,
@@ -58,6 +62,7 @@ class Input:
             masks=self.masks,
             masks_mark=self.masks_mark,
         )
+        return without_outlying(data) if self.masks_auto else data
 
     def sources(self, files: Sequence[str], data: Micrographs) -> list[Path]:
         """Every file that the data come from: images, masks, lists, CTFFIND's."""
@@ -72,6 +77,7 @@ class Input:
         told: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast}
         told |= {name: [str(path) for path in getattr(self, name)] for name in _PATHS}
         told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast", "masks_mark")}
+        told["masks_auto"] = self.masks_auto or None
         return {name: value for name, value in told.items() if name == "pixel_size" or value not in (None, [])}
 
     @staticmethod

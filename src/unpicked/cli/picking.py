@@ -93,14 +93,14 @@ def pick(
 
 def _masked_as(volume: Path, files: list[str], input: Input, common: Common) -> Input:
     """The input, with the masks of a run where its own micrographs are picked from and no others are given."""
-    if input.masks or not (volume / "result.json").is_file():
+    if input.masks or input.masks_auto or not (volume / "result.json").is_file():
         return input
     _, settings = runs.finished(volume)
     own = Input.of(settings)
-    if not own.masks or list(settings.get("files", [])) != files:
+    if not (own.masks or own.masks_auto) or list(settings.get("files", [])) != files:
         return input
     common.say(f"masks as in {volume}")
-    return replace(input, masks=own.masks, masks_mark=own.masks_mark)
+    return replace(input, masks=own.masks, masks_mark=own.masks_mark, masks_auto=own.masks_auto)
 
 
 def _sound(out: Path, overwrite: bool, least: float, views: int, density: float | None) -> None:

@@ -108,7 +108,8 @@ def read_micrographs(
 def files_of(micrographs: Micrographs) -> tuple[Path, ...]:
     """The image files that a set was read from, and its masks; none for a set that was not."""
     images = micrographs.source.files if isinstance(micrographs.source, MrcSource | TiffSource) else ()
-    return images + (micrographs.masks.files if isinstance(micrographs.masks, MaskFiles) else ())
+    masks = getattr(micrographs.masks, "masks", micrographs.masks)  # beside what was found
+    return images + (masks.files if isinstance(masks, MaskFiles) else ())
 
 
 def _source(files: tuple[Path, ...], contrast: Contrast, pixel_size: float | None) -> MrcSource | TiffSource:

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
 from unpicked.data.masks import cleared
-from unpicked.model.hidden import Energies, Hidden, energies
+from unpicked.model.hidden import Hidden, Unseen
 from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
 from unpicked.model.noise import variance_of
 from unpicked.ops import evidence, lattice, seeding
@@ -159,7 +159,7 @@ class _Whole:
         self.log_activity = math.log(scene.activity)
         self.stats: Stats = empty(scene.templates)
         self.views: dict[int, torch.Tensor] = {}  # copies per filter and view
-        self._energies: tuple[int, Energies] | None = None
+        self.unseen = Unseen(scene, self._norms)
         if scene.score is not None:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
@@ -167,8 +167,8 @@ class _Whole:
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
-        hidden = self._hidden(index)
-        image = cleared(image.to(scene.templates) - scene.noise.mean, hidden and hidden.mask)
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         seen, group = self._seen(image, index)
         logs = self._log_activities(seen, group, hidden)
         if not bool(torch.isfinite(logs).all()):
@@ -221,49 +221,35 @@ class _Whole:
         group = self.scene.through.groups[index]
         return self.scene.through.seen(image, group), group
 
-    def _hidden(self, index: int) -> Hidden | None:
-        """What the mask of piece ``index`` of the data hides; None where all pixels count."""
-        scene = self.scene
-        if scene.masks is None:
-            return None
-        mask = scene.masks.read(index).to(scene.templates.device)
-        if bool(mask.all()):
-            return None
-        own = self._cells(0 if scene.through is None else scene.through.groups[index])
-        return Hidden(mask, scene.length, own.cell, own.margin, own.count)
+    def _pixels(self, image: torch.Tensor, hidden: Hidden | None) -> torch.Tensor:
+        """A micrograph without background, zero where it is hidden."""
+        image = image.to(self.scene.templates) - self.scene.noise.mean
+        return cleared(image, None if hidden is None else hidden.mask)
 
-    def _cells(self, group: int) -> Energies:
-        """Energies of the templates, cell by cell; those of the last filter are kept."""
-        if self._energies is None or self._energies[0] != group:
-            scene = self.scene
-            norms = self._norms(group) * (2 * variance_of(scene.noise))
-            self._energies = group, energies(scene.templates, scene.through, group, norms)
-        return self._energies[1]
-
-    def _masked(self, group: int, hidden: Hidden, *, few: bool = False) -> evidence.Bank:
-        """All templates, or the representatives, with the norms that a mask leaves them."""
+    def _bank(self, group: int, hidden: Hidden | None, *, few: bool = False) -> evidence.Bank:
+        """All templates, or the representatives, with the norms that filter and mask leave them."""
         bank, coarse = self._of(group)
-        own = self._cells(group).values / (2 * variance_of(self.scene.noise))
-        return hidden.bank(coarse, own[self._chosen]) if few and coarse is not None else hidden.bank(bank, own)
+        if few and coarse is not None:
+            return coarse if hidden is None else self.unseen.bank(coarse, group, hidden, self._chosen)
+        return bank if hidden is None else self.unseen.bank(bank, group, hidden)
 
     def _at(self, image: torch.Tensor, sites: torch.Tensor, group: int, hidden: Hidden | None) -> torch.Tensor:
         """Log-evidence of all templates at some sites."""
-        bank = self._of(group)[0]
+        bank = self._bank(group, None)
         if hidden is None:
             return bank.at(image, sites)
         near, logs = hidden.near[sites], image.new_empty(len(sites))
         logs[~near] = bank.at(image, sites[~near])
-        logs[near] = self._masked(group, hidden).at(image, sites[near])
+        logs[near] = self._bank(group, hidden).at(image, sites[near])
         return logs
 
     def _everywhere(self, image: torch.Tensor, group: int, hidden: Hidden | None, *, few: bool = False) -> torch.Tensor:
         """Log-evidence of all templates, or of the representatives, at every site."""
-        bank, coarse = self._of(group)
-        logs = (coarse if few and coarse is not None else bank).everywhere(image)
+        logs = self._bank(group, None, few=few).everywhere(image)
         if hidden is None:
             return logs
         near = hidden.near.nonzero().squeeze(1)
-        found = self._masked(group, hidden, few=few).at(image, near)
+        found = self._bank(group, hidden, few=few).at(image, near)
         return logs.flatten().index_copy(0, near, found).view_as(logs)
 
     def _log_activities(self, image: torch.Tensor, group: int = 0, hidden: Hidden | None = None) -> torch.Tensor:
@@ -290,33 +276,13 @@ class _Whole:
         if self.scene.score is not None:
             self._gather_scores(self.scene.score, image, group, sites, weights[sites], hidden)
             return
-        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
+        bank = self._bank(group, hidden)
         numerator = torch.zeros_like(bank.templates)
         counts = bank.gather(image, sites, weights[sites], numerator)
         if hidden is not None:
-            numerator, counts = self._visible(numerator, counts, group)[:2]
+            numerator, counts, _ = self.unseen.parted(numerator, counts, group, self.stats)
         self._count(group, counts)
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
-
-    def _visible(
-        self, sums: torch.Tensor, counts: torch.Tensor, group: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of weighted windows beside weighted hidden shares ``(..., k, L^2 + n^2)``, and copies ``(..., k)``.
-
-        Returns:
-            The windows ``(..., k, L^2)``, the copies as far as they are seen ``(..., k)``, and their weights:
-            ``(..., k, L, L)`` of pixels, or the copies where there are filters. What the weights of pixels differ from
-            the copies' is added to the statistics.
-        """
-        length, own = self.scene.length, self._cells(group)
-        windows, concealed = sums.split([length**2, own.values.shape[1]], -1)
-        copies = counts - own.seen(concealed).to(counts)
-        if self.scene.through is not None:
-            return windows, copies, copies
-        weights = (counts[..., None] - concealed).unflatten(-1, (length, length))
-        rest = (weights - copies[..., None, None]).double()
-        self.stats["weight"] += rest.flatten(0, -4).sum(0) if rest.dim() > 3 else rest
-        return windows, copies, weights
 
     def _gather_scores(
         self,
@@ -332,7 +298,7 @@ class _Whole:
         Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
         """
         stats, side = self.stats, 2 * self.scene.length
-        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
+        bank = self._bank(group, hidden)
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
         order = tiles.argsort(stable=True)
@@ -345,7 +311,7 @@ class _Whole:
             numerators, counts = bank.gather_parts(image, sites[part], weights[part], [end - begin for end in some])
             shares = counts
             if hidden is not None:
-                numerators, counts, shares = self._visible(numerators, counts, group)
+                numerators, counts, shares = self.unseen.parted(numerators, counts, group, self.stats)
             numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
             scores = score(numerators, shares, group).double()
             stats["information"] += scores.mT @ scores
@@ -355,8 +321,8 @@ class _Whole:
     def found(self, image: torch.Tensor, seed: int, index: int = 0) -> Sites:
         """Where copies of one micrograph, piece ``index``, may be: no two closer than the least distance."""
         length, width = self.scene.length, self.scene.width
-        hidden = self._hidden(index)
-        image = cleared(image.to(self.scene.templates) - self.scene.noise.mean, hidden and hidden.mask)
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         seen, group = self._seen(image, index)
         chances, _ = self.likelihood.marginals(self._log_activities(seen, group, hidden), width, seed)
         # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
@@ -373,7 +339,7 @@ class _Whole:
         around = around[corners[:, 0], corners[:, 1]]
         total = around.sum((1, 2)).clamp(min=1e-30)
         offsets = torch.stack([(around * step[:, None]).sum((1, 2)), (around * step).sum((1, 2))], 1) / total[:, None]
-        bank = self._of(group)[0] if hidden is None else self._masked(group, hidden)
+        bank = self._bank(group, hidden)
         views = torch.cat(
             [(bank.windows(seen, part) @ bank.templates.mT + bank.bias).argmax(1) for part in sites.split(4096)]
             or [corners[:0, 0]]
@@ -384,8 +350,8 @@ class _Whole:
         """The likeliest copies of one micrograph, piece ``index``, beside what explains them."""
         found, length, through = self.found(image, seed, index), self.scene.length, self.scene.through
         rows, columns = found.corners[:count].unbind(1)
-        hidden = self._hidden(index)
-        image = cleared(image.to(self.scene.templates) - self.scene.noise.mean, hidden and hidden.mask)
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         projections = self.scene.templates[found.views[:count]]
         if through is not None:  # as the micrograph shows them
             inner = slice(through.margin(), through.margin() + length)

@@ -14,11 +14,14 @@ seen. That share summed over all places is the visible area whatever the templat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from unpicked._lazy import torch
 from unpicked.data import masks
+from unpicked.model.likelihoods import Scene, Stats
+from unpicked.model.noise import variance_of
 from unpicked.model.transfer import Transfer
 from unpicked.ops.evidence import Bank
 
@@ -42,7 +45,7 @@ class Energies:
         """Cells per axis."""
         return math.isqrt(self.values.shape[1])
 
-    def seen(self, concealed: torch.Tensor) -> torch.Tensor:
+    def lost(self, concealed: torch.Tensor) -> torch.Tensor:
         """Energy in the hidden cells over all energy, ``(..., k)``, of weighted hidden shares ``(..., k, n^2)``."""
         total = self.values.double().sum(1)
         lost = (concealed.double() * self.values.double()).sum(-1)
@@ -114,6 +117,61 @@ class Hidden:
         visible = self.mask.float()[None, None]
         return torch.nn.functional.avg_pool2d(visible, self.side, 1)[0, 0]
 
-    def bank(self, plain: Bank, own: torch.Tensor) -> Bank:
-        """A bank that takes the energies ``own`` ``(k, n^2)``, over twice the variance, out of norms where hidden."""
-        return Bank(torch.cat([plain.templates, own.to(plain.templates)], 1), plain.bias, plain.side, self.at)
+
+class Unseen:
+    """What masks hide in an E-step of whole micrographs.
+
+    Attributes:
+        scene: what they are compared with.
+        norms: of a filter, ``(k,)`` sums of squares of every template as it shows them, over twice the variance.
+    """
+
+    def __init__(self, scene: Scene, norms: Callable[[int], torch.Tensor]) -> None:
+        self.scene, self.norms = scene, norms
+        self._last: tuple[int, Energies] | None = None
+
+    def of(self, index: int) -> Hidden | None:
+        """What the mask of piece ``index`` of the data hides; None where all pixels count."""
+        scene = self.scene
+        if scene.masks is None:
+            return None
+        mask = scene.masks.read(index).to(scene.templates.device)
+        if bool(mask.all()):
+            return None
+        own = self.cells(0 if scene.through is None else scene.through.groups[index])
+        return Hidden(mask, scene.length, own.cell, own.margin, own.count)
+
+    def cells(self, group: int) -> Energies:
+        """Energies of the templates, cell by cell; those of the last filter are kept."""
+        if self._last is None or self._last[0] != group:
+            scene = self.scene
+            norms = self.norms(group) * (2 * variance_of(scene.noise))
+            self._last = group, energies(scene.templates, scene.through, group, norms)
+        return self._last[1]
+
+    def bank(self, plain: Bank, group: int, hidden: Hidden, chosen: torch.Tensor | None = None) -> Bank:
+        """A bank of all templates, or of those chosen, with the norms that a mask leaves them."""
+        own = self.cells(group).values / (2 * variance_of(self.scene.noise))
+        own = (own if chosen is None else own[chosen]).to(plain.templates)
+        return Bank(torch.cat([plain.templates, own], 1), plain.bias, plain.side, hidden.at)
+
+    def parted(
+        self, sums: torch.Tensor, counts: torch.Tensor, group: int, stats: Stats
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of weighted windows beside weighted hidden shares ``(..., k, L^2 + n^2)``, and copies ``(..., k)``.
+
+        What the weights of pixels differ from the copies' is added to the statistics.
+
+        Returns:
+            The windows ``(..., k, L^2)``, the copies as far as they are seen ``(..., k)``, and their weights:
+            ``(..., k, L, L)`` of pixels, or the copies where there are filters.
+        """
+        length, own = self.scene.length, self.cells(group)
+        windows, concealed = sums.split([length**2, own.values.shape[1]], -1)
+        copies = counts - own.lost(concealed).to(counts)
+        if self.scene.through is not None:
+            return windows, copies, copies
+        weights = (counts[..., None] - concealed).unflatten(-1, (length, length))
+        rest = (weights - copies[..., None, None]).double()
+        stats["weight"] += rest.sum(0) if rest.dim() > 3 else rest
+        return windows, copies, weights

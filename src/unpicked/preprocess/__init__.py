@@ -10,13 +10,11 @@ from unpicked._lazy import torch
 from unpicked.data.masks import Covered, cleared
 from unpicked.data.micrographs import Micrographs, Source
 from unpicked.ops.fourier import resize_image
+from unpicked.preprocess.background import fit_background, polynomial, robust_sd
 
-GAUSSIAN_MAD = 1.4826  # s.d. of a normal distribution over its median absolute deviation
 HOT = 12.0  # robust s.d. from background and neighbours at which a pixel is bad
 MANY = 5e-3  # a larger share of such pixels is not a fault of the camera
-CELL = 4  # the background is fitted to means of CELL x CELL pixels
 LEAST_SHOWN = 0.02  # share of a micrograph that a mask must leave
-TUKEY = 4.685  # of the biweight: 95 % efficient on normal noise
 
 
 @dataclass(frozen=True)
@@ -260,13 +258,13 @@ def _correct(
     image = cleared(image.float(), before)
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name} holds pixels that are not finite; leave this micrograph out")
-    coefficients = _fit_background(image, before)
-    flat = cleared(image - _polynomial(coefficients, *image.shape), before)
+    coefficients = fit_background(image, before)
+    flat = cleared(image - polynomial(coefficients, *image.shape), before)
     flat, replaced, outliers = _mend(flat, before)
     flat = flat[: grid.trimmed[0], : grid.trimmed[1]]
     if grid.size != grid.trimmed:
         flat = cleared(resize_image(flat, grid.size), after)
-    scale = _robust_sd(flat if after is None else flat[after]) if normalise else 1.0
+    scale = robust_sd(flat if after is None else flat[after]) if normalise else 1.0
     if not scale > 0:
         raise ValueError(f"{name} is constant once its background is removed; leave this micrograph out")
     skewness = _skewness(flat, voxel_size, after)
@@ -274,52 +272,9 @@ def _correct(
     return flat / scale, Correction(float(coefficients[0]), scale, replaced, outliers, *skewness, hidden)
 
 
-def _fit_background(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Coefficients (6) of 1, x, y, x^2, x y, y^2 on [-1, 1]^2, by iteratively reweighted least squares."""
-    cell = CELL if min(image.shape) >= 8 * CELL else 1
-    means = torch.nn.functional.avg_pool2d(image[None, None].double(), cell)[0, 0]
-    basis = torch.stack(_basis(image.shape[0], image.shape[1], cell), -1).reshape(-1, 6)
-    values = means.reshape(-1)
-    if mask is not None:  # cells that are seen whole, if there are enough of them
-        shown = torch.nn.functional.avg_pool2d(mask[None, None].double(), cell)[0, 0].reshape(-1)
-        whole = shown >= min(1 - 1e-9, float(shown.topk(min(60, len(shown))).values[-1]))
-        values, basis = values[whole] / shown[whole].clamp(min=1e-9), basis[whole]
-    weights = torch.ones_like(values)
-    coefficients = basis.new_zeros(6)
-    for _ in range(30):
-        weighted = basis * weights[:, None]
-        normal = basis.T @ weighted
-        new = torch.linalg.lstsq(normal, weighted.T @ values, driver="gelsd").solution
-        residual = values - basis @ new
-        sd = _robust_sd(residual)
-        moved = float((new - coefficients).abs().max())
-        coefficients = new
-        if not sd > 0 or moved < 1e-4 * sd:
-            break
-        weights = (1 - (residual / (TUKEY * sd)).square()).clamp(min=0).square()
-    return coefficients
-
-
-def _basis(height: int, width: int, cell: int) -> tuple[torch.Tensor, ...]:
-    """The six monomials at the centres of cells, coordinates from -1 to 1 over the whole image."""
-    y, x = (
-        ((torch.arange(n // cell, dtype=torch.float64) + 0.5) * cell - 0.5 - (n - 1) / 2) / max((n - 1) / 2, 1)
-        for n in (height, width)
-    )
-    y, x = y[:, None].expand(-1, len(x)), x[None, :].expand(len(y), -1)
-    return torch.ones_like(x), x, y, x * x, x * y, y * y
-
-
-def _polynomial(coefficients: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    c: list[float] = coefficients.tolist()
-    y, x = ((torch.arange(n, dtype=torch.float64) - (n - 1) / 2) / max((n - 1) / 2, 1) for n in (height, width))
-    rows, columns = c[0] + c[2] * y + c[5] * y * y, c[1] * x + c[3] * x * x
-    return (rows[:, None] + columns[None, :] + c[4] * y[:, None] * x[None, :]).float()
-
-
 def _mend(flat: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, int, int]:
     """Replace isolated outliers: the image, how many were replaced, how many kept as they are too many."""
-    limit = HOT * _robust_sd(flat if mask is None else flat[mask])
+    limit = HOT * robust_sd(flat if mask is None else flat[mask])
     rows, columns = (flat.abs() > limit).nonzero(as_tuple=True)
     if len(rows) == 0 or limit == 0:
         return flat, 0, 0
@@ -348,19 +303,12 @@ def _skewness(flat: torch.Tensor, voxel_size: float, mask: torch.Tensor | None) 
     size = [max(16, 2 * round(n * min(1.0, voxel_size / 10) / 2)) for n in flat.shape]
     low = resize_image(flat, (min(size[0], flat.shape[0]), min(size[1], flat.shape[1]))).double()
     if mask is not None:  # where more than half of what a pixel of the low-passed image covers counts
-        shown = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].double(), tuple(low.shape))[0, 0]
+        shown = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].double(), (low.shape[0], low.shape[1]))[0, 0]
         low = low[shown > 0.5]
     low = low - low.mean()
     spread = float(low.square().mean())
     skewness = float(low.pow(3).mean()) / spread**1.5 if spread > 0 else 0.0
     return skewness, math.sqrt(6 / low.numel())
-
-
-def _robust_sd(values: torch.Tensor) -> float:
-    """1.4826 median |v - median v|; the s.d. where more than half of the values are equal."""
-    flat = values.reshape(-1)
-    sd = GAUSSIAN_MAD * float((flat - flat.median()).abs().median())
-    return sd if sd > 0 else float(flat.double().std(correction=0))
 
 
 def _grid(shape: tuple[int, int], pixel_size: float, voxel_size: float | None) -> Grid:
