@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from answers import answered, is_refused
+from unpicked.cli.micrographs import Input
 from unpicked.io.micrographs import read_micrographs
 from unpicked.io.mrc import write_image
 from unpicked.io.picks import read_picks
@@ -35,7 +36,7 @@ FEW = [
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
     folder = tmp_path_factory.mktemp("masks") / "sim"
-    words = ["--phantom", "beads", "--box", "7", "--voxel", "4", "--size", "128", "--count", "2", "--density", "0.1"]
+    words = ["--phantom", "beads", "--box", "7", "--voxel", "4", "--size", "96", "--count", "2", "--density", "0.1"]
     assert _main("simulate", "micrographs", "--out", folder, *words, "--energy", "150", "--seed", "3",
                  "--contamination", "0.2", "--quiet") == 0  # fmt: skip
     return folder
@@ -85,7 +86,7 @@ def test_resuming_and_judging_take_the_same_masks_or_none(done, sim, tmp_path, c
     assert is_refused(answered(capsys, *words, "--resume", "--masks-mark", "junk"), "masks_mark")
     status, out, _ = answered(capsys, "verify", run, "--surrogates", "0", "--starts", "1", "--json")
     assert status == 0 and json.loads(out.splitlines()[-1])["verdict"]
-    write_image(torch.zeros(128, 128), masks / "micrograph_0002.mrc", 4.0, overwrite=True)
+    write_image(torch.zeros(96, 96), masks / "micrograph_0002.mrc", 4.0, overwrite=True)
     assert is_refused(answered(capsys, *words, "--resume"), "data_files")
     assert is_refused(answered(capsys, "verify", run, "--quiet"), "micrograph_0002.mrc", "changed")
 
@@ -117,12 +118,27 @@ def test_a_map_is_looked_for_beside_the_masks(done, sim, capsys):
     assert is_refused(answered(capsys, "verify", done, "--masks", sim / "masks"), "--masks needs --map")
 
 
+def test_gross_areas_may_be_found(tmp_path, capsys):
+    folder = tmp_path / "sim"
+    words = ["--phantom", "beads", "--box", "7", "--voxel", "4", "--size", "280", "--count", "1", "--energy", "300"]
+    words += ["--contamination", "0.1", "--seed", "2", "--quiet"]
+    assert _main("simulate", "micrographs", "--out", folder, *words) == 0
+    input, files = Input(masks_auto=True), folder / "micrographs.star"
+    assert Input.of(json.loads(json.dumps(input.settings()))) == input
+    data, true = input.read([str(files)]), read_micrographs(files, masks=folder / "masks")
+    assert "areas grossly unlike the rest" in " ".join(data.notes)
+    assert float((~data.mask(0))[~true.mask(0)].float().mean()) > 0.9 and data.counted() > 0.6
+    assert Input.of(Input().settings()) == Input() and "masks_auto" not in Input().settings()
+    words = ["pick", folder / "truth.mrc", files, "--views", "20", "--out", tmp_path / "a.star", "--masks-auto"]
+    assert answered(capsys, *words)[0] == 0
+
+
 def test_nothing_is_written_where_masks_are_wrong(sim, tmp_path, capsys):
     words = ["reconstruct", "micrographs", sim / "micrographs.star", *FEW, "--out", tmp_path / "run"]
     none = tmp_path / "none"
     none.mkdir()
     for name in ("micrograph_0001.mrc", "micrograph_0002.mrc"):
-        write_image(torch.zeros(128, 128), none / name, 4.0)
+        write_image(torch.zeros(96, 96), none / name, 4.0)
     assert is_refused(answered(capsys, *words, "--masks", none, "--masks-mark", "good"), "area left by its mask")
     (none / "micrograph_0002.mrc").unlink()
     assert is_refused(answered(capsys, *words, "--masks", none), "micrograph_0002.mrc has no mask")

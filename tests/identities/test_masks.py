@@ -13,15 +13,19 @@ from unpicked.data.masks import counted, covering, grown
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
 from unpicked.data.surrogates import ScrambledImages
+from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.estimators.base import Batch, judge
 from unpicked.estimators.em import EM, signal_power
 from unpicked.evaluate.nulls import Spectrum, White
+from unpicked.model.centred import Centred
+from unpicked.model.chain import Chain
 from unpicked.model.gas import Gas, Screen, Window, sites_of
 from unpicked.model.likelihoods import Likelihood, Scene
 from unpicked.model.model import Model
 from unpicked.model.noise import White as WhiteNoise
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.model.placements import Anywhere
+from unpicked.model.spacing import HardCore
 from unpicked.model.views import Projection
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
@@ -355,10 +359,15 @@ def test_parts_and_halves_keep_their_masks(seen: Micrographs) -> None:
     assert torch.equal(torch.cat([left.mask(0), right.mask(0)], 1), seen.mask(1))
     assert torch.equal(counted(seen, 1), seen[1][seen.mask(1)])
     assert seen.digest != replace(seen, masks=None).digest
-    with pytest.raises(ValueError, match="no masks"):
-        from unpicked.model.centred import Centred
 
+
+def test_what_knows_no_masks_refuses_them(seen: Micrographs) -> None:
+    with pytest.raises(ValueError, match="no masks"):
         Centred().measured(1.0, 8, None, None, seen.masks)
+    with pytest.raises(ValueError, match="masks are for images"):
+        Chain(HardCore()).measured(1.0, 8, None, None, seen.masks)
+    with pytest.raises(ValueError, match="autocorrelations know no masks"):
+        Autocorrelation().init(seen, model(Patches()), None, 1)
 
 
 @pytest.mark.parametrize("strength", [100, 424])
