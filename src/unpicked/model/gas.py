@@ -238,8 +238,9 @@ class _Whole:
         bank = self._bank(group, None)
         if hidden is None:
             return bank.at(image, sites)
-        near, logs = hidden.near[sites], image.new_empty(len(sites))
-        logs[~near] = bank.at(image, sites[~near])
+        near, logs = hidden.near[sites], image.new_zeros(len(sites))
+        whole = ~near & ~hidden.gone[sites]
+        logs[whole] = bank.at(image, sites[whole])
         logs[near] = self._bank(group, hidden).at(image, sites[near])
         return logs
 
@@ -250,7 +251,7 @@ class _Whole:
             return logs
         near = hidden.near.nonzero().squeeze(1)
         found = self._bank(group, hidden, few=few).at(image, near)
-        return logs.flatten().index_copy(0, near, found).view_as(logs)
+        return logs.flatten().masked_fill(hidden.gone, 0.0).index_copy(0, near, found).view_as(logs)
 
     def _log_activities(self, image: torch.Tensor, group: int = 0, hidden: Hidden | None = None) -> torch.Tensor:
         """``(h, w)``: log of activity x evidence at every site."""
@@ -267,6 +268,8 @@ class _Whole:
         self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0, hidden: Hidden | None = None
     ) -> None:
         """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
+        if hidden is not None:
+            chances = chances.masked_fill(hidden.gone, 0.0)  # they tell nothing
         weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
         if thin > 0:
             draws = torch.rand(len(chances), generator=seeding.generator(seed, "thin"))

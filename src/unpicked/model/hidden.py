@@ -97,9 +97,14 @@ class Hidden:
         return torch.nn.functional.pad((~self.mask).float(), (self.margin, after) * 2)
 
     @cached_property
+    def gone(self) -> torch.Tensor:
+        """``(y x,)`` booleans: corners whose windows, margins included, show no pixel."""
+        return (masks.largest(1 - self._padded, self.cell * self.count, 0) == 0).flatten()
+
+    @cached_property
     def near(self) -> torch.Tensor:
-        """``(y x,)`` booleans: corners whose windows, margins included, hold a hidden pixel."""
-        return (masks.largest(self._padded, self.cell * self.count, 0) > 0).flatten()
+        """``(y x,)`` booleans: other corners whose windows, margins included, hold a hidden pixel."""
+        return (masks.largest(self._padded, self.cell * self.count, 0) > 0).flatten() & ~self.gone
 
     @cached_property
     def _cells(self) -> torch.Tensor:
