@@ -1,8 +1,9 @@
 """Contaminated micrographs: with masks the answer must be that of clean micrographs of as much area.
 
-Bead chains of 7 voxels, E = 100, random starts. Carbon and ice lie on a share of the area, bright as matter. Four
-cases: clean; clean, of the area that the masks leave; contaminated and masked; contaminated, the masks unknown. Told
-are the error of the map, and density and noise over their true values.
+Bead chains of 7 voxels, E = 100, random starts, two stages. Carbon and ice lie on a share of the area, bright as
+matter. Four cases: contaminated and masked; clean, of the area that the masks leave; contaminated, the masks unknown;
+clean. Told are the error of the map, and density and noise over their true values. (Density is that of the places where
+a box fits: in micrographs of this size 1.035 times that of the area, or 1.041 in the smaller ones.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from unpicked.simulate.micrographs import Simulation, simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 
 DENSITY, COUNT, BOX = 0.12, 2, 7
-CASES = ("clean", "clean, as much area", "masked", "masks unknown")
+CASES = ("masked", "clean, as much area", "masks unknown", "clean")
+JOB = MicrographJob(box=BOX, views=(100, 400), iterations=(12, 8))
 
 
 def simulated(case: str, options: argparse.Namespace, seed: int) -> tuple[Micrographs, Simulation]:
@@ -51,12 +53,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, object] = {"E, particles, share": [options.energy, options.particles, options.share]}
+    figures["ball"] = round(statistics.mean(ball_error(bead_chain(BOX, s).truth()) for s in range(options.seeds)), 3)
     for case in options.cases:
         rows: dict[str, list[float]] = {"error": [], "density": [], "sigma": [], "cpu_s": []}
         for seed in range(options.seeds):
             data, truth = simulated(case, options, seed)
             began = time.process_time()
-            answer = from_micrographs(data, MicrographJob(box=BOX), seed=100 + seed)
+            answer = from_micrographs(data, JOB, seed=100 + seed)
             rows["cpu_s"].append(time.process_time() - began)
             found = answer.figures()
             rows["error"].append(compare(answer.map, truth.specimen.truth()).relative_error)
@@ -65,8 +68,7 @@ def main() -> None:
             print(case, seed, {name: round(values[-1], 3) for name, values in rows.items()}, flush=True)
         means = {f"mean {name}": round(statistics.mean(values), 3) for name, values in rows.items()}
         figures[case] = {name: [round(value, 3) for value in values] for name, values in rows.items()} | means
-    figures["ball"] = round(statistics.mean(ball_error(bead_chain(BOX, s).truth()) for s in range(options.seeds)), 3)
-    save("masks", figures)
+        save("masks", figures)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from unpicked.data.masks import counted, covering, grown
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
 from unpicked.data.surrogates import ScrambledImages
+from unpicked.estimators import maximisation
 from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.estimators.base import Batch, judge
 from unpicked.estimators.em import EM, signal_power
@@ -173,7 +174,7 @@ def test_through_filters_every_pixel_is_seen_once(seen: Micrographs) -> None:
     hidden = replace(step.unseen.of(0), mask=mask)
     touched = (hidden.near | hidden.gone).nonzero().squeeze(1)
     lost = torch.stack([cells.lost(row.expand(3, -1)) for row in hidden.at(touched)])
-    assert torch.allclose(lost.sum(0), torch.full((3,), 13.0 * 15.0).double(), rtol=1e-4)
+    assert torch.allclose(lost.sum(0), torch.full((3,), 13.0 * 15.0), rtol=1e-4)
 
 
 def test_through_filters_norms_are_those_of_visible_pixels(seen: Micrographs) -> None:
@@ -209,6 +210,29 @@ def test_windows_with_a_hidden_pixel_are_left_out(seen: Micrographs) -> None:
     one, other = masked.finish(), plain.finish()
     assert 0 < float(one["windows"]) < 90
     assert all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-4) for name in one)
+
+
+@pytest.mark.parametrize("optics", [False, True])
+def test_scores_leave_the_sums_as_they_are(seen: Micrographs, optics: bool) -> None:
+    """With information, tiles with hidden pixels and those without are summed apart: the same sums come out."""
+    data, x = through(seen) if optics else seen, coefficients().float()
+    own = model(Window(None)).measured(data)
+    templates, found = own.templates(x), []
+    for score in (None, maximisation.score(own, x)):
+        step = own.placement.step(templates, own.log_weights.float(), own.noise, score=score)
+        for index in range(2):
+            step.add(data[index], 1, index)
+        found.append(step.finish())
+    for name in found[0]:
+        assert torch.allclose(found[0][name], found[1][name], rtol=1e-4, atol=1e-4), name
+    information = found[1]["information"]
+    assert float(torch.linalg.eigvalsh(information).min()) > -1e-6 * float(torch.trace(information))
+    bare = own.measured(replace(data, masks=None))
+    step = bare.placement.step(templates, own.log_weights.float(), own.noise, score=maximisation.score(bare, x))
+    for index in range(2):
+        step.add(data[index], 1, index)
+    share = float(torch.trace(information) / torch.trace(step.finish()["information"]))
+    assert data.counted() - 0.25 < share < 1  # what is hidden tells nothing
 
 
 @pytest.mark.parametrize("value", [1e6, math.nan])

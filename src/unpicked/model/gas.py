@@ -304,6 +304,12 @@ class _Whole:
         bank = self._bank(group, hidden)
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
+        if hidden is not None:  # tiles that hold nothing hidden are as any others
+            touched = tiles.new_zeros(int(tiles.max()) + 1 if len(tiles) else 0, dtype=torch.bool)
+            touched[tiles[hidden.near[sites]]] = True
+            near = touched[tiles]
+            self._gather_scores(score, image, group, sites[~near], weights[~near])
+            sites, weights, tiles = sites[near], weights[near], tiles[near]
         order = tiles.argsort(stable=True)
         ends = tiles[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         sites, weights = sites[order], weights[order]

@@ -47,9 +47,8 @@ class Energies:
 
     def lost(self, concealed: torch.Tensor) -> torch.Tensor:
         """Energy in the hidden cells over all energy, ``(..., k)``, of weighted hidden shares ``(..., k, n^2)``."""
-        total = self.values.double().sum(1)
-        lost = (concealed.double() * self.values.double()).sum(-1)
-        return torch.where(total > 0, lost / total.clamp(min=1e-300), 0.0)
+        shares = self.values / self.values.sum(1, keepdim=True).clamp(min=1e-30)
+        return torch.einsum("...kn,kn->...k", concealed, shares.to(concealed))
 
 
 def energies(templates: torch.Tensor, through: Transfer | None, group: int, norms: torch.Tensor) -> Energies:
@@ -177,6 +176,8 @@ class Unseen:
         if self.scene.through is not None:
             return windows, copies, copies
         weights = (counts[..., None] - concealed).unflatten(-1, (length, length))
-        rest = (weights - copies[..., None, None]).double()
-        stats["weight"] += rest.sum(0) if rest.dim() > 3 else rest
+        rest = (counts - copies).double(), concealed
+        if counts.dim() > 1:
+            rest = rest[0].sum(0), concealed.sum(0)
+        stats["weight"] += (rest[0][:, None] - rest[1].double()).unflatten(-1, (length, length))
         return windows, copies, weights
