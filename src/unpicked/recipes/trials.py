@@ -39,7 +39,7 @@ from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import stages
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
-from unpicked.recipes.tiles import OfTiles, Tiles, by_patches
+from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 from unpicked.verify import Score
 
@@ -211,9 +211,9 @@ class Planar(ABC):
         side, left = 2 * self.length, 0
         side *= min(max(1, min(round(TILE / side), min(data.shape) // side)), self._across)
         for index, image in enumerate(data):
-            found, mask = _squares(image, side), data.mask(index)
+            found, mask = squares(image, side), data.mask(index)
             if mask is not None:
-                found = found[_squares(mask, side).flatten(1).all(1)]
+                found = found[squares(mask, side).flatten(1).all(1)]
             left += len(found)
             if len(found):
                 yield Tiles(found, data, index)
@@ -222,19 +222,9 @@ class Planar(ABC):
 
     @cached_property
     def _across(self) -> int:
-        """Patches along a tile's edge at most: so many that whole tiles hold half of what masks leave, or one."""
-        data, side = self.pieces, 2 * self.length
-        most = max(1, round(TILE / side))
-        if data.masks is None:
-            return most
-        shares = [0.0] * (most + 1)
-        for index in range(len(data)):
-            mask = data.masks.read(index)
-            for count in range(1, most + 1):
-                if min(mask.shape) >= count * side:
-                    shares[count] += int(_squares(mask, count * side).flatten(1).all(1).sum()) * (count * side) ** 2
-            shares[0] += int(mask.sum())
-        return next((count for count in range(most, 1, -1) if shares[count] >= 0.5 * shares[0]), 1)
+        """Patches along a tile's edge at most, as far as masks allow."""
+        side = 2 * self.length
+        return patches_across(self.pieces, side, max(1, round(TILE / side)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,11 +333,6 @@ class MicrographTrial(Kept, Planar):
         if len(model.view) > VIEWS:
             model = replace(model, view=Projection(rotation.super_fibonacci(VIEWS).to(run.x.device)))
         return by_patches(model, run.x, self.tiles(data))
-
-
-def _squares(image: torch.Tensor, side: int) -> torch.Tensor:
-    """Side by side, ``(n, side, side)``; a rest at the far edges is left out."""
-    return image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
 
 
 def _scrambled(data: Micrographs, seed: int) -> Micrographs:
