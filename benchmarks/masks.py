@@ -27,7 +27,7 @@ from unpicked.simulate.phantom import bead_chain
 
 DENSITY, COUNT, BOX = 0.12, 2, 7
 CASES = ("masked", "clean, as much area", "masks unknown", "clean")
-JOB = MicrographJob(box=BOX, views=(100, 400), iterations=(12, 8))
+JOB = MicrographJob(box=BOX, views=(60, 240), iterations=(10, 6), starts=2)
 
 
 def simulated(case: str, options: argparse.Namespace, seed: int) -> tuple[Micrographs, Simulation]:

@@ -177,9 +177,16 @@ class _Whole:
         stats["square"] += image.double().square().sum()
         stats["sum"] += image.double().sum()
         stats["pixels"] += image.numel() if hidden is None else hidden.mask.sum()
-        stats["windows"] += chances.numel()
-        stats["free"] += free
-        stats["occupied"] += chances.double().sum()
+        if hidden is None:
+            stats["windows"] += chances.numel()
+            stats["free"] += free
+            stats["occupied"] += chances.double().sum()
+        else:  # places count as far as they are seen: those that are not say what the prior says
+            shown, every = hidden.shown().double(), chances.double()
+            seen_copies = (every * shown).sum()
+            stats["windows"] += shown.sum()
+            stats["free"] += free * seen_copies / every.sum().clamp(min=1e-300)
+            stats["occupied"] += seen_copies
         if self.statistics:
             self._gather(seen, chances.flatten(), seed, group, hidden)
 
