@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from unpicked.data.snr import energy
 from unpicked.evaluate.compare import compare
 from unpicked.recipes import MicrographJob, from_micrographs
+from unpicked.simulate.contamination import contaminated
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 
@@ -25,6 +27,23 @@ def test_small_chain_is_recovered_from_a_random_start(seed: int) -> None:
     assert answer.figures()["density"] == pytest.approx(truth.density, rel=0.15)
     assert answer.sigma == pytest.approx(truth.sigma, rel=0.05)
     assert answer.figures()["energy"] == pytest.approx(300, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_masked_contamination_does_no_harm(seed: int) -> None:
+    """Carbon and ice on a quarter of the area: map, density and noise are those of the rest."""
+    specimen = bead_chain(7, seed)
+    data, truth = simulate_micrographs(specimen, count=2, size=(180, 180), density=0.12, noise=energy(300), seed=seed)
+    dirty, masks = contaminated(data, 0.25, seed)
+    job = MicrographJob(box=7, lmax=6, views=(60,), iterations=(14,), starts=2, moves=1)
+    answer = from_micrographs(replace(dirty, masks=masks), job, seed=100 + seed)
+    assert compare(answer.map, specimen.truth()).correlation > 0.9
+    figures = answer.figures()
+    assert figures["density"] == pytest.approx(truth.density, rel=0.15)
+    assert figures["particles"] == pytest.approx(2 * truth.per_micrograph * 0.75, rel=0.2)
+    assert answer.sigma == pytest.approx(truth.sigma, rel=0.05)
+    assert figures["energy"] == pytest.approx(300, rel=0.2)
 
 
 def test_pure_noise_gives_the_noise_level_and_hardly_any_energy() -> None:

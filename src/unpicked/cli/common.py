@@ -216,6 +216,7 @@ def _clear(folder: Path, *, run: bool) -> None:
         )
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")
+        ours += ("masks/micrograph_[0-9]*.mrc",)
         ours += ("target.npy", "images/image_[0-9]*.mrc", "particles.mrcs", "particles.star", "held.star")
     for pattern in ours:
         for path in folder.glob(pattern):

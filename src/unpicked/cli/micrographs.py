@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
     from unpicked.recipes import MicrographJob
 
+_PATHS = ("ctf", "passthrough", "masks")
 LISTS = (".star", ".star.gz", ".star.bz2", ".cs")
 WHITENING = "whitening.json"  # factors per frequency that made the noise of every micrograph of a run white
 
@@ -41,17 +42,27 @@ class Input:
     """Spherical aberration in mm, where the files do not say it."""
     amplitude_contrast: float | None = None
     """Fraction in [0, 1], where the files do not say it."""
+    masks: tuple[Path, ...] = ()
+    """MRC masks of carbon, ice and contamination, which are left out: files, folders or quoted globs. The mask of a.mrc
+    is a.mrc of another folder, or a_mask.mrc, of the micrograph's size or smaller by a whole factor."""
+    masks_mark: Literal["junk", "good"] | None = None
+    """What the masks' pixels that are not zero mark: junk, as MicrographCleaner writes, or good. If not given,
+    junk, which is refused where it would take more than half of the area."""
+
+    masks_auto: bool = False
+    """Leave out also what is grossly unlike the rest of its micrograph: carbon film, thick ice, contamination."""
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in values.items() if value not in (None, ())}
+        return {name: value for name, value in values.items() if value is not False and value not in (None, ())}
 
     def read(self, files: Sequence[str]) -> Micrographs:
         """The micrographs."""
         from unpicked.io.micrographs import read_micrographs
+        from unpicked.preprocess.outlying import without_outlying
 
-        return read_micrographs(
+        data = read_micrographs(
             list(files),
             pixel_size=self.pixel_size,
             contrast=self.contrast or "dark",
@@ -60,10 +71,13 @@ class Input:
             voltage_kv=self.voltage,
             cs_mm=self.cs,
             amplitude_contrast=self.amplitude_contrast,
+            masks=self.masks,
+            masks_mark=self.masks_mark,
         )
+        return without_outlying(data) if self.masks_auto else data
 
     def sources(self, files: Sequence[str], data: Micrographs) -> list[Path]:
-        """Every file that the data come from: images, lists, CTFFIND's."""
+        """Every file that the data come from: images, masks, lists, CTFFIND's."""
         from unpicked.io.ctffind import ctffind_files
         from unpicked.io.micrographs import files_of
 
@@ -73,15 +87,16 @@ class Input:
     def settings(self) -> dict[str, Any]:
         """As ``result.json`` tells them: pixel size and contrast always, the others where they were given."""
         told: dict[str, Any] = {"pixel_size": self.pixel_size, "contrast": self.contrast or "dark"}
-        told |= {name: [str(path) for path in getattr(self, name)] for name in ("ctf", "passthrough")}
-        told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast")}
+        told |= {name: [str(path) for path in getattr(self, name)] for name in _PATHS}
+        told |= {name: getattr(self, name) for name in ("voltage", "cs", "amplitude_contrast", "masks_mark")}
+        told["masks_auto"] = self.masks_auto or None
         return {name: value for name, value in told.items() if name == "pixel_size" or value not in (None, [])}
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> Input:
         """From what :meth:`settings` told."""
         told = {entry.name: settings[entry.name] for entry in fields(Input) if entry.name in settings}
-        for name in ("ctf", "passthrough"):
+        for name in _PATHS:
             told[name] = tuple(Path(path) for path in told.get(name) or ())
         return Input(**told)
 

@@ -78,7 +78,7 @@ def pick(
     told: dict[str, Any] = {"spacing": spacing, "ignore_ctf": ignore_ctf, "noise": noise}
     told, gains, run = {name: value for name, value in told.items() if value is not None}, None, volume.is_dir()
     if run:
-        told, input = _as_run(volume, told, input)
+        told, input = _as_run(volume, files, told, input)
     map = mrc.read_map(volume / "volume.mrc" if run else volume, voxel_size=map_voxel)
     data = input.read(files)
     job = MicrographJob(box=map.box, voxel=map.voxel_size, density=density, **told)
@@ -103,12 +103,17 @@ def pick(
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
 
 
-def _as_run(run: Path, told: dict[str, Any], input: Input) -> tuple[dict[str, Any], Input]:
-    """What is told of spacing, contrast transfer and noise, and how files are read; what is not given as in a run."""
+def _as_run(run: Path, files: list[str], told: dict[str, Any], input: Input) -> tuple[dict[str, Any], Input]:
+    """What is told of spacing, contrast transfer and noise, and how files are read; what is not given as in a run.
+
+    Masks belong to micrographs: those of the run hide nothing in others.
+    """
     settings = settings_of_run(run)
-    job = job_of_run(settings)
+    job, own = job_of_run(settings), Input.of(settings)
+    if not set(files) <= set(settings.get("files", [])):
+        own = replace(own, masks=(), masks_mark=None)
     before = {name: getattr(job, name) for name in ("spacing", "ignore_ctf", "noise")}
-    return before | told, replace(Input.of(settings), **input.given())
+    return before | told, replace(own, **input.given())
 
 
 def _as_whitened(run: Path, data: Micrographs) -> tuple[Gains | None, str]:

@@ -120,9 +120,10 @@ def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
     if answer.gallery is not None:
         shared.write_arrays(folder / "patches.npz", answer.gallery)
     data, figures = answer.prepared.micrographs, answer.figures()
+    masked = {} if data.masks is None else {"masked": 1 - data.counted()}  # share of the area
     energy, particles = (figures.get(name, math.nan) for name in ("energy", "particles"))
     return runs.Written(
-        data={"files": len(data), "size": list(data.shape), "voxel_size": data.pixel_size},
+        data={"files": len(data), "size": list(data.shape), "voxel_size": data.pixel_size, **masked},
         last=answer.last,
         passes=runs.histories(answer.stages),
         figures=figures,

@@ -13,6 +13,7 @@ from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Seen, op
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
     from unpicked.data.optics import Optics
+    from unpicked.simulate.contamination import TrueMasks
     from unpicked.simulate.exposure import Exposure
     from unpicked.simulate.micrographs import Simulation, Specimen
     from unpicked.simulate.noise import Colour
@@ -34,6 +35,7 @@ def micrographs(
     microscope: Microscope = Microscope(),
     noise: str = "white",
     physical: Physical = Physical(),
+    contamination: float | None = None,
     common: Common = Common(),
 ) -> int:
     """Simulate micrographs of a structure, a map or a phantom; views are uniform and continuous.
@@ -62,9 +64,12 @@ def micrographs(
     noise
         Spectrum of the noise: white, coloured (power 1 + 3 exp(-(s / 0.15 Nyquist)^2)), ar:A, 1/f, or an MRC file of
         a micrograph, whose spectrum it takes.
+    contamination
+        Share of the area on which carbon and ice lie, none if not given; where they do is told by masks (1: they do).
     """
     common.begin()
     exposed, shape = physical.settings(), height_and_width(size)
+    from unpicked.simulate.contamination import contaminated
     from unpicked.simulate.micrographs import simulate_micrographs
 
     if exposed:
@@ -88,11 +93,17 @@ def micrographs(
         colour=_colour(noise),
         exposure=exposure,
     )
+    masks = None
+    if contamination is not None:
+        data, masks = contaminated(data, contamination, common.seed)
     for index in range(count):
         simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
     claim(output.out, overwrite=output.overwrite)
     _write(output.out, data, simulation, truth, contrast, common)
     told = {**simulation.facts(), "contrast": contrast}
+    if masks is not None:
+        _write_masks(output.out / "masks", data, masks)
+        told |= {"contamination": contamination}
     if exposed:
         told |= {"voxel_size": truth.voxel_size, "box": truth.box, "pixel_size": data.pixel_size, "physical": exposed}
     facts = write_facts(output.out / "truth.json", told)
@@ -194,6 +205,15 @@ def _write(
     star_layouts.write_micrographs_star(folder / "micrographs.star", paths, data.pixel_size, optics=data.optics)
     _write_truth(simulation, paths, folder / "truth.star")
     mrc.write_map(truth.truth(), folder / "truth.mrc")
+
+
+def _write_masks(folder: Path, data: Micrographs, masks: TrueMasks) -> None:
+    """One mask per micrograph, of its name: 1 where something lies on it."""
+    from unpicked.io import mrc
+
+    folder.mkdir(exist_ok=True)
+    for index, name in enumerate(data.names):
+        mrc.write_image((~masks.read(index)).float(), folder / name, data.pixel_size)
 
 
 def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:

@@ -36,6 +36,7 @@ class Micrographs:
             them. Lengths are in angstrom, so that micrographs at another pixel keep them.
         notes: sentences that tell what was read, converted and assumed.
         gains: by which the images were whitened, or None where they were not.
+        masks: which pixels count, a source of booleans of the images' size; None: all do.
     """
 
     source: Source
@@ -44,6 +45,7 @@ class Micrographs:
     optics: Optics | None = None
     notes: tuple[str, ...] = ()
     gains: Gains | None = None
+    masks: Source | None = None
 
     def __post_init__(self) -> None:
         if not self.pixel_size > 0:
@@ -53,6 +55,11 @@ class Micrographs:
         for name, found in (("optics", self.optics), ("gains", self.gains)):
             if found is not None and len(found) != len(self.source):
                 raise ValueError(f"{name} must have one entry per micrograph, {len(self.source)}; got {len(found)}")
+        if self.masks is not None and (len(self.masks), *self.masks.shape) != (len(self.source), *self.source.shape):
+            raise ValueError(
+                f"masks must be one per micrograph and of its size, {(len(self.source), *self.source.shape)}; "
+                f"got {(len(self.masks), *self.masks.shape)}"
+            )
         if len(self.source) == 0:
             raise ValueError("a set of micrographs must hold at least one image; got none")
 
@@ -72,6 +79,7 @@ class Micrographs:
         """
         known: tuple[Any, ...] = () if self.optics is None else (self.optics,)
         known += () if self.gains is None else ("whitened",)
+        known += () if self.masks is None else ("masked",)
         return (self.names, self.shape, self.pixel_size, *known)
 
     def __getitem__(self, index: int) -> torch.Tensor:
@@ -81,6 +89,16 @@ class Micrographs:
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[index] for index in range(len(self)))
 
+    def mask(self, index: int) -> torch.Tensor | None:
+        """Which pixels of micrograph ``index`` count, ``(height, width)`` booleans; None: all do."""
+        return None if self.masks is None else self.masks.read(index)
+
+    def counted(self) -> float:
+        """Share of all pixels that counts."""
+        if self.masks is None:
+            return 1.0
+        return sum(float(self.masks.read(index).float().mean()) for index in range(len(self))) / len(self)
+
     def part(self, indices: Sequence[int]) -> Micrographs:
         """Some of the micrographs, in this order; still read one by one."""
         return replace(
@@ -89,6 +107,7 @@ class Micrographs:
             names=tuple(self.names[index] for index in indices),
             optics=None if self.optics is None else self.optics.part(indices),
             gains=None if self.gains is None else self.gains.part(indices),
+            masks=None if self.masks is None else Part(self.masks, tuple(indices)),
         )
 
     def split(self) -> tuple[Micrographs, Micrographs]:
@@ -96,8 +115,15 @@ class Micrographs:
         if len(self) > 1:
             return self.part(range(0, len(self), 2)), self.part(range(1, len(self), 2))
         width = self.shape[1] // 2
-        sides = (_Strip(self.source, 0, width), _Strip(self.source, self.shape[1] - width, width))
-        left, right = (replace(self, source=side, names=(f"{self.names[0]} {n}",)) for n, side in enumerate(sides))
+        left, right = (
+            replace(
+                self,
+                source=_Strip(self.source, first, width),
+                names=(f"{self.names[0]} {number}",),
+                masks=None if self.masks is None else _Strip(self.masks, first, width),
+            )
+            for number, first in enumerate((0, self.shape[1] - width))
+        )
         return left, right
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.data.masks import cleared
 from unpicked.data.micrographs import Source
 from unpicked.data.signal import Rows
 from unpicked.ops import fourier, seeding
@@ -37,11 +38,13 @@ class ScrambledImages:
         source: the images.
         seed: of the phases, of every image its own.
         kept: frequencies up to this one keep their phases, Fourier pixels.
+        masks: which pixels count, or None; others are zero before and after, and the power is that of those that count.
     """
 
     source: Source
     seed: int
     kept: float = 0.0
+    masks: Source | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -53,7 +56,10 @@ class ScrambledImages:
 
     def read(self, index: int) -> torch.Tensor:
         """Image ``index``."""
-        return random_phases(self.source.read(index), seeding.derive(self.seed, "image", index), self.kept)
+        mask = None if self.masks is None else self.masks.read(index)
+        image = cleared(self.source.read(index), mask)
+        image = random_phases(image, seeding.derive(self.seed, "image", index), self.kept)
+        return image if mask is None else cleared(image / mask.to(image).mean().sqrt(), mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,6 +66,8 @@ class Autocorrelation(Settings):
     def init(self, data: Data, model: Model, start: torch.Tensor | None, seed: int) -> State:
         """First state: coefficients ``start`` ``(size,)`` to fit from, or zeros: the fit makes its own starts."""
         size = model.object.size
+        if getattr(data, "masks", None) is not None:
+            raise ValueError("autocorrelations know no masks; try EM(), or leave masked micrographs out")
         if start is not None and tuple(start.shape) != (size,):
             raise ValueError(f"start must hold {size} coefficients; got shape {tuple(start.shape)}")
         x = torch.zeros(size, dtype=torch.float64) if start is None else start.detach().double().cpu().clone()

@@ -156,11 +156,12 @@ def judge(batch: Batch, model: Model, x: torch.Tensor, *, side: int | None = Non
     for index, image in Batch(batch.data, order):  # one filter after the other: every one has templates of its own
         if filter_of(model, index) != last:
             last = filter_of(model, index)
-            step = patch_step(patch_scene(model, images, last), side or 2 * model.side)
+            scene = replace(patch_scene(model, images, last), masks=getattr(batch.data, "masks", None))
+            step = patch_step(scene, side or 2 * model.side)
             found.append(step.ratios)
-        step.add(image.to(step.device), 0)
-    ratios = torch.cat([part for some in found for part in some])
-    return mixed(ratios, occupied_share(ratios)).sum()
+        step.add(image.to(step.device), 0, index)
+    ratios = torch.cat([images.new_zeros(0).double(), *(part for some in found for part in some)])
+    return ratios.sum() if not len(ratios) else mixed(ratios, occupied_share(ratios)).sum()
 
 
 _VIEWS = 256  # by which patches are judged through filters, where whole templates are large

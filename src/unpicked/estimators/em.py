@@ -14,6 +14,7 @@ from typing import Literal
 
 from unpicked._lazy import torch
 from unpicked.data.base import Data
+from unpicked.data.masks import counted
 from unpicked.estimators import maximisation, minibatches
 from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
 from unpicked.estimators.base import Batch, State
@@ -365,7 +366,7 @@ def signal_power(data: Data, model: Model) -> float:
     stands in.
     """
     picks = range(0, len(data), -(-len(data) // 8))
-    variance = sum(float(data[i].double().var()) for i in picks) / len(picks)
+    variance = sum(float(counted(data, i).double().var()) for i in picks) / len(picks)
     excess = max(variance - model.noise.sigma**2, SIGNAL_FLOOR * model.noise.sigma**2)
     return excess * model.side**model.dims / model.placement.density
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import glob
 import gzip
 import os
 import zlib
@@ -31,6 +32,26 @@ def existing(path: Path | str, what: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{what} not found: {path} (looked in {Path.cwd()})")
     return path
+
+
+def expanded(item: Path | str, endings: tuple[str, ...], what: str) -> list[Path]:
+    """The files that a path names: itself, those of a folder with one of some endings, or what a pattern matches.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    path = Path(item)
+    if path.is_dir():
+        visible = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        if found := [p for p in visible if p.name.lower().endswith(endings)]:
+            return found
+        raise FileNotFoundError(f"{path} holds no {what}s; expected files {', '.join(endings)}")
+    if glob.has_magic(str(item)) and not path.exists():
+        found = sorted(Path(name) for name in glob.glob(str(item), recursive=True))
+        if not found:
+            raise FileNotFoundError(f"no file matches {str(item)!r} (looked from {Path.cwd()})")
+        return found
+    return [existing(path, what)]
 
 
 def found_among(places: Iterable[Path], name: str) -> tuple[Path | None, str]:

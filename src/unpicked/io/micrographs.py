@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import numpy as np
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.optics import Optics
 from unpicked.io import tiff
-from unpicked.io._files import around, existing, found_among
+from unpicked.io._files import around, expanded, found_among
 from unpicked.io._mrc import header_pixel_size
 from unpicked.io._relion import MICROSCOPE
 from unpicked.io.ctffind import ctffind_optics
+from unpicked.io.masks import Mark, MaskFiles, read_masks
 from unpicked.io.micrograph_table import (
     BEFORE_BINNING,
     STARS,
@@ -41,6 +41,8 @@ def read_micrographs(
     voltage_kv: float | None = None,
     cs_mm: float | None = None,
     amplitude_contrast: float | None = None,
+    masks: PathLike | Sequence[PathLike] = (),
+    masks_mark: Mark | None = None,
 ) -> Micrographs:
     """Micrographs with what is known of their contrast transfer; images are read one by one when asked for.
 
@@ -55,6 +57,9 @@ def read_micrographs(
         voltage_kv: for lists and CTFFIND files that do not say, as the next two; with ``ctf`` it wins over their heads.
         cs_mm: spherical aberration.
         amplitude_contrast: fraction.
+        masks: MRC files, folders or patterns, matched by name (``a.mrc`` or ``a_mask.mrc`` of micrograph ``a``), of the
+            micrographs' size or smaller by a whole factor; what they hide is no part of the data.
+        masks_mark: what their pixels that are not zero mark, "junk" or "good"; None: junk, if it is at most half.
 
     Returns:
         The set; its ``notes`` say what was read, where pixel size and contrast transfer come from, and what was
@@ -91,12 +96,20 @@ def read_micrographs(
     size, notes = _pixel_size(source, table, pixel_size, stated)
     optics, told = _optics(table, names, size, ctf, given)
     head = () if table is None else table.notes
-    return Micrographs(source, size, names, optics, (*head, *_images_notes(source, table), *notes, *told))
+    hidden, more = None, list[str]()
+    if masks_mark is not None and not masks:
+        raise ValueError("masks_mark (--masks-mark) needs masks (--masks)")
+    if masks:
+        hidden, more = read_masks(masks, names, source.shape, masks_mark)
+    said = (*head, *_images_notes(source, table), *notes, *told, *more)
+    return Micrographs(source, size, names, optics, said, masks=hidden)
 
 
 def files_of(micrographs: Micrographs) -> tuple[Path, ...]:
-    """The image files that a set was read from; none for a set that was not."""
-    return micrographs.source.files if isinstance(micrographs.source, MrcSource | TiffSource) else ()
+    """The image files that a set was read from, and its masks; none for a set that was not."""
+    images = micrographs.source.files if isinstance(micrographs.source, MrcSource | TiffSource) else ()
+    masks = getattr(micrographs.masks, "masks", micrographs.masks)  # beside what was found
+    return images + (masks.files if isinstance(masks, MaskFiles) else ())
 
 
 def _source(files: tuple[Path, ...], contrast: Contrast, pixel_size: float | None) -> MrcSource | TiffSource:
@@ -117,12 +130,7 @@ def _expand(item: PathLike) -> list[Path]:
             if found := [p for p in visible if p.name.lower().endswith(endings)]:
                 return found
         raise FileNotFoundError(f"{path} holds no micrographs; expected files {', '.join((*ENDINGS, *tiff.ENDINGS))}")
-    if glob.has_magic(str(item)) and not path.exists():
-        found = sorted(Path(name) for name in glob.glob(str(item), recursive=True))
-        if not found:
-            raise FileNotFoundError(f"no file matches {str(item)!r} (looked from {Path.cwd()})")
-        return found
-    return [existing(path, "micrograph")]
+    return expanded(item, ENDINGS, "micrograph")
 
 
 def locate_micrograph(listed: Path, row: int, name: str) -> Path:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
+from unpicked.data.micrographs import Source
 from unpicked.data.optics import Optics
 from unpicked.model.likelihoods import Score, Stats
 from unpicked.model.noise import Noise, White
@@ -146,8 +147,12 @@ class Centred:
             lambda slices: operator.backproject(band.images(slices)),
         )
 
-    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Centred:
+    def measured(
+        self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None, masks: Source | None = None
+    ) -> Centred:
         """The placement in data of this pixel size and contrast transfer; images of particles are not whitened."""
+        if masks is not None:
+            raise ValueError("images of particles are taken whole: they have no masks")
         return replace(self, pixel_size=pixel_size, optics=optics)
 
     def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float | torch.Tensor:

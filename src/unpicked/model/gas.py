@@ -3,7 +3,8 @@
 For copies that do not overlap log p(y | configuration) is a sum over the copies of their log-likelihood ratios
 LLR(l, r) = (y[l : l + L] . T_r - |T_r|^2 / 2) / sigma^2, so the posterior of the positions is a lattice gas with the
 activities z Z(l), Z(l) = mean_r exp LLR(l, r). One inner product per pixel and view gives them all; the combinatorics
-that follow cost little. Copies lie in whole inside the micrograph.
+that follow cost little. Copies lie in whole inside the micrograph. Where pixels are masked, copies may lie as anywhere,
+and are seen as far as they are visible (:mod:`unpicked.model.hidden`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from unpicked._lazy import torch
+from unpicked.data.masks import cleared
+from unpicked.model.hidden import Hidden, Unseen
 from unpicked.model.likelihoods import Scene, Score, Stats, Step, empty
 from unpicked.model.noise import variance_of
 from unpicked.ops import evidence, lattice, seeding
 
+SHOWN = 0.5  # share of a particle's box that a mask leaves visible at least where one is told of
 SCORED = 1 << 23  # numbers of weighted windows that are held at once where scores are taken
 
 
@@ -158,6 +162,7 @@ class _Whole:
         self.stats: Stats = empty(scene.templates)
         self.views: dict[int, torch.Tensor] = {}  # copies per filter and view
         self.met = 0  # sites that were compared with all views
+        self.unseen = Unseen(scene, self._norms)
         if scene.score is not None:
             none = scene.score(flat.new_zeros(0, *scene.templates.shape), flat.new_zeros(0, len(flat)), 0).double()
             self.stats["information"] = none.mT @ none
@@ -165,20 +170,28 @@ class _Whole:
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add one micrograph."""
         scene, stats = self.scene, self.stats
-        image = image.to(scene.templates) - scene.noise.mean
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         seen, group = self._seen(image, index)
-        logs = self._log_activities(seen, group)
+        logs = self._log_activities(seen, group, hidden)
         if not bool(torch.isfinite(logs).all()):
             raise FloatingPointError("a score is not finite: the data or the present estimate hold NaN or infinity")
         chances, free = self.likelihood.marginals(logs, scene.width, seed)
         stats["square"] += image.double().square().sum()
         stats["sum"] += image.double().sum()
-        stats["pixels"] += image.numel()
-        stats["windows"] += chances.numel()
-        stats["free"] += free
-        stats["occupied"] += chances.double().sum()
+        stats["pixels"] += image.numel() if hidden is None else hidden.mask.sum()
+        if hidden is None:
+            stats["windows"] += chances.numel()
+            stats["free"] += free
+            stats["occupied"] += chances.double().sum()
+        else:  # places count as far as they are seen: those that are not say what the prior says
+            shown, every = hidden.shown().double(), chances.double()
+            seen_copies = (every * shown).sum()
+            stats["windows"] += shown.sum()
+            stats["free"] += free * seen_copies / every.sum().clamp(min=1e-300)
+            stats["occupied"] += seen_copies
         if self.statistics:
-            self._gather(seen, chances.flatten(), seed, group)
+            self._gather(seen, chances.flatten(), seed, group, hidden)
 
     def finish(self) -> Stats:
         """The statistics."""
@@ -186,7 +199,7 @@ class _Whole:
         if self.views:
             stats["views"] = torch.stack(list(self.views.values())).sum(0)
         if through is None:
-            stats["weight"] = stats["views"][:, None, None].expand_as(stats["numerator"]).clone()
+            stats["weight"] = stats["weight"] + stats["views"][:, None, None].expand_as(stats["numerator"])
             return stats
         stats["numerator"] = through.coefficients(stats["numerator"])
         weight = stats["views"].new_zeros(len(stats["views"]), through.squares.shape[1])
@@ -218,26 +231,61 @@ class _Whole:
         group = self.scene.through.groups[index]
         return self.scene.through.seen(image, group), group
 
-    def _log_activities(self, image: torch.Tensor, group: int = 0) -> torch.Tensor:
-        """``(h, w)``: log of activity x evidence at every site."""
+    def _pixels(self, image: torch.Tensor, hidden: Hidden | None) -> torch.Tensor:
+        """A micrograph without background, zero where it is hidden."""
+        image = image.to(self.scene.templates) - self.scene.noise.mean
+        return cleared(image, None if hidden is None else hidden.mask)
+
+    def _bank(self, group: int, hidden: Hidden | None, *, few: bool = False) -> evidence.Bank:
+        """All templates, or the representatives, with the norms that filter and mask leave them."""
         bank, coarse = self._of(group)
-        sites = (image.shape[0] - bank.side + 1) * (image.shape[1] - bank.side + 1)
-        if coarse is None or self.screen is None:
+        if few and coarse is not None:
+            return coarse if hidden is None else self.unseen.bank(coarse, group, hidden, self._chosen)
+        return bank if hidden is None else self.unseen.bank(bank, group, hidden)
+
+    def _at(self, image: torch.Tensor, sites: torch.Tensor, group: int, hidden: Hidden | None) -> torch.Tensor:
+        """Log-evidence of all templates at some sites."""
+        bank = self._bank(group, None)
+        if hidden is None:
+            return bank.at(image, sites)
+        near, logs = hidden.near[sites], image.new_zeros(len(sites))
+        whole = ~near & ~hidden.gone[sites]
+        logs[whole] = bank.at(image, sites[whole])
+        logs[near] = self._bank(group, hidden).at(image, sites[near])
+        return logs
+
+    def _everywhere(self, image: torch.Tensor, group: int, hidden: Hidden | None, *, few: bool = False) -> torch.Tensor:
+        """Log-evidence of all templates, or of the representatives, at every site."""
+        logs = self._bank(group, None, few=few).everywhere(image)
+        if hidden is None:
+            return logs
+        near = hidden.near.nonzero().squeeze(1)
+        found = self._bank(group, hidden, few=few).at(image, near)
+        return logs.flatten().masked_fill(hidden.gone, 0.0).index_copy(0, near, found).view_as(logs)
+
+    def _log_activities(self, image: torch.Tensor, group: int = 0, hidden: Hidden | None = None) -> torch.Tensor:
+        """``(h, w)``: log of activity x evidence at every site."""
+        sites = (image.shape[0] - self.scene.length + 1) * (image.shape[1] - self.scene.length + 1)
+        if self._of(group)[1] is None or self.screen is None:
             self.met += sites
-            return bank.everywhere(image) + self.log_activity
-        logs = coarse.everywhere(image) + self.log_activity
+            return self._everywhere(image, group, hidden) + self.log_activity
+        logs = self._everywhere(image, group, hidden, few=True) + self.log_activity
         rivals = lattice.windowed_maximum(logs, self.scene.width).clamp(min=0)
         floor = math.log(self.screen.floor) if self.screen.floor > 0 else -math.inf
         kept = (logs - rivals > floor).flatten().nonzero().squeeze(1)
         if len(kept) > sites // 2:  # hardly any are without hope, and all together are quicker
             self.met += sites
-            return bank.everywhere(image) + self.log_activity
+            return self._everywhere(image, group, hidden) + self.log_activity
         self.met += len(kept)
-        fine = bank.at(image, kept)
+        fine = self._at(image, kept, group, hidden)
         return logs.flatten().index_copy(0, kept, fine + self.log_activity).view_as(logs)
 
-    def _gather(self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0) -> None:
+    def _gather(
+        self, image: torch.Tensor, chances: torch.Tensor, seed: int, group: int = 0, hidden: Hidden | None = None
+    ) -> None:
         """Posterior of the views at the sites that carry weight, summed into weighted windows and counts."""
+        if hidden is not None:
+            chances = chances.masked_fill(hidden.gone, 0.0)  # they tell nothing
         weights, thin = chances, self.screen.thin if self.screen is not None else 0.0
         if thin > 0:
             draws = torch.rand(len(chances), generator=seeding.generator(seed, "thin"))
@@ -245,23 +293,39 @@ class _Whole:
             weights = torch.where(kept, chances.clamp(min=thin), 0.0)
         sites = weights.nonzero().squeeze(1)
         if self.scene.score is not None:
-            self._gather_scores(self.scene.score, image, group, sites, weights[sites])
+            self._gather_scores(self.scene.score, image, group, sites, weights[sites], hidden)
             return
-        bank = self._of(group)[0]
+        bank = self._bank(group, hidden)
         numerator = torch.zeros_like(bank.templates)
-        self._count(group, bank.gather(image, sites, weights[sites], numerator))
+        counts = bank.gather(image, sites, weights[sites], numerator)
+        if hidden is not None:
+            numerator, counts, _ = self.unseen.parted(numerator, counts, group, self.stats)
+        self._count(group, counts)
         self.stats["numerator"] += numerator.view_as(self.stats["numerator"])
 
     def _gather_scores(
-        self, score: Score, image: torch.Tensor, group: int, sites: torch.Tensor, weights: torch.Tensor
+        self,
+        score: Score,
+        image: torch.Tensor,
+        group: int,
+        sites: torch.Tensor,
+        weights: torch.Tensor,
+        hidden: Hidden | None = None,
     ) -> None:
         """The same tile by tile, with the outer product of every tile's score.
 
         Tiles have the side of two templates: a copy's chances lie in one tile as a rule, and tiles are many.
         """
-        stats, bank, side = self.stats, self._of(group)[0], 2 * self.scene.length
+        stats, side = self.stats, 2 * self.scene.length
+        bank = self._bank(group, hidden)
         width = image.shape[1] - self.scene.length + 1
         tiles = sites // width // side * -(-width // side) + sites % width // side
+        if hidden is not None:  # tiles that hold nothing hidden are as any others
+            touched = tiles.new_zeros(int(tiles.max()) + 1 if len(tiles) else 0, dtype=torch.bool)
+            touched[tiles[hidden.near[sites]]] = True
+            near = touched[tiles]
+            self._gather_scores(score, image, group, sites[~near], weights[~near])
+            sites, weights, tiles = sites[near], weights[near], tiles[near]
         order = tiles.argsort(stable=True)
         ends = tiles[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
         sites, weights = sites[order], weights[order]
@@ -270,8 +334,11 @@ class _Whole:
             some, begin = ends[first : first + step], ends[first - 1] if first else 0
             part = slice(begin, some[-1])
             numerators, counts = bank.gather_parts(image, sites[part], weights[part], [end - begin for end in some])
+            shares = counts
+            if hidden is not None:
+                numerators, counts, shares = self.unseen.parted(numerators, counts, group, self.stats)
             numerators = numerators.unflatten(2, (self.scene.length, self.scene.length))
-            scores = score(numerators, counts, group).double()
+            scores = score(numerators, shares, group).double()
             stats["information"] += scores.mT @ scores
             self._count(group, counts.double().sum(0))
             stats["numerator"] += numerators.sum(0)
@@ -279,14 +346,17 @@ class _Whole:
     def found(self, image: torch.Tensor, seed: int, index: int = 0) -> Sites:
         """Where copies of one micrograph, piece ``index``, may be: no two closer than the least distance."""
         length, width = self.scene.length, self.scene.width
-        image = image.to(self.scene.templates) - self.scene.noise.mean
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         seen, group = self._seen(image, index)
-        chances, _ = self.likelihood.marginals(self._log_activities(seen, group), width, seed)
+        chances, _ = self.likelihood.marginals(self._log_activities(seen, group, hidden), width, seed)
         # a copy's chance is spread over neighbouring pixels: summed within a quarter of the box
         reach = length // 4
         near = 2 * reach + 1
         mass = _blurred(chances, near)
         peaks = torch.where(chances == lattice.windowed_maximum(chances, width), mass, 0.0).flatten()
+        if hidden is not None:
+            peaks = torch.where(hidden.shown().flatten() >= SHOWN, peaks, 0.0)
         sites = peaks.argsort(descending=True)[: int((peaks > 0).sum())]
         corners = torch.stack([sites // chances.shape[1], sites % chances.shape[1]], 1)
         step = torch.arange(-reach, reach + 1, dtype=chances.dtype, device=chances.device)
@@ -294,10 +364,9 @@ class _Whole:
         around = around[corners[:, 0], corners[:, 1]]
         total = around.sum((1, 2)).clamp(min=1e-30)
         offsets = torch.stack([(around * step[:, None]).sum((1, 2)), (around * step).sum((1, 2))], 1) / total[:, None]
-        bank = self._of(group)[0]
-        windows = seen.unfold(0, length, 1).unfold(1, length, 1)[corners[:, 0], corners[:, 1]]
+        bank = self._bank(group, hidden)
         views = torch.cat(
-            [(part.flatten(1) @ bank.templates.mT + bank.bias).argmax(1) for part in windows.split(4096)]
+            [(bank.windows(seen, part) @ bank.templates.mT + bank.bias).argmax(1) for part in sites.split(4096)]
             or [corners[:0, 0]]
         )
         return Sites(corners, corners + offsets, peaks[sites].clamp(max=1), views)
@@ -306,7 +375,8 @@ class _Whole:
         """The likeliest copies of one micrograph, piece ``index``, beside what explains them."""
         found, length, through = self.found(image, seed, index), self.scene.length, self.scene.through
         rows, columns = found.corners[:count].unbind(1)
-        image = image.to(self.scene.templates) - self.scene.noise.mean
+        hidden = self.unseen.of(index)
+        image = self._pixels(image, hidden)
         projections = self.scene.templates[found.views[:count]]
         if through is not None:  # as the micrograph shows them
             inner = slice(through.margin(), through.margin() + length)

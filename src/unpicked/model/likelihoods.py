@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
+from unpicked.data.micrographs import Source
 from unpicked.data.optics import Optics
 from unpicked.model.noise import Noise, variance_of
 from unpicked.model.transfer import Transfer
@@ -39,6 +40,7 @@ class Scene:
             information. Its third argument is the number of the micrograph's filter, 0 without filters.
         through: filters of the micrographs, or None; templates are without them.
         margin: pixels on every side of the templates that hold but their tails.
+        masks: which pixels of every piece of the data count, or None where all do.
     """
 
     templates: torch.Tensor
@@ -51,6 +53,7 @@ class Scene:
     score: Score | None = None
     through: Transfer | None = None
     margin: int = 0
+    masks: Source | None = None
 
     @property
     def length(self) -> int:
@@ -116,8 +119,12 @@ def empty(templates: torch.Tensor) -> Stats:
 class Plain:
     """What placements have in common that know no optics and only white noise: lengths are pixels, or samples."""
 
-    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Self:
+    def measured(
+        self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None, masks: Source | None = None
+    ) -> Self:
         """Itself: neither contrast transfer nor whitening is modelled."""
+        if masks is not None:
+            raise ValueError(f"masks are for images that are looked through; got {self!r}")
         return self
 
     def variance(self, noise: Noise, side: int, like: torch.Tensor) -> float:

@@ -66,7 +66,7 @@ class Model:
         return self.placement.variance(self.noise, self.side, like)
 
     def measured(self, data: Data) -> Model:
-        """The model in the units of some data, with their contrast transfer where it states none of its own.
+        """The model in the units of some data, with their masks, and their contrast transfer where it states none.
 
         Raises:
             ValueError: for optics of another number of pieces.
@@ -74,5 +74,5 @@ class Model:
         optics = getattr(data, "optics", None) if self.optics is None else self.optics
         if optics is not None and len(optics) != len(data):
             raise ValueError(f"optics must have one entry per piece of the data, {len(data)}; got {len(optics)}")
-        gains = getattr(data, "gains", None)
-        return replace(self, placement=self.placement.measured(data.pixel_size, self.side, optics, gains))
+        gains, masks = getattr(data, "gains", None), getattr(data, "masks", None)
+        return replace(self, placement=self.placement.measured(data.pixel_size, self.side, optics, gains, masks))

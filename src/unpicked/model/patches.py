@@ -19,8 +19,9 @@ class Patches:
     """The micrograph cut into square windows, taken as independent (Bendory 2022; arXiv 2303.02157).
 
     A window is empty, or holds one copy or part of one, at any of the (B + L - 1)^2 offsets. Overlapping windows are
-    weighted by 1 / multiplicity. A window of a signal holds all the copies and parts of copies that fit:
-    :mod:`unpicked.model.signal_patches`; ``Patches(3 * L, 1)`` loses hardly any of its information.
+    weighted by 1 / multiplicity. A window that holds a masked pixel is left out. A window of a signal holds all the
+    copies and parts of copies that fit: :mod:`unpicked.model.signal_patches`; ``Patches(3 * L, 1)`` loses hardly any of
+    its information.
 
     Attributes:
         side: side B of a window in pixels; None means the object's side, as published.
@@ -101,7 +102,7 @@ class PatchStep:
         self.bias = self._biases(templates, scene.shifts)
         self.counts = torch.zeros_like(self.bias, dtype=torch.float64)
         self.by_fft = correlate.fft_pays(self.side, self.length) if by_fft is None else by_fft
-        self.score = scene.score
+        self.score, self.masks = scene.score, scene.masks
         apart = self.by_fft or scene.margin or self.score is not None or evidence.needs_gradient(templates)
         self.spectral = _Spectral(self) if apart else None
         self.ratios: list[torch.Tensor] = []  # per window: log of occupied against empty evidence
@@ -122,6 +123,10 @@ class PatchStep:
     def add(self, image: torch.Tensor, seed: int, index: int = 0) -> None:
         """Add the windows of one micrograph."""
         windows = tile(image.to(self.device, self.dtype) - self.noise.mean, self.side, self.stride)
+        if self.masks is not None:
+            windows = windows[tile(self.masks.read(index).to(self.device), self.side, self.stride).flatten(1).all(1)]
+            if not len(windows):
+                return
         if evidence.needs_gradient(windows) and self.spectral is None:
             self.spectral = _Spectral(self)
         if self.spectral is not None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
+from unpicked.data.micrographs import Source
 from unpicked.data.optics import Optics
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood, Plain, Scene, Score, Stats, Step, white_noise
@@ -80,7 +81,9 @@ class Placement(Protocol):
     def seen(self, view: View, object: Any, like: torch.Tensor) -> Projector:
         """Coefficients of an object to its templates, all views and sub-pixel positions, in the dtype of ``like``."""
 
-    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Placement:
+    def measured(
+        self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None, masks: Source | None = None
+    ) -> Placement:
         """The placement of templates of side L in data of this pixel size, contrast transfer and whitening.
 
         Args:
@@ -88,6 +91,7 @@ class Placement(Protocol):
             side: L, in pixels.
             optics: one entry per piece of the data, or None.
             gains: by which the pieces were whitened, or None.
+            masks: which of their pixels count, or None.
         """
 
     def powers(self, templates: torch.Tensor) -> torch.Tensor:
@@ -119,6 +123,7 @@ class Anywhere(Plain):
         shifts: log-probabilities of the offsets in a window (patches with a free law); None means equal.
         through: filters of the micrographs (contrast transfer, whitening), or None; see :meth:`measured`. Templates are
             then Fourier coefficients ``(k, 2, p)``, on which such filters are factors.
+        masks: which pixels of the micrographs count, or None where all do; see :meth:`measured`.
     """
 
     density: float = 0.1
@@ -128,6 +133,7 @@ class Anywhere(Plain):
     activity: float | None = None
     shifts: torch.Tensor | None = field(default=None, repr=False, compare=False)
     through: Transfer | None = field(default=None, repr=False, compare=False)
+    masks: Source | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.density < 1:
@@ -193,6 +199,7 @@ class Anywhere(Plain):
             self.shifts,
             score,
             self.through,
+            masks=self.masks,
         )
         return self.likelihood.step(scene, statistics=statistics)
 
@@ -250,10 +257,12 @@ class Anywhere(Plain):
             lambda numbers: operator.backproject(through.images(numbers)),
         )
 
-    def measured(self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None) -> Anywhere:
-        """The placement in micrographs of this contrast transfer and whitening."""
+    def measured(
+        self, pixel_size: float, side: int, optics: Optics | None, gains: Gains | None, masks: Source | None = None
+    ) -> Anywhere:
+        """The placement in micrographs of this contrast transfer and whitening, of which some pixels may not count."""
         plain = optics is None and gains is None
-        return replace(self, through=None if plain else transfer(pixel_size, side, optics, gains))
+        return replace(self, through=None if plain else transfer(pixel_size, side, optics, gains), masks=masks)
 
     def powers(self, templates: torch.Tensor) -> torch.Tensor:
         """Sums of squares through the filters, mean of the micrographs."""

@@ -25,10 +25,18 @@ class Bank:
         templates: ``(k, side^2)``.
         bias: ``(k,)``.
         side: edge of a window in pixels.
+        more: what windows hold beside their pixels, ``(n, m)`` of corners numbered row by row; templates then hold
+            ``side^2 + m`` numbers, and windows are scored at given corners only. None: nothing.
     """
 
-    def __init__(self, templates: Float[torch.Tensor, "k n"], bias: Float[torch.Tensor, " k"], side: int) -> None:
-        self.templates, self.bias, self.side = templates.contiguous(), bias.contiguous(), side
+    def __init__(
+        self,
+        templates: Float[torch.Tensor, "k n"],
+        bias: Float[torch.Tensor, " k"],
+        side: int,
+        more: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.templates, self.bias, self.side, self.more = templates.contiguous(), bias.contiguous(), side, more
         self.rows = block_length(len(templates), templates)
 
     def everywhere(self, image: Float[torch.Tensor, "h w"]) -> Float[torch.Tensor, "y x"]:
@@ -69,7 +77,7 @@ class Bank:
             memory, pieces, out = torch.empty_like(self.templates[:0, 0]), [], image.new_empty(last - first)
             for begin in range(first, last, self.rows):
                 part = sites[begin : min(begin + self.rows, last)]
-                logs = self._log_sum(self._windows(image, part).mT, memory)[0]
+                logs = self._log_sum(self.windows(image, part).mT, memory)[0]
                 if followed:
                     pieces.append(logs)
                 else:
@@ -138,7 +146,7 @@ class Bank:
         sums = torch.zeros_like(self.templates)
         for start in range(0, len(sites), self.rows):
             part = slice(start, start + self.rows)
-            windows = self._windows(image, sites[part])
+            windows = self.windows(image, sites[part])
             evidence, scores = self._log_sum(windows.mT, memory)
             sums.addmm_(posterior(scores, self.bias, evidence, counts, weights[part]), windows)
         return counts, sums
@@ -150,8 +158,12 @@ class Bank:
         logs.add(scores, self.bias)
         return logs.value(), scores
 
-    def _windows(self, image: torch.Tensor, sites: torch.Tensor) -> torch.Tensor:
-        """``(n, side^2)``."""
+    def windows(self, image: torch.Tensor, sites: torch.Tensor) -> torch.Tensor:
+        """Windows at corners numbered row by row, ``(n, side^2)``, and what they hold beside their pixels."""
+        pixels = self._cut(image, sites)
+        return pixels if self.more is None else torch.cat([pixels, self.more(sites).to(pixels)], 1)
+
+    def _cut(self, image: torch.Tensor, sites: torch.Tensor) -> torch.Tensor:
         if compiled(image):
             from unpicked.ops import _evidence
 

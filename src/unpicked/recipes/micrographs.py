@@ -252,8 +252,9 @@ def fixed(prepared: Prepared, job: MicrographJob, gains: Gains | None = None) ->
 def whitened_once(prepared: Prepared, gains: Gains | None = None) -> Prepared:
     """Micrographs whitened by some gains, or by what they hold."""
     data = prepared.micrographs
-    found = whitening.gains([whitening.spectrum(image) for image in data]) if gains is None else gains
-    return replace(prepared, micrographs=whitening.whitened(data, found))
+    if gains is None:
+        gains = whitening.gains([whitening.spectrum(image, data.mask(index)) for index, image in enumerate(data)])
+    return replace(prepared, micrographs=whitening.whitened(data, gains))
 
 
 def _sigma(run: Reconstruction) -> float:

@@ -91,7 +91,7 @@ class Stages:
 
     @cached_property
     def _spectra(self) -> list[tuple[float, ...]]:
-        return [whitening.spectrum(image) for image in self.data]
+        return [whitening.spectrum(image, self.data.mask(index)) for index, image in enumerate(self.data)]
 
     def _gains(self, last: Reconstruction | None) -> Gains | None:
         """What whitens the noise, as far as the last run tells it from particles."""

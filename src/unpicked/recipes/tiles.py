@@ -31,6 +31,31 @@ class Tiles:
         return len(self.values)
 
 
+def squares(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Squares of an image side by side, ``(n, side, side)``; a rest at the far edges is left out."""
+    return image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1)
+
+
+def patches_across(data: Micrographs, side: int, most: int) -> int:
+    """Patches of a side along a tile's edge: so many that tiles without hidden pixels hold half of what masks leave.
+
+    Args:
+        data: micrographs.
+        side: of a patch, in pixels.
+        most: patches at most, and without masks; at least one.
+    """
+    if data.masks is None:
+        return most
+    shares = [0.0] * (most + 1)
+    for index in range(len(data)):
+        mask = data.masks.read(index)
+        for count in range(1, most + 1):
+            if min(mask.shape) >= count * side:
+                shares[count] += int(squares(mask, count * side).flatten(1).all(1).sum()) * (count * side) ** 2
+        shares[0] += int(mask.sum())
+    return next((count for count in range(most, 1, -1) if shares[count] >= 0.5 * shares[0]), 1)
+
+
 @dataclass(frozen=True, eq=False)
 class OfTiles:
     """A null of numbers, asked of tiles that know where they come from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -38,7 +39,7 @@ from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import stages
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
-from unpicked.recipes.tiles import OfTiles, Tiles, by_patches
+from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
 from unpicked.verify import Score
 
@@ -200,11 +201,30 @@ class Planar(ABC):
         return whole.part(list(indices)) if len(whole) > 1 else whole.split()[next(iter(indices))]
 
     def tiles(self, data: Micrographs) -> Iterator[Tiles]:
-        """Every piece in square tiles of whole patches of twice the length; the rest is not judged."""
-        side = 2 * self.length
-        side *= max(1, min(round(TILE / side), min(data.shape) // side))
+        """Every piece in square tiles of whole patches of twice the length; the rest is not judged.
+
+        Tiles that hold a masked pixel are left out, for models and nulls alike.
+
+        Raises:
+            ValueError: where masks leave none.
+        """
+        side, left = 2 * self.length, 0
+        side *= min(max(1, min(round(TILE / side), min(data.shape) // side)), self._across)
         for index, image in enumerate(data):
-            yield Tiles(image.unfold(0, side, side).unfold(1, side, side).flatten(0, 1), data, index)
+            found, mask = squares(image, side), data.mask(index)
+            if mask is not None:
+                found = found[squares(mask, side).flatten(1).all(1)]
+            left += len(found)
+            if len(found):
+                yield Tiles(found, data, index)
+        if not left:
+            raise ValueError(f"masks leave no square of {side} working pixels whole, by which an answer is judged")
+
+    @cached_property
+    def _across(self) -> int:
+        """Patches along a tile's edge at most, as far as masks allow."""
+        side = 2 * self.length
+        return patches_across(self.pieces, side, max(1, round(TILE / side)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +338,9 @@ class MicrographTrial(Kept, Planar):
 def _scrambled(data: Micrographs, seed: int) -> Micrographs:
     """Read again and scrambled again in every pass, so that they need no memory of their own."""
     return replace(
-        data, source=ScrambledImages(data.source, seed), names=tuple(f"{n}, phases {seed}" for n in data.names)
+        data,
+        source=ScrambledImages(data.source, seed, masks=data.masks),
+        names=tuple(f"{n}, phases {seed}" for n in data.names),
     )
 
 

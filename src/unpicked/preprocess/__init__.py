@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from unpicked._lazy import torch
+from unpicked.data.masks import Covered, cleared
 from unpicked.data.micrographs import Micrographs, Source
 from unpicked.ops.fourier import resize_image
+from unpicked.preprocess.background import fit_background, polynomial, robust_sd
 
-GAUSSIAN_MAD = 1.4826  # s.d. of a normal distribution over its median absolute deviation
 HOT = 12.0  # robust s.d. from background and neighbours at which a pixel is bad
 MANY = 5e-3  # a larger share of such pixels is not a fault of the camera
-CELL = 4  # the background is fitted to means of CELL x CELL pixels
-TUKEY = 4.685  # of the biweight: 95 % efficient on normal noise
+LEAST_SHOWN = 0.02  # share of a micrograph that a mask must leave
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Correction:
         kept_outliers: pixels as far out, kept because they are too many to be faults of the camera.
         skewness: of the low-passed image (details above about 20 angstrom), positive where matter is bright.
         skewness_error: its standard error for white noise.
+        hidden: share of the prepared image that a mask leaves out.
     """
 
     offset: float
@@ -36,6 +37,7 @@ class Correction:
     kept_outliers: int
     skewness: float
     skewness_error: float
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class PreparedSource:
         voxel_size: exact working voxel in angstrom.
         normalise: divide by the robust s.d.
         kept: number of images (the first ones) that stay in memory.
+        masks: which pixels of the prepared images count, or None where all do.
     """
 
     source: Source
@@ -75,6 +78,7 @@ class PreparedSource:
     voxel_size: float
     normalise: bool
     kept: int
+    masks: Covered | None = None
     _images: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
     _corrections: dict[int, Correction] = field(default_factory=dict, repr=False, compare=False)
 
@@ -96,8 +100,9 @@ class PreparedSource:
         if index in self._images:
             return self._images[index]
         image, correction = _correct(
-            self.source.read(index), self.grid, self.voxel_size, self.normalise, self.names[index]
-        )
+            self.source.read(index), self.grid, self.voxel_size, self.normalise, self.names[index],
+            None if self.masks is None else (self.masks.source.read(index), self.masks.read(index)),
+        )  # fmt: skip
         self._corrections[index] = correction
         if index < self.kept:
             self._images[index] = image
@@ -150,6 +155,11 @@ class Prepared:
                     f"{name}: {correction.kept_outliers} pixels lie over {HOT:g} s.d. from the background, "
                     "too many for bad pixels, kept; look for ice, carbon or gold, or noiseless data"
                 )
+        if self.source.masks is not None:
+            shares = [correction.hidden for correction in self.corrections]
+            extra.append(
+                f"masks leave out {sum(shares) / len(shares):.1%} of the area, up to {max(shares):.1%} of a micrograph"
+            )
         return (*self.micrographs.notes, *extra, *self.contrast_notes)
 
     @property
@@ -193,6 +203,9 @@ def prepare(
     take that median. (3) Fourier crop, which keeps the variance of white noise. (4) Division by 1.4826 times
     the median absolute deviation.
 
+    Where the set has masks, all of this is found from the pixels that count; others are zero afterwards, whatever they
+    held.
+
     Args:
         micrographs: the set as read.
         voxel_size: working voxel in angstrom, at least the pixel size. Sizes become the nearest even ones;
@@ -211,7 +224,8 @@ def prepare(
     grid = _grid(micrographs.shape, micrographs.pixel_size, voxel_size)
     exact = micrographs.pixel_size * grid.ratio
     kept = min(len(micrographs), memory // (4 * math.prod(grid.size)))
-    source = PreparedSource(micrographs.source, micrographs.names, grid, exact, normalise, kept)
+    masks = None if micrographs.masks is None else Covered(micrographs.masks, grid.trimmed, grid.size, kept)
+    source = PreparedSource(micrographs.source, micrographs.names, grid, exact, normalise, kept, masks)
     notes = [*micrographs.notes, "background (polynomial of order 2, robust) subtracted; bad pixels mended"]
     if grid.size != micrographs.shape:
         notes.append(
@@ -223,70 +237,44 @@ def prepare(
         notes.append(f"{rows} rows and {columns} columns at the far edges are left out, for equal ratios")
     if normalise:
         notes.append("each micrograph is divided by its robust standard deviation")
-    prepared = replace(micrographs, source=source, pixel_size=exact, notes=tuple(notes))
+    prepared = replace(micrographs, source=source, pixel_size=exact, notes=tuple(notes), masks=masks)
     return Prepared(prepared, source)
 
 
 def _correct(
-    image: torch.Tensor, grid: Grid, voxel_size: float, normalise: bool, name: str
+    image: torch.Tensor,
+    grid: Grid,
+    voxel_size: float,
+    normalise: bool,
+    name: str,
+    masks: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> tuple[torch.Tensor, Correction]:
-    image = image.float()
+    """The image prepared, and what was done; ``masks``: which pixels count before and after the crop."""
+    before, after = (None, None) if masks is None else masks
+    if after is not None and not float(after.float().mean()) > LEAST_SHOWN:
+        raise ValueError(
+            f"{name} has no more than {LEAST_SHOWN:.0%} of its area left by its mask; leave this micrograph out"
+        )
+    image = cleared(image.float(), before)
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name} holds pixels that are not finite; leave this micrograph out")
-    coefficients = _fit_background(image)
-    flat = image - _polynomial(coefficients, *image.shape)
-    flat, replaced, outliers = _mend(flat)
+    coefficients = fit_background(image, before)
+    flat = cleared(image - polynomial(coefficients, *image.shape), before)
+    flat, replaced, outliers = _mend(flat, before)
     flat = flat[: grid.trimmed[0], : grid.trimmed[1]]
     if grid.size != grid.trimmed:
-        flat = resize_image(flat, grid.size)
-    scale = _robust_sd(flat) if normalise else 1.0
+        flat = cleared(resize_image(flat, grid.size), after)
+    scale = robust_sd(flat if after is None else flat[after]) if normalise else 1.0
     if not scale > 0:
         raise ValueError(f"{name} is constant once its background is removed; leave this micrograph out")
-    return flat / scale, Correction(float(coefficients[0]), scale, replaced, outliers, *_skewness(flat, voxel_size))
+    skewness = _skewness(flat, voxel_size, after)
+    hidden = 0.0 if after is None else 1 - float(after.float().mean())
+    return flat / scale, Correction(float(coefficients[0]), scale, replaced, outliers, *skewness, hidden)
 
 
-def _fit_background(image: torch.Tensor) -> torch.Tensor:
-    """Coefficients (6) of 1, x, y, x^2, x y, y^2 on [-1, 1]^2, by iteratively reweighted least squares."""
-    cell = CELL if min(image.shape) >= 8 * CELL else 1
-    means = torch.nn.functional.avg_pool2d(image[None, None].double(), cell)[0, 0]
-    basis = torch.stack(_basis(image.shape[0], image.shape[1], cell), -1).reshape(-1, 6)
-    values = means.reshape(-1)
-    weights = torch.ones_like(values)
-    coefficients = basis.new_zeros(6)
-    for _ in range(30):
-        weighted = basis * weights[:, None]
-        normal = basis.T @ weighted
-        new = torch.linalg.lstsq(normal, weighted.T @ values, driver="gelsd").solution
-        residual = values - basis @ new
-        sd = _robust_sd(residual)
-        moved = float((new - coefficients).abs().max())
-        coefficients = new
-        if not sd > 0 or moved < 1e-4 * sd:
-            break
-        weights = (1 - (residual / (TUKEY * sd)).square()).clamp(min=0).square()
-    return coefficients
-
-
-def _basis(height: int, width: int, cell: int) -> tuple[torch.Tensor, ...]:
-    """The six monomials at the centres of cells, coordinates from -1 to 1 over the whole image."""
-    y, x = (
-        ((torch.arange(n // cell, dtype=torch.float64) + 0.5) * cell - 0.5 - (n - 1) / 2) / max((n - 1) / 2, 1)
-        for n in (height, width)
-    )
-    y, x = y[:, None].expand(-1, len(x)), x[None, :].expand(len(y), -1)
-    return torch.ones_like(x), x, y, x * x, x * y, y * y
-
-
-def _polynomial(coefficients: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    c: list[float] = coefficients.tolist()
-    y, x = ((torch.arange(n, dtype=torch.float64) - (n - 1) / 2) / max((n - 1) / 2, 1) for n in (height, width))
-    rows, columns = c[0] + c[2] * y + c[5] * y * y, c[1] * x + c[3] * x * x
-    return (rows[:, None] + columns[None, :] + c[4] * y[:, None] * x[None, :]).float()
-
-
-def _mend(flat: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+def _mend(flat: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, int, int]:
     """Replace isolated outliers: the image, how many were replaced, how many kept as they are too many."""
-    limit = HOT * _robust_sd(flat)
+    limit = HOT * robust_sd(flat if mask is None else flat[mask])
     rows, columns = (flat.abs() > limit).nonzero(as_tuple=True)
     if len(rows) == 0 or limit == 0:
         return flat, 0, 0
@@ -297,7 +285,10 @@ def _mend(flat: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     inside = (near_rows >= 0) & (near_rows < flat.shape[0]) & (near_columns >= 0) & (near_columns < flat.shape[1])
     inside &= (step[:, None] != 0) | (step != 0)
     height, width = flat.shape
-    near = flat[near_rows.clamp(0, height - 1), near_columns.clamp(0, width - 1)]
+    inner = near_rows.clamp(0, height - 1), near_columns.clamp(0, width - 1)
+    near = flat[inner]
+    if mask is not None:
+        inside &= mask[inner]
     local = near.masked_fill(~inside, math.nan).flatten(1).nanmedian(-1).values
     # a particle's peak has neighbours that stand out too, a faulty pixel has none
     ring = near.masked_fill(~inside, math.nan)[:, 1:4, 1:4].flatten(1).nanmedian(-1).values.abs()
@@ -307,21 +298,17 @@ def _mend(flat: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     return mended, int(bad.sum()), 0
 
 
-def _skewness(flat: torch.Tensor, voxel_size: float) -> tuple[float, float]:
+def _skewness(flat: torch.Tensor, voxel_size: float, mask: torch.Tensor | None) -> tuple[float, float]:
     """Skewness of the image without details below 20 angstrom, and its standard error for white noise."""
     size = [max(16, 2 * round(n * min(1.0, voxel_size / 10) / 2)) for n in flat.shape]
     low = resize_image(flat, (min(size[0], flat.shape[0]), min(size[1], flat.shape[1]))).double()
+    if mask is not None:  # where more than half of what a pixel of the low-passed image covers counts
+        shown = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].double(), (low.shape[0], low.shape[1]))[0, 0]
+        low = low[shown > 0.5]
     low = low - low.mean()
     spread = float(low.square().mean())
     skewness = float(low.pow(3).mean()) / spread**1.5 if spread > 0 else 0.0
     return skewness, math.sqrt(6 / low.numel())
-
-
-def _robust_sd(values: torch.Tensor) -> float:
-    """1.4826 median |v - median v|; the s.d. where more than half of the values are equal."""
-    flat = values.reshape(-1)
-    sd = GAUSSIAN_MAD * float((flat - flat.median()).abs().median())
-    return sd if sd > 0 else float(flat.double().std(correction=0))
 
 
 def _grid(shape: tuple[int, int], pixel_size: float, voxel_size: float | None) -> Grid:
