@@ -8,7 +8,7 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.evaluate.fsc import fsc_error, shell_counts
 from unpicked.evaluate.resample import sphere
-from unpicked.report import figures, words
+from unpicked.report import figures, views, words
 from unpicked.report.figures import Curve
 from unpicked.report.reading import Halves, History, Run, Truth, kept_starts, moved, stage
 from unpicked.report.surface import LARGEST, SHARE, embedded, stills
@@ -111,6 +111,34 @@ def share_words(run: Run) -> str:
         f"From the prior: {many} {', '.join(parts)}. There the data hold less than half of the precision, "
         "and detail may be the prior's."
     )
+
+
+def directions(run: Run) -> dict[str, Any] | None:
+    """The estimated directions of view: a map of the sphere, and what they leave of the information."""
+    from markupsafe import Markup
+
+    if run.seen is None:
+        return None
+    edges = views.cells(views.ROWS)
+    density = run.seen.density(torch.from_numpy(views.centres(edges))).numpy()
+    told = run.seen.to_json()
+    x, y, z = told["axis"]
+    mean, least, most = told["sampling"], told["sampling_least"], told["sampling_greatest"]
+    rows = [("share of the sphere, exp(entropy)", f"{100 * told['share']:.0f} %")]
+    if told["concentration"] > 0.3:
+        rows.append(("preferred direction x, y, z", f"{x:.2f}, {y:.2f}, {z:.2f}"))
+    rows += [
+        ("concentration κ (von Mises-Fisher)", f"{told['concentration']:.2g}"),
+        ("sampling of Fourier space, least to most", f"{least:.2f} to {most:.2f}"),
+        ("sampling compensation factor", f"{mean:.2f}"),
+    ]
+    return {
+        "svg": Markup(views.density_plot(edges, density)),  # drawn from numbers alone
+        "said": f"estimated directions of view on a map of the sphere, {rows[0][1]} of it",
+        "rows": rows,
+        "even": mean > 0.95,
+        "hardly": least < 0.1,
+    }
 
 
 def patches(run: Run) -> dict[str, Any] | None:

@@ -1,0 +1,95 @@
+"""Unknown view distribution: maps of particles that prefer a direction, and of particles that do not.
+
+Random structures of 7 voxels, E = 100, random starts. Views are von Mises-Fisher around a direction of the particle,
+or uniform; the model takes them for uniform, or estimates a smooth density of directions. The found density is compared
+with the true one after the rotation and hand that lay the map on the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from common import save
+from unpicked.data.snr import energy
+from unpicked.evaluate.compare import Comparison, compare
+from unpicked.evaluate.featureless import ball_error
+from unpicked.model.directions import Directions
+from unpicked.ops import rotation, seeding
+from unpicked.recipes import MicrographJob, from_micrographs
+from unpicked.simulate.micrographs import simulate_micrographs
+from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.preference import Preference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--energy", type=float, default=100.0)
+    parser.add_argument("--particles", type=int, default=800)
+    parser.add_argument("--concentrations", type=float, nargs="+", default=[4.0, 0.0])
+    parser.add_argument("--name", default="view_distribution")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, object] = {"E, particles": [options.energy, options.particles]}
+    for kappa in options.concentrations:
+        for believed in ("uniform", "estimated"):
+            case = f"kappa {kappa:g}, {believed}"
+            rows = [_one(kappa, believed, seed, options) for seed in range(options.seeds)]
+            for row in rows:
+                print(case, row, flush=True)
+            figures[case] = {
+                name: [row[name] for row in rows] + [round(statistics.mean(row[name] for row in rows), 3)]
+                for name in rows[0]
+            }
+    save(options.name, figures)
+
+
+def _one(kappa: float, believed: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    specimen = bead_chain(7, seed)
+    axis = rotation.random_rotations(1, seeding.generator(seed, "axis"))[0, 2]
+    side = round((options.particles * 49 / 0.12 / 2) ** 0.5)
+    data, _ = simulate_micrographs(
+        specimen, count=2, size=(side, side), density=0.12, noise=energy(options.energy), seed=seed,
+        preference=Preference(kappa, (float(axis[0]), float(axis[1]), float(axis[2]))),
+    )  # fmt: skip
+    began = time.process_time()
+    answer = from_micrographs(data, MicrographJob(box=7, view_distribution=believed), seed=100 + seed)  # type: ignore[arg-type]
+    seconds = time.process_time() - began
+    found = compare(answer.map, specimen.truth())
+    row = {"error": found.relative_error, "ball": ball_error(specimen.truth()), "correlation": found.correlation}
+    seen = answer.last.model.view.seen  # type: ignore[attr-defined]
+    if seen is not None:
+        truth = Directions.around(axis, kappa)
+        laid = seen.turned(_frame(found))
+        points = rotation.direction_grid(5)[:, 2]
+        one, other = laid.density(points), truth.density(points)
+        row |= {
+            "concentration": seen.concentration,
+            "share": seen.share,
+            "true share": truth.share,
+            "sampling": seen.sampling[0],
+            "true sampling": truth.sampling[0],
+            "density_error": float((one - other).norm() / other.norm()),
+        }
+        if kappa:
+            pair = torch.stack([one, other])
+            row["density_correlation"] = float(torch.corrcoef(pair)[0, 1])
+    return {name: round(value, 3) for name, value in (row | {"cpu_s": seconds}).items()}
+
+
+def _frame(found: Comparison) -> torch.Tensor:
+    """Turns directions of the map to those of the truth.
+
+    A mirror in z keeps projections where directions turn by 180 degrees about z.
+    """
+    turn = torch.tensor(found.rotation, dtype=torch.float64)
+    flip = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+    return turn @ flip if found.hand == "mirrored" else turn
+
+
+if __name__ == "__main__":
+    main()
