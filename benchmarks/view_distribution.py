@@ -34,17 +34,17 @@ def main() -> None:
     parser.add_argument("--name", default="view_distribution")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, object] = {"E, particles": [options.energy, options.particles]}
-    for kappa in options.concentrations:
-        for believed in ("uniform", "estimated"):
+    cases = [(kappa, believed) for kappa in options.concentrations for believed in ("estimated", "uniform")]
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seed in range(options.seeds):
+        for kappa, believed in cases:
             case = f"kappa {kappa:g}, {believed}"
-            rows = [_one(kappa, believed, seed, options) for seed in range(options.seeds)]
-            for row in rows:
-                print(case, row, flush=True)
-            figures[case] = {
-                name: [row[name] for row in rows] + [round(statistics.mean(row[name] for row in rows), 3)]
-                for name in rows[0]
-            }
+            rows.setdefault(case, []).append(_one(kappa, believed, seed, options))
+            print(case, seed, rows[case][-1], flush=True)
+    figures: dict[str, object] = {"E, particles": [options.energy, options.particles]}
+    for case, found in rows.items():
+        figures[case] = {name: [row[name] for row in found] for name in found[0]}
+        figures[f"{case}, mean"] = {name: round(statistics.mean(row[name] for row in found), 3) for name in found[0]}
     save(options.name, figures)
 
 
@@ -57,7 +57,8 @@ def _one(kappa: float, believed: str, seed: int, options: argparse.Namespace) ->
         preference=Preference(kappa, (float(axis[0]), float(axis[1]), float(axis[2]))),
     )  # fmt: skip
     began = time.process_time()
-    answer = from_micrographs(data, MicrographJob(box=7, view_distribution=believed), seed=100 + seed)  # type: ignore[arg-type]
+    job = MicrographJob(box=7, views=(100, 300, 800), view_distribution=believed)  # type: ignore[arg-type]
+    answer = from_micrographs(data, job, seed=100 + seed)
     seconds = time.process_time() - began
     found = compare(answer.map, specimen.truth())
     row = {"error": found.relative_error, "ball": ball_error(specimen.truth()), "correlation": found.correlation}

@@ -12,6 +12,7 @@ from unpicked.evaluate.compare import compare
 from unpicked.recipes import MicrographJob, from_micrographs
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.preference import Preference
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -51,3 +52,20 @@ def test_chain_at_the_level_of_the_talk(seed: int) -> None:
     assert min(found.fsc[1:3]) >= 0.9
     assert found.fsc[3] >= 0.75
     assert math.isfinite(found.relative_error)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 5.0])
+def test_directions_of_view_are_found_from_a_known_map(kappa: float) -> None:
+    specimen, axis = bead_chain(7, 1), (2.0, -1.0, 1.0)
+    data, _ = simulate_micrographs(
+        specimen, count=2, size=(200, 200), density=0.12, noise=energy(200), seed=4, preference=Preference(kappa, axis)
+    )
+    job = MicrographJob(box=7, lmax=6, views=(300,), iterations=(6,), moves=0, view_distribution="estimated")
+    answer = from_micrographs(data, job, seed=5, start=specimen.truth())
+    seen = answer.figures()["views"]
+    if not kappa:
+        assert seen["share"] > 0.9 and seen["concentration"] < 0.5
+        return
+    assert seen["concentration"] == pytest.approx(kappa, rel=0.3)
+    assert sum(a * b for a, b in zip(seen["axis"], axis, strict=True)) / math.hypot(*axis) > 0.97
+    assert any("directions of view estimated" in note for note in answer.notes)

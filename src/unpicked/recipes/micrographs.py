@@ -18,7 +18,6 @@ from unpicked.evaluate.halves import Halves, halves
 from unpicked.model.directions import Directions
 from unpicked.model.gas import Gas, best_sites
 from unpicked.model.placements import through_of
-from unpicked.model.views import Projection
 from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
 from unpicked.priors import (
@@ -65,7 +64,7 @@ class MicrographAnswer:
     @property
     def seen(self) -> Directions | None:
         """The density of directions of view in the frame of the map, where it was estimated."""
-        return _seen(self.last)
+        return parts.seen(self.last)
 
     def figures(self) -> dict[str, Any]:
         """The figures of ``result.json``."""
@@ -180,7 +179,7 @@ def from_micrographs(
             *prepared.notes,
             *notes_of_transfer(whole, ignored=job.ignore_ctf),
             *_noise_notes(found.gains),
-            *_view_notes(_seen(last)),
+            *_view_notes(parts.seen(last)),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
@@ -297,10 +296,6 @@ def _noise_notes(gains: Gains | None) -> tuple[str, ...]:
         "noise: its spectrum is measured in every micrograph, which is whitened; "
         f"its power varies by a factor {float(mean.max() / mean.min()):.3g} over frequencies",
     )
-
-
-def _seen(run: Reconstruction) -> Directions | None:
-    return run.model.view.seen if isinstance(run.model.view, Projection) else None
 
 
 def _view_notes(seen: Directions | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import random_start
 from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, uniform_information
+from unpicked.model.directions import Directions
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
@@ -154,6 +155,11 @@ def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, 
         for group, item in firsts.items()
     }
     return [shown[group] for group in optics.group]
+
+
+def seen(run: Reconstruction) -> Directions | None:
+    """The density of directions of view, where it was estimated."""
+    return run.model.view.seen if isinstance(run.model.view, Projection) else None
 
 
 def averaged(values: torch.Tensor, model: Model) -> torch.Tensor:

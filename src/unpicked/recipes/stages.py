@@ -118,7 +118,7 @@ class Stages:
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
         turns = rotation.super_fibonacci(views).to(self.device)
-        model = replace(model, object=volume, view=Projection(turns, line[-1].model.view.seen if line else None))
+        model = replace(model, object=volume, view=Projection(turns, parts.seen(line[-1]) if line else None))
         solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
         frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
         turning, batch = passes - frozen, 1.0

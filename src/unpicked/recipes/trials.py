@@ -312,7 +312,7 @@ class MicrographTrial(Kept, Planar):
         model = run.model
         if len(model.view) > VIEWS:
             turns = rotation.super_fibonacci(VIEWS).to(run.x.device)
-            model = replace(model, view=Projection(turns, model.view.seen))  # type: ignore[attr-defined]
+            model = replace(model, view=Projection(turns, parts.seen(run)))
         return by_patches(model, run.x, self.tiles(data))
 
 

@@ -119,9 +119,9 @@ def directions(run: Run) -> dict[str, Any] | None:
 
     if run.seen is None:
         return None
-    edges = views.cells(views.ROWS)
+    edges = views.cells(2 * views.ROWS)
     density = run.seen.density(torch.from_numpy(views.centres(edges))).numpy()
-    told = run.seen.to_json()
+    told, full = run.seen.to_json(), max(3, math.ceil(density.max()))
     x, y, z = told["axis"]
     mean, least, most = told["sampling"], told["sampling_least"], told["sampling_greatest"]
     rows = [("share of the sphere, exp(entropy)", f"{100 * told['share']:.0f} %")]
@@ -133,8 +133,9 @@ def directions(run: Run) -> dict[str, Any] | None:
         ("sampling compensation factor", f"{mean:.2f}"),
     ]
     return {
-        "svg": Markup(views.density_plot(edges, density)),  # drawn from numbers alone
+        "svg": Markup(views.density_plot(edges, density, full=full)),  # drawn from numbers alone
         "said": f"estimated directions of view on a map of the sphere, {rows[0][1]} of it",
+        "full": full,
         "rows": rows,
         "even": mean > 0.95,
         "hardly": least < 0.1,

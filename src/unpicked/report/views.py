@@ -65,8 +65,8 @@ def sphere_plot(directions: Values) -> str:
     return density_plot(*sphere(directions), directions if len(directions) <= DOTS else None)
 
 
-def density_plot(edges: Values, density: Values, dots: Values | None = None) -> str:
-    """Cells (:func:`cells`) on a map of equal areas, the darker the denser; and directions ``(n, 3)`` as dots."""
+def density_plot(edges: Values, density: Values, dots: Values | None = None, full: float = 3) -> str:
+    """Cells (:func:`cells`) on a map of equal areas, of the full colour from ``full``; directions ``(n, 3)`` as dots."""
     from matplotlib.collections import PolyCollection
 
     part = np.linspace(0, 1, 9)
@@ -84,7 +84,7 @@ def density_plot(edges: Values, density: Values, dots: Values | None = None) -> 
         axes.patch.set_visible(False)
         axes.set_axis_off()
         axes.set_aspect("equal")
-        strength = 0.85 * (density / 3).clip(0, 1)
+        strength = 0.85 * (density / full).clip(0, 1)
         for level in np.unique(strength.round(2)[strength >= 0.005]):  # few opacities make a small file
             chosen = [outline(cell) for cell in edges[strength.round(2) == level]]
             axes.add_collection(PolyCollection(chosen, facecolors=FIRST, alpha=float(level), linewidths=0))
