@@ -424,7 +424,7 @@ def test_directions_of_view_are_drawn_and_told(tmp_path: Path) -> None:
     add(run, "views", Directions.uniform().to_json())
     report(run)
     even = text_of(run / "report.html")
-    assert "as good as uniform ones" in even and "preferred direction" not in even
+    assert "as good as uniform ones" in even and "preferred axis" not in even
 
 
 @pytest.mark.parametrize(

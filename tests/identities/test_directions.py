@@ -56,6 +56,7 @@ def test_one_preferred_direction_is_that_of_von_mises_and_fisher() -> None:
     torch.testing.assert_close(density.density(where), closed, rtol=1e-10, atol=0)
     assert density.concentration == pytest.approx(kappa, rel=1e-6)
     torch.testing.assert_close(density.mean / density.mean.norm(), axis, atol=1e-10, rtol=0)
+    torch.testing.assert_close(density.axis, axis, atol=1e-8, rtol=0)
     log_sinh = math.log(kappa / math.sinh(kappa))
     entropy = -(log_sinh + kappa * (1 / math.tanh(kappa) - 1 / kappa))
     assert density.share == pytest.approx(math.exp(entropy), rel=1e-9)

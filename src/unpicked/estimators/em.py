@@ -120,6 +120,8 @@ class EM:
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
         if isinstance(model.view, Weighable) and self._weighs(model):
             state["views"] = model.view.parameters.double().cpu()
+            if isinstance(model.view, Projection):
+                state["views.last"] = state["views"].clone()
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
@@ -210,7 +212,7 @@ class EM:
             counts = (own if smooth else stats)["views"].unflatten(0, (len(model.view), -1)).sum(1)
             turning = self.estimate_views == "kinds" or not self._frozen(step)
             found = model.view.estimated(counts, turning=turning).cpu()
-            new["views"] = state["views"].lerp(found, rate) if smooth else found
+            new |= self._onward(state, state["views"].lerp(found, rate)) if smooth else {"views": found}
         if self.joint and isinstance(self.acceleration, Mixing) and self._frozen(step):
             new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
@@ -265,6 +267,16 @@ class EM:
         if self.estimate_views == "kinds" and isinstance(model.view, Projection):
             return False
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
+
+    def _onward(self, state: State, found: torch.Tensor) -> State:
+        """A density of directions beyond EM's, with the momentum of the last step unless it led the wrong way.
+
+        Noise hides nearly all information on some of it (of opposite views, mirror images), where EM crawls. Nesterov's
+        momentum is stable for any map as contracting as EM's (restarts: O'Donoghue & Candes 2015).
+        """
+        step = found - state["views.last"]
+        ahead = not (self.monotone and self._frozen(int(state["step"]))) and float(step @ (found - state["views"])) > 0
+        return {"views": found + _MOMENTUM * step if ahead else found, "views.last": found}
 
     def _turning(self, step: int) -> int:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
@@ -348,6 +360,7 @@ class EM:
         return target, _named("best", best) | _named("memory", memory)
 
 
+_MOMENTUM = 0.8  # of directions of view
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
 
 

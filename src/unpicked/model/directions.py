@@ -30,6 +30,7 @@ _NODES, _AXES = (
 )  # circles of latitude of the quadratures over directions of view, and over those of Fourier space
 _CIRCLE = 72  # nodes of a great circle
 _STEPS = 60  # of Newton's method at most
+_LARGEST = 1e6  # concentration that is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +99,25 @@ class Directions:
         nodes, areas = _sphere(_NODES)
         return (areas * self.density(nodes)) @ nodes
 
+    @cached_property
+    def axis(self) -> Float[torch.Tensor, " 3"]:
+        """The line nearest to which particles are seen, pointing to the side from which more are."""
+        line = self._moments[1][:, -1]
+        return line * (1.0 if float(line @ self.mean) >= 0 else -1.0)
+
     @property
     def concentration(self) -> float:
-        """That of the von Mises-Fisher density with a mean direction of the same length."""
-        length = float(self.mean.norm())
+        """That of the von Mises-Fisher density with the same mean square of axis . d, whichever its side.
+
+        Views from opposite sides are mirror images, which noise hardly tells apart: it is the better known part.
+        """
+        wanted = float(self._moments[0][-1])
         low, high = 0.0, 1.0
-        while 1 / math.tanh(high) - 1 / high < length and high < 1e6:
+        while _square(high) < wanted and high < _LARGEST:
             high *= 2
         for _ in range(60):
             middle = (low + high) / 2
-            below = middle < 1e-6 or 1 / math.tanh(middle) - 1 / middle < length
-            low, high = (middle, high) if below else (low, middle)
+            low, high = (middle, high) if _square(middle) < wanted else (low, middle)
         return (low + high) / 2
 
     @cached_property
@@ -126,11 +135,12 @@ class Directions:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: what was found, and the coefficients that say it all."""
-        mean, sampling = self.mean, self.sampling
+        sampling = self.sampling
         return {
             "share": self.share,
             "concentration": self.concentration,
-            "axis": (mean / mean.norm().clamp(min=1e-300)).tolist(),
+            "axis": self.axis.tolist(),
+            "mean": self.mean.tolist(),
             "sampling": sampling[0],
             "sampling_least": sampling[1],
             "sampling_greatest": sampling[2],
@@ -181,6 +191,13 @@ class Directions:
                 break
         return Directions(a.cpu())
 
+    @cached_property
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eigenvalues, ascending, and eigenvectors of the mean of d d^T."""
+        nodes, areas = _sphere(_NODES)
+        found = torch.linalg.eigh((nodes.mT * (areas * self.density(nodes))) @ nodes)
+        return found.eigenvalues, found.eigenvectors
+
     def _on(self, like: torch.Tensor) -> torch.Tensor:
         return self.coefficients.to(like.device, torch.float64)
 
@@ -204,6 +221,13 @@ class Directions:
 def basis(lmax: int, directions: Float[torch.Tensor, "*b 3"]) -> Float[torch.Tensor, "*b n"]:
     """Real spherical harmonics of degrees 1 .. lmax of mean square 1, float64; order as in ``ops.special``."""
     return math.sqrt(4 * math.pi) * special.spherical_harmonics(lmax, directions.double())[..., 1:]
+
+
+def _square(concentration: float) -> float:
+    """Mean of (axis . d)^2 of the von Mises-Fisher density."""
+    if concentration < 1e-3:
+        return 1 / 3 + 2 * concentration**2 / 45
+    return 1 - 2 / concentration * (1 / math.tanh(concentration) - 1 / concentration)
 
 
 def _stiffness(lmax: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from unpicked.report.surface import LARGEST, SHARE, embedded, stills
 from unpicked.report.tiles import images, scale_bar
 
 PATCHES = 12  # shown at most
+EVEN = 0.95  # sampling compensation factor of views that are as good as uniform ones
 COLUMNS = (
     ("objective", "Objective", "log units below the best pass; the top is best"),
     ("gain", "Gain that is left", "predicted, log units; 0 is the end"),
@@ -122,13 +123,13 @@ def directions(run: Run) -> dict[str, Any] | None:
     edges = views.cells(2 * views.ROWS)
     density = run.seen.density(torch.from_numpy(views.centres(edges))).numpy()
     told, full = run.seen.to_json(), max(3, math.ceil(density.max()))
-    x, y, z = told["axis"]
+    x, y, z = (round(value, 2) + 0.0 for value in told["axis"])  # no negative zeros
     mean, least, most = told["sampling"], told["sampling_least"], told["sampling_greatest"]
     rows = [("share of the sphere, exp(entropy)", f"{100 * told['share']:.0f} %")]
-    if told["concentration"] > 0.3:
-        rows.append(("preferred direction x, y, z", f"{x:.2f}, {y:.2f}, {z:.2f}"))
+    if mean < EVEN:
+        rows.append(("preferred axis x, y, z", f"{x:.2f}, {y:.2f}, {z:.2f}"))
+        rows.append(("concentration κ along it, either side", f"{told['concentration']:.2g}"))
     rows += [
-        ("concentration κ (von Mises-Fisher)", f"{told['concentration']:.2g}"),
         ("sampling of Fourier space, least to most", f"{least:.2f} to {most:.2f}"),
         ("sampling compensation factor", f"{mean:.2f}"),
     ]
@@ -137,7 +138,7 @@ def directions(run: Run) -> dict[str, Any] | None:
         "said": f"estimated directions of view on a map of the sphere, {rows[0][1]} of it",
         "full": full,
         "rows": rows,
-        "even": mean > 0.95,
+        "even": mean >= EVEN,
         "hardly": least < 0.1,
     }
 

@@ -66,7 +66,7 @@ def sphere_plot(directions: Values) -> str:
 
 
 def density_plot(edges: Values, density: Values, dots: Values | None = None, full: float = 3) -> str:
-    """Cells (:func:`cells`) on a map of equal areas, of the full colour from ``full``; directions ``(n, 3)`` as dots."""
+    """Cells (:func:`cells`) on a map of equal areas, in full colour from ``full``; directions ``(n, 3)`` as dots."""
     from matplotlib.collections import PolyCollection
 
     part = np.linspace(0, 1, 9)
