@@ -1,8 +1,9 @@
 """Unknown view distribution: maps of particles that prefer a direction, and of particles that do not.
 
-Random structures of 7 voxels, E = 100, random starts. Views are von Mises-Fisher around a direction of the particle,
-or uniform; the model takes them for uniform, or estimates a smooth density of directions. The found density is compared
-with the true one after the rotation and hand that lay the map on the truth.
+Bead chains of 7 voxels, random starts. Views are von Mises-Fisher around a direction of the particle, or uniform; the
+model takes them for uniform, or estimates a smooth density of directions. The found density is compared with the true
+one after the rotation and hand that lay the map on the truth; also its even part, the mean of opposite directions,
+whose views are mirror images.
 """
 
 from __future__ import annotations
@@ -24,40 +25,40 @@ from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 from unpicked.simulate.preference import Preference
 
+CASES = ((100.0, 8.0), (100.0, 0.0), (400.0, 8.0))  # energy, concentration
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--energy", type=float, default=100.0)
-    parser.add_argument("--particles", type=int, default=800)
-    parser.add_argument("--concentrations", type=float, nargs="+", default=[4.0, 0.0])
-    parser.add_argument("--name", default="view_distribution")
+    parser.add_argument("--particles", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [(kappa, believed) for kappa in options.concentrations for believed in ("estimated", "uniform")]
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.seeds):
-        for kappa, believed in cases:
-            case = f"kappa {kappa:g}, {believed}"
-            rows.setdefault(case, []).append(_one(kappa, believed, seed, options))
-            print(case, seed, rows[case][-1], flush=True)
-    figures: dict[str, object] = {"E, particles": [options.energy, options.particles]}
-    for case, found in rows.items():
-        figures[case] = {name: [row[name] for row in found] for name in found[0]}
-        figures[f"{case}, mean"] = {name: round(statistics.mean(row[name] for row in found), 3) for name in found[0]}
-    save(options.name, figures)
+        for strength, kappa in CASES:
+            for believed in ("estimated", "uniform"):
+                case = f"E {strength:g}, kappa {kappa:g}, {believed}"
+                rows.setdefault(case, []).append(_one(strength, kappa, believed, seed, options.particles))
+                print(case, seed, rows[case][-1], flush=True)
+        figures: dict[str, object] = {"particles": options.particles, "seeds": seed + 1}
+        for case, found in rows.items():
+            figures[case] = {name: [row[name] for row in found] for name in found[0]}
+            means = {name: round(statistics.mean(row[name] for row in found), 3) for name in found[0]}
+            figures[f"{case}, mean"] = means
+        save("view_distribution", figures)
 
 
-def _one(kappa: float, believed: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def _one(strength: float, kappa: float, believed: str, seed: int, particles: int) -> dict[str, float]:
     specimen = bead_chain(7, seed)
     axis = rotation.random_rotations(1, seeding.generator(seed, "axis"))[0, 2]
-    side = round((options.particles * 49 / 0.12 / 2) ** 0.5)
+    side = round((particles * 49 / 0.12 / 2) ** 0.5)
     data, _ = simulate_micrographs(
-        specimen, count=2, size=(side, side), density=0.12, noise=energy(options.energy), seed=seed,
+        specimen, count=2, size=(side, side), density=0.12, noise=energy(strength), seed=seed,
         preference=Preference(kappa, (float(axis[0]), float(axis[1]), float(axis[2]))),
     )  # fmt: skip
     began = time.process_time()
-    job = MicrographJob(box=7, views=(100, 300, 800), view_distribution=believed)  # type: ignore[arg-type]
+    job = MicrographJob(box=7, views=(100, 400), iterations=(10, 12), view_distribution=believed)  # type: ignore[arg-type]
     answer = from_micrographs(data, job, seed=100 + seed)
     seconds = time.process_time() - began
     found = compare(answer.map, specimen.truth())
@@ -68,6 +69,7 @@ def _one(kappa: float, believed: str, seed: int, options: argparse.Namespace) ->
         laid = seen.turned(_frame(found))
         points = rotation.direction_grid(5)[:, 2]
         one, other = laid.density(points), truth.density(points)
+        even, sides = one + laid.density(-points), other + truth.density(-points)
         row |= {
             "concentration": seen.concentration,
             "share": seen.share,
@@ -77,8 +79,8 @@ def _one(kappa: float, believed: str, seed: int, options: argparse.Namespace) ->
             "density_error": float((one - other).norm() / other.norm()),
         }
         if kappa:
-            pair = torch.stack([one, other])
-            row["density_correlation"] = float(torch.corrcoef(pair)[0, 1])
+            row["density_correlation"] = float(torch.corrcoef(torch.stack([one, other]))[0, 1])
+            row["even_correlation"] = float(torch.corrcoef(torch.stack([even, sides]))[0, 1])
     return {name: round(value, 3) for name, value in (row | {"cpu_s": seconds}).items()}
 
 

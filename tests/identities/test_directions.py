@@ -119,7 +119,7 @@ def test_a_fit_never_lowers_its_objective_and_ends_at_a_stationary_point() -> No
         assert objective(Directions(found.coefficients + step)) < objective(found)
 
 
-@pytest.mark.parametrize("count", [30, 300, 3000])
+@pytest.mark.parametrize("count", [100, 1000, 10_000])
 def test_uniform_views_are_found_to_be_uniform(count: int) -> None:
     shares = []
     for seed in range(6):
@@ -127,7 +127,8 @@ def test_uniform_views_are_found_to_be_uniform(count: int) -> None:
         chosen = torch.randint(1600, (count,), generator=torch.Generator().manual_seed(seed))
         counts = torch.bincount(chosen, minlength=1600).double()
         shares.append(Directions.uniform().fitted(directions[:, 2], counts).share)
-    assert min(shares) > 0.93 and float(np.mean(shares)) > 0.97
+    noise = 12 / count  # of degrees 1 and 2, where nothing is smoothed, 8 / count
+    assert min(shares) > 1 - noise and float(np.mean(shares)) > 1 - noise / 2
 
 
 def test_preferred_views_are_found_from_few_hundred_particles() -> None:
