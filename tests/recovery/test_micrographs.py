@@ -65,6 +65,7 @@ def test_chain_at_the_level_of_the_talk(seed: int) -> None:
     assert math.isfinite(found.relative_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.0, 5.0])
 def test_directions_of_view_are_found_with_the_true_map(kappa: float) -> None:
     """Their even part, at an energy at which views from opposite sides are hardly told apart."""
