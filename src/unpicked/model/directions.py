@@ -5,9 +5,9 @@ sphere of directions d, the third rows of the rotations, in the frame of the obj
 spherical harmonics, log f(d) = sum_{l >= 1} a_lm B_lm(d) - log Z, B orthonormal under the mean over the sphere: it is
 positive, and one preferred direction (von Mises-Fisher, degree 1) or axis (Bingham, degree 2) is one of them.
 
-Smooth densities are believed: in every degree l a multivariate t law of nu degrees of freedom on
-(l (l + 1) / 2) a_lm / scale, which is a Gaussian on the Laplacian of log f whose variance is unknown. Data that tell of
-no preference so choose strong smoothing, a clear preference chooses little.
+Smooth densities are believed: a multivariate t law of nu degrees of freedom on (l (l + 1) / 2) a_lm / scale, which is
+a Gaussian on the Laplacian of log f whose variance is unknown. Data that tell of no preference so choose strong
+smoothing, a clear preference chooses little.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unpicked._lazy import torch
 from unpicked.ops import special
 
 LMAX = 6  # degree of the log-density
-FREEDOM, SCALE = 1.0, 1.0  # nu, and the scale of degree 1, of the t laws
+FREEDOM, SCALE = 1.0, 1.0  # nu, and the scale of degree 1, of the t law
 _NODES, _AXES = (
     48,
     16,
@@ -83,8 +83,8 @@ class Directions:
 
     @cached_property
     def energy(self) -> float:
-        """-log of the t laws, up to a constant."""
-        return float(_energy(self.coefficients, _degrees(self.lmax).to(self.coefficients.device)))
+        """-log of the t law, up to a constant."""
+        return float(_energy(self.coefficients, _stiffness(self.lmax).to(self.coefficients)))
 
     @cached_property
     def share(self) -> float:
@@ -163,21 +163,21 @@ class Directions:
     def fitted(self, directions: Float[torch.Tensor, "k 3"], counts: Float[torch.Tensor, " k"]) -> Directions:
         """The likeliest density, smoothness believed, given the expected copies ``counts`` seen along ``directions``.
 
-        Damped Newton steps from this density: the objective, EM's with the t laws, never falls.
+        Damped Newton steps from this density: the objective, EM's with the t law, never falls.
         """
         functions, counts = basis(self.lmax, directions), counts.to(directions.device, torch.float64)
-        degrees = _degrees(self.lmax).to(functions.device)
+        stiffness = _stiffness(self.lmax).to(functions)
         total, seen = counts.sum(), counts @ functions
 
         def objective(a: torch.Tensor) -> torch.Tensor:
-            return seen @ a - total * torch.logsumexp(functions @ a, 0) - _energy(a, degrees)
+            return seen @ a - total * torch.logsumexp(functions @ a, 0) - _energy(a, stiffness)
 
         a = self._on(directions)
         value = objective(a)
         for _ in range(_STEPS):
             weights = torch.softmax(functions @ a, 0)
             mean = weights @ functions
-            pull = _pull(a, degrees)
+            pull = _pull(a, stiffness) * stiffness
             centred = functions - mean
             curvature = total * (centred.mT * weights) @ centred + torch.diag(pull)
             step = torch.linalg.solve(curvature, seen - total * mean - pull * a)
@@ -230,28 +230,19 @@ def _square(concentration: float) -> float:
     return 1 - 2 / concentration * (1 / math.tanh(concentration) - 1 / concentration)
 
 
-def _degrees(lmax: int) -> torch.Tensor:
-    """``(n,)`` degree of every harmonic."""
-    return torch.cat([torch.full((2 * degree + 1,), degree) for degree in range(1, lmax + 1)])
+def _stiffness(lmax: int) -> torch.Tensor:
+    """Squared Laplacian of every harmonic over that of degree 1."""
+    degrees = torch.cat([torch.full((2 * degree + 1,), float(degree)) for degree in range(1, lmax + 1)]).double()
+    return (degrees * (degrees + 1) / 2).square()
 
 
-def _ratios(a: torch.Tensor, degrees: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per degree: nu plus the number of harmonics, the squared Laplacian over that of degree 1, and 1 + t^2 / nu."""
-    degree = torch.arange(1, int(degrees[-1]) + 1, dtype=a.dtype, device=a.device)
-    stiffness = (degree * (degree + 1) / 2).square()
-    squares = torch.zeros_like(degree).index_add(0, degrees - 1, a.square())
-    return FREEDOM + 2 * degree + 1, stiffness, 1 + stiffness * squares / (FREEDOM * SCALE**2)
+def _energy(a: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (FREEDOM + len(a)) * torch.log1p((stiffness * a.square()).sum() / (FREEDOM * SCALE**2))
 
 
-def _energy(a: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    counts, _, ratios = _ratios(a, degrees)
-    return 0.5 * (counts * ratios.log()).sum()
-
-
-def _pull(a: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """``(n,)`` precisions of the Gaussian that touches the t laws at a, and lies below them elsewhere."""
-    counts, stiffness, ratios = _ratios(a, degrees)
-    return (counts * stiffness / ratios / (FREEDOM * SCALE**2))[degrees - 1]
+def _pull(a: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
+    """The precision of the Gaussian that touches the t law at a, and lies below it elsewhere."""
+    return (FREEDOM + len(a)) / (FREEDOM * SCALE**2 + (stiffness * a.square()).sum())
 
 
 @special.constants(2)

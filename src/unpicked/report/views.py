@@ -69,14 +69,14 @@ def density_plot(edges: Values, density: Values, dots: Values | None = None, ful
     """Cells (:func:`cells`) on a map of equal areas, in full colour from ``full``; directions ``(n, 3)`` as dots."""
     from matplotlib.collections import PolyCollection
 
-    part = np.linspace(0, 1, 9)
+    part = np.linspace(0, 1, 9 if len(edges) < 600 else 3)  # the smaller the cells, the straighter their sides
 
     def outline(cell: Values) -> Values:
         left, right, low, high = cell
         heights = np.cos(np.arccos(high) + part * (np.arccos(low) - np.arccos(high)))
         round_ = left + part * (right - left)
-        rot = np.concatenate([np.full(9, left), round_, np.full(9, right), round_[::-1]])
-        z = np.concatenate([heights, np.full(9, low), heights[::-1], np.full(9, high)])
+        rot = np.concatenate([np.full_like(part, left), round_, np.full_like(part, right), round_[::-1]])
+        z = np.concatenate([heights, np.full_like(part, low), heights[::-1], np.full_like(part, high)])
         return np.stack(hammer(rot, z), 1)
 
     def draw(figure: Any) -> None:
