@@ -41,6 +41,7 @@ _PLACES = {
     "InPlane": "model.views",
     "OfClasses": "model.views",
     "Projection": "model.views",
+    "Directions": "model.directions",
     "Anywhere": "model.placements",
     "Patches": "model.placements",
     "Chain": "model.chain",

@@ -14,7 +14,7 @@ from unpicked._lazy import torch
 from unpicked.checkpoint import Checkpoint, History, Result
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.estimators.base import Batch, Estimator, Sampling, State, add, judge
+from unpicked.estimators.base import Batch, Estimator, Sampling, State, add, believed, judge
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.objects.classes import Classes
@@ -95,7 +95,7 @@ class _Job:
         count = max(1, min(len(source), room // size))
         picks = [index * len(source) // count for index in range(count)]
         value = float(judge(Batch(source, picks), model, x)) * len(source) / count
-        return value if self.held else value - float(self.prior.energy(x, model.object))
+        return value if self.held else value - believed(model, self.prior, x)
 
 
 _JUDGED = 1 << 20  # pixels that are judged at most

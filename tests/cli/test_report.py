@@ -21,6 +21,7 @@ from PIL import Image
 
 from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map
+from unpicked.model.directions import Directions
 from unpicked.ops import fourier
 from unpicked.report import report
 
@@ -407,6 +408,34 @@ def test_truth_halves_and_share_are_drawn_over_one_axis(tmp_path: Path) -> None:
         "shells 3 to 5 (14.7",
     ):
         assert text in page, text
+
+
+def test_directions_of_view_are_drawn_and_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    report(run)
+    assert "From where the particles are seen" not in text_of(run / "report.html")
+    seen = Directions.around(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), 6.0)
+    add(run, "views", seen.to_json())
+    report(run)
+    text = text_of(run / "report.html")
+    assert "From where the particles are seen" in text
+    assert "0.00, 1.00, 0.00" in text and f"{100 * seen.share:.0f} %" in text and f"{seen.sampling[0]:.2f}" in text
+    assert "hardly seen" in text, "across y nearly nothing is"
+    add(run, "views", Directions.uniform().to_json())
+    report(run)
+    even = text_of(run / "report.html")
+    assert "as good as uniform ones" in even and "preferred axis" not in even
+
+
+@pytest.mark.parametrize(
+    "bad", [[], {}, {"coefficients": [1, 2]}, {"coefficients": ["a", 1, 2]}, {"coefficients": None}]
+)
+def test_directions_that_make_no_sense_are_a_note(tmp_path: Path, bad: object) -> None:
+    run = make_run(tmp_path / "run")
+    add(run, "views", bad)
+    report(run)
+    text = text_of(run / "report.html")
+    assert "directions of view are not shown" in text and "From where the particles are seen" not in text
 
 
 def test_patches_stand_beside_projections(tmp_path: Path) -> None:

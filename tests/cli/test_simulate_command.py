@@ -71,6 +71,31 @@ def test_the_truth_has_every_key_and_the_figures_agree_with_each_other(simulate,
     assert (truth["box"], truth["noise"]) == (8, "white")
 
 
+def test_preferred_views_are_around_their_axis(simulate, tmp_path):
+    options = ("--energy", "400", "--preferred", "50", "--preferred-axis", "1", "0", "-1")
+    assert simulate(tmp_path / "sim", *options)[0] == 0
+    truth = json.loads((tmp_path / "sim" / "truth.json").read_text())
+    assert truth["preferred"] == {"concentration": 50.0, "axis": [1.0, 0.0, -1.0]}
+    particles = read_star(tmp_path / "sim" / "truth.star")["particles"]
+    rot, tilt = (np.deg2rad(particles.floats(name)) for name in ("rlnAngleRot", "rlnAngleTilt"))
+    heights = (np.sin(tilt) * np.cos(rot) - np.cos(tilt)) / math.sqrt(2)
+    assert heights.min() > 0.8, "the true directions are in the file of the truth"
+    assert truth["energy"] == pytest.approx(400)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--preferred", "-1"), "--preferred: the concentration of views must be a number from 0"),
+        (("--preferred", "3", "--preferred-axis", "0", "0", "0"), "--preferred: the axis"),
+        (("--preferred-axis", "0", "0", "1"), "--preferred-axis needs --preferred"),
+    ],
+)
+def test_preferences_that_there_are_not_are_refused(simulate, tmp_path, options, said):
+    assert is_refused(simulate(tmp_path / "sim", "--energy", "400", *options), said)
+    assert not (tmp_path / "sim").exists()
+
+
 @pytest.mark.parametrize("option", ["energy", "snr-box", "snr-disc", "snr-db", "sigma"])
 def test_every_noise_level_is_taken_at_its_word(simulate, tmp_path, option):
     assert simulate(tmp_path / "sim", "--" + option, "5")[0] == 0

@@ -49,6 +49,8 @@ ESTIMATORS = {
     ),
     "em, background known": Row(replace(PLAIN, estimate_mean=False)),
     "em, free offsets": Row(PLAIN, Patches(side=7, law="free")),
+    "em, directions": Row(replace(PLAIN, estimate_views="all")),
+    "gas, directions in minibatches": Row(replace(PLAIN, frozen=2, batch=0.5, estimate_views="all"), Gas(screen=None)),
     "relaxed": Row(replace(PLAIN, frozen=3, relaxation=1.5)),
     "minibatches": Row(replace(PLAIN, frozen=2, batch=0.5)),
     "gas, fisher in minibatches": Row(

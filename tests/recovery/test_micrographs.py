@@ -9,11 +9,23 @@ import pytest
 import torch
 
 from unpicked.data.snr import energy
+from unpicked.estimators.base import Batch
+from unpicked.estimators.em import EM
 from unpicked.evaluate.compare import compare
+from unpicked.model.directions import Directions
+from unpicked.model.gas import Gas
+from unpicked.model.model import Model
+from unpicked.model.noise import White
+from unpicked.model.placements import Anywhere
+from unpicked.model.views import Projection
+from unpicked.objects.ball import Ball
+from unpicked.ops import rotation
+from unpicked.priors import Flat
 from unpicked.recipes import MicrographJob, from_micrographs
 from unpicked.simulate.contamination import contaminated
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.preference import Preference
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -70,3 +82,28 @@ def test_chain_at_the_level_of_the_talk(seed: int) -> None:
     assert min(found.fsc[1:3]) >= 0.9
     assert found.fsc[3] >= 0.75
     assert math.isfinite(found.relative_error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kappa", [0.0, 5.0])
+def test_directions_of_view_are_found_with_the_true_map(kappa: float) -> None:
+    """Strong smoothing keeps uniform views uniform, and tells of less preference than there is."""
+    specimen, axis = bead_chain(7, 1), torch.tensor([2.0, -1.0, 1.0], dtype=torch.float64)
+    data, truth = simulate_micrographs(
+        specimen, count=2, size=(200, 200), density=0.12, noise=energy(400), seed=4,
+        preference=Preference(kappa, (2.0, -1.0, 1.0)),
+    )  # fmt: skip
+    ball, views = Ball(7, 5), Projection(rotation.super_fibonacci(400))
+    model = Model(ball, views, Anywhere(0.12, Gas()), noise=White(truth.sigma)).measured(data)
+    estimator, x = EM(iterations=8, frozen=0, estimate_views="all"), ball.fit(specimen.truth().values.double())
+    state = estimator.init(data, model, x, 5)
+    for _ in range(8):
+        now = estimator.current(model, state)
+        stats = estimator.accumulate(now, Batch(data, range(2)), state)
+        state = estimator.update(now, state, stats, Flat()) | {"x": x}
+    seen = Directions(state["views"])
+    if not kappa:
+        assert seen.share > 0.9
+        return
+    assert 1 < seen.concentration < 1.4 * kappa
+    assert abs(float(seen.axis @ axis / axis.norm())) > 0.9

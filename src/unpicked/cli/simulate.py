@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unpicked._lazy import torch
 from unpicked.cli.common import Common, Output, claim, height_and_width, write_facts
-from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Seen, option
+from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Preferred, Seen, option
 
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
@@ -36,9 +36,10 @@ def micrographs(
     noise: str = "white",
     physical: Physical = Physical(),
     contamination: float | None = None,
+    preferred: Preferred = Preferred(),
     common: Common = Common(),
 ) -> int:
-    """Simulate micrographs of a structure, a map or a phantom; views are uniform and continuous.
+    """Simulate micrographs of a structure, a map or a phantom; views are continuous, and uniform if not preferred.
 
     Example:
         unpicked simulate micrographs --out sim --structure 5pti.cif --box 11 --voxel 5 --size 512 --energy 424
@@ -68,7 +69,7 @@ def micrographs(
         Share of the area on which carbon and ice lie, none if not given; where they do is told by masks (1: they do).
     """
     common.begin()
-    exposed, shape = physical.settings(), height_and_width(size)
+    exposed, shape, preference = physical.settings(), height_and_width(size), preferred.found()
     from unpicked.simulate.contamination import contaminated
     from unpicked.simulate.micrographs import simulate_micrographs
 
@@ -92,6 +93,7 @@ def micrographs(
         optics=_optics(microscope, count, common.seed),
         colour=_colour(noise),
         exposure=exposure,
+        preference=preference,
     )
     masks = None
     if contamination is not None:

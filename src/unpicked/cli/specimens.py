@@ -14,6 +14,7 @@ from unpicked.data import snr
 
 if TYPE_CHECKING:
     from unpicked.simulate.micrographs import Specimen
+    from unpicked.simulate.preference import Preference
 
 LEVELS = {
     "energy": snr.energy,
@@ -177,6 +178,34 @@ class Microscope:
                 raise ValueError(f"{option(next(iter(told)))} needs --ctf")
             return {}
         return {"defocus": (4000.0, 12000.0), **told}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Preferred:
+    """From where particles are seen."""
+
+    preferred: float | None = None
+    """Particles prefer to be seen along one axis of theirs, with this concentration (von Mises-Fisher): at 4 half of
+    them from within 34 degrees of it. All directions alike if not given."""
+    preferred_axis: tuple[float, float, float] | None = None
+    """That axis x y z, in the frame of the map; 0 0 1 if not given."""
+
+    def found(self) -> Preference:
+        """The law of the directions.
+
+        Raises:
+            ValueError: for an axis alone, or a law that there is not.
+        """
+        from unpicked.simulate.preference import UNIFORM, Preference
+
+        if self.preferred is None:
+            refuse(given(self), "{} needs --preferred")
+            return UNIFORM
+        try:
+            return Preference(self.preferred, self.preferred_axis or UNIFORM.axis)
+        except ValueError as error:
+            raise ValueError(f"--preferred: {error}") from error
 
 
 def given(options: Any) -> dict[str, Any]:

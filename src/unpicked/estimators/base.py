@@ -22,7 +22,7 @@ from unpicked.model.likelihoods import Scene, Separate, Stats
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.model.placements import through_of
-from unpicked.model.views import Projection
+from unpicked.model.views import Projection, Weighable
 from unpicked.ops import rotation
 from unpicked.priors import Prior
 
@@ -107,6 +107,12 @@ def add(first: Stats | None, second: Stats) -> Stats:
     return {name: first[name] + second[name] for name in first}
 
 
+def believed(model: Model, prior: Prior, x: torch.Tensor) -> float:
+    """-log of what is believed of the coefficients and of the views' weights, up to a constant."""
+    energy = float(prior.energy(x, model.object))
+    return energy + model.view.energy if isinstance(model.view, Weighable) else energy
+
+
 def log_likelihood(data: Data, model: Model, x: torch.Tensor) -> torch.Tensor:
     """Marginal log-likelihood of every micrograph, ``(n,)`` float64, for the object with coefficients x.
 
@@ -172,7 +178,7 @@ def _fewer(model: Model) -> Model:
     view = model.view
     if through_of(model.placement) is None or not isinstance(view, Projection) or len(view) <= _VIEWS:
         return model
-    return replace(model, view=Projection(rotation.super_fibonacci(_VIEWS).to(view.rotations)))
+    return replace(model, view=replace(view, rotations=rotation.super_fibonacci(_VIEWS).to(view.rotations)))
 
 
 def filter_of(model: Model, index: int) -> int:

@@ -17,10 +17,10 @@ from unpicked.data.base import Data
 from unpicked.data.masks import counted
 from unpicked.estimators import maximisation, minibatches
 from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
-from unpicked.estimators.base import Batch, State
+from unpicked.estimators.base import Batch, State, believed
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats, through_of
-from unpicked.model.views import Weighable
+from unpicked.model.views import Projection, Weighable
 from unpicked.objects.classes import Classes
 from unpicked.ops import fourier, rotation, seeding
 from unpicked.priors import Prior
@@ -37,8 +37,8 @@ class EM:
         estimate_mean: estimate the background. Where it is known, say so: it takes information away from a target whose
             mean is not zero.
         estimate_density: estimate the covered fraction.
-        estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (on frozen views only;
-            before, of kinds), or "no" weights.
+        estimate_views: weights that are estimated: those of "kinds" of object, of "all" views (angles in a plane on
+            frozen views only, before, kinds; directions of projections always, smoothly), or "no" weights.
         relaxation: length of the steps on turning views, in EM's own: from 1 to below 2.
         batch: part of the micrographs that one update on turning views takes (frozen views take all of them). Below
             1, iterations and frozen count updates, 1 / batch of which make a pass, and statistics are running averages.
@@ -119,8 +119,10 @@ class EM:
             "gain": torch.tensor(math.inf, dtype=torch.float64),
         }
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
-        if self._weighs(model):
-            state["views"] = model.view.log_weights.double().cpu()
+        if isinstance(model.view, Weighable) and self._weighs(model):
+            state["views"] = model.view.parameters.double().cpu()
+            if isinstance(model.view, Projection):
+                state["views.last"] = state["views"].clone()
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
@@ -189,7 +191,7 @@ class EM:
         if self.joint:
             target = point.image
         elif self._frozen(step) or self.acceleration.turning:
-            target, state_of_steps = self._step(state, stats, point, problem, model.placement.exact)
+            target, state_of_steps = self._step(model, state, stats, point, problem)
             new |= state_of_steps
         else:
             target = x + self.relaxation * point.residual
@@ -207,9 +209,11 @@ class EM:
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
         if isinstance(model.view, Weighable) and self._weighs(model):
-            counts = stats["views"].unflatten(0, (len(model.view), -1)).sum(1)
+            smooth = isinstance(model.view, Projection)  # of other views counts are not comparable, densities are
+            counts = (own if smooth else stats)["views"].unflatten(0, (len(model.view), -1)).sum(1)
             turning = self.estimate_views == "kinds" or not self._frozen(step)
-            new["views"] = model.view.estimated(counts, turning=turning).cpu()
+            found = model.view.estimated(counts, turning=turning).cpu()
+            new |= self._onward(state, state["views"].lerp(found, rate)) if smooth else {"views": found}
         if self.joint and isinstance(self.acceleration, Mixing) and self._frozen(step):
             new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
@@ -226,7 +230,7 @@ class EM:
             likelihood = float(stats["log_likelihood"])
             row = {
                 "log_likelihood": likelihood,
-                "objective": likelihood - float(prior.energy(state["x"], model.object)),
+                "objective": likelihood - believed(model, prior, state["x"]),
             }
         return row | {
             "sigma": model.noise.sigma,
@@ -261,7 +265,19 @@ class EM:
         return new
 
     def _weighs(self, model: Model) -> bool:
+        if self.estimate_views == "kinds" and isinstance(model.view, Projection):
+            return False
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
+
+    def _onward(self, state: State, found: torch.Tensor) -> State:
+        """A density of directions beyond EM's, with the momentum of the last step unless it led the wrong way.
+
+        Noise hides nearly all information on some of it (of opposite views, mirror images), where EM crawls. Nesterov's
+        momentum is stable for any map as contracting as EM's (restarts: O'Donoghue & Candes 2015).
+        """
+        step = found - state["views.last"]
+        ahead = not (self.monotone and self._frozen(int(state["step"]))) and float(step @ (found - state["views"])) > 0
+        return {"views": found + _MOMENTUM * step if ahead else found, "views.last": found}
 
     def _turning(self, step: int) -> int:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
@@ -299,7 +315,7 @@ class EM:
     def _jointly(self, mixing: Mixing, model: Model, state: State, new: State, stats: Stats, prior: Prior) -> State:
         """EM's step ``new`` from ``state``, accelerated in all parameters."""
         packed, image = self._packed(model, state), self._packed(model, new)
-        value = stats["log_likelihood"].cpu() - prior.energy(state["x"], model.object).cpu()
+        value = stats["log_likelihood"].cpu() - believed(model, prior, state["x"])
         if bool(value < state["best.value"] - 1e-9 * value.abs()):
             target, steps = state["best.image"], self._forget(packed)
         else:
@@ -324,7 +340,7 @@ class EM:
         return _named("best", best) | _named("memory", self.acceleration.memory(x))
 
     def _step(
-        self, state: State, stats: Stats, point: Point, problem: maximisation.Problem, exact: bool
+        self, model: Model, state: State, stats: Stats, point: Point, problem: maximisation.Problem
     ) -> tuple[torch.Tensor, State]:
         """Where to go on frozen views; back to EM's answer to the best point where a bold step went wrong."""
         if self.monotone:
@@ -332,8 +348,8 @@ class EM:
         if self.acceleration.turning:  # steps of limited length uphill, on whichever views
             target, memory = self.acceleration.propose(_within("memory", state), point)
             return target, _named("memory", memory)
-        value = stats["log_likelihood"].cpu() - problem.prior.energy(point.x, problem.object).cpu()
-        if not exact:  # the less there is to gain, the better
+        value = stats["log_likelihood"].cpu() - believed(model, problem.prior, point.x)
+        if not model.placement.exact:  # the less there is to gain, the better
             value = -point.gradient.dot(point.residual).cpu()
             failed = bool(value < 4 * state["best.value"] - 4 * self.tolerance)
         else:
@@ -345,6 +361,7 @@ class EM:
         return target, _named("best", best) | _named("memory", memory)
 
 
+_MOMENTUM = 0.8  # of directions of view
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from unpicked._lazy import torch
+from unpicked.model.directions import Directions
 from unpicked.objects.base import Image, Object, Projector, Volume
 from unpicked.objects.classes import Classes
 from unpicked.ops import special
@@ -43,14 +44,22 @@ class View(Protocol):
 class Weighable(Protocol):
     """A view whose weights can be estimated."""
 
+    @property
+    def parameters(self) -> torch.Tensor:
+        """What the weights follow from: as a rule their logarithms."""
+
+    @property
+    def energy(self) -> float:
+        """-log of what is believed of the parameters, up to a constant."""
+
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
-        """Most likely ``log_weights`` given the expected copies ``(k,)`` of every view.
+        """Most likely ``parameters`` given the expected copies ``(k,)`` of every view.
 
         Views that turn between passes are other views in the next one: ``turning`` keeps what would say nothing then.
         """
 
-    def weighted(self, log_weights: torch.Tensor) -> View:
-        """The same views with these weights."""
+    def weighted(self, parameters: torch.Tensor) -> View:
+        """The same views with the weights that follow from these."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +109,15 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Projections of a volume along a set of rotations, all equally likely.
+    """Projections of a volume along a set of rotations.
 
     Attributes:
-        rotations: ``(k, 3, 3)`` active, object to view.
+        rotations: ``(k, 3, 3)`` active, object to view; spread evenly, as those of ``ops.rotation``.
+        seen: density of the directions of view; None means that all rotations are equally likely.
     """
 
     rotations: torch.Tensor
+    seen: Directions | None = None
 
     def __post_init__(self) -> None:
         r = self.rotations
@@ -121,17 +132,39 @@ class Projection:
 
     @cached_property
     def log_weights(self) -> torch.Tensor:
-        """``(k,)``: -log k each."""
+        """``(k,)``: -log k each, or what the density of directions says."""
+        if self.seen is not None:
+            return self.seen.log_weights(self.rotations[:, 2])
         return torch.full((len(self),), -math.log(len(self)), dtype=torch.float64, device=self.rotations.device)
 
     @cached_property
     def digest(self) -> str:
-        """Number of rotations and the sum of their entries' cosines."""
-        return f"{len(self)} rotations {float(self.rotations.double().cos().sum()):.12g}"
+        """Number of rotations and the sum of their entries' cosines; the same of the density of directions."""
+        told = "" if self.seen is None else f", seen {float(self.seen.coefficients.double().cos().sum()):.12g}"
+        return f"{len(self)} rotations {float(self.rotations.double().cos().sum()):.12g}" + told
+
+    @property
+    def parameters(self) -> torch.Tensor:
+        """Coefficients of the density of directions."""
+        return (self.seen or Directions.uniform()).coefficients
+
+    @property
+    def energy(self) -> float:
+        """-log of the belief that the density of directions is smooth, up to a constant."""
+        return 0.0 if self.seen is None else self.seen.energy
+
+    def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
+        """Coefficients of the likeliest smooth density of directions, which says the same of views that turn."""
+        start = self.seen or Directions.uniform()
+        return start.fitted(self.rotations[:, 2], counts).coefficients
+
+    def weighted(self, parameters: torch.Tensor) -> Projection:
+        """The same rotations with this density of directions."""
+        return replace(self, seen=Directions(parameters))
 
     def turned(self, rotation: torch.Tensor) -> Projection:
-        """The same views of the object turned by ``rotation``, ``(3, 3)``."""
-        return Projection(self.rotations @ rotation.to(self.rotations))
+        """The views of the object turned by ``rotation``, ``(3, 3)``; the density of directions stays where it is."""
+        return replace(self, rotations=self.rotations @ rotation.to(self.rotations))
 
     def image_shape(self, object: Volume) -> tuple[int, int]:
         """Height and width of a template."""
@@ -234,13 +267,23 @@ class InPlane:
         """All angles as one linear operator."""
         return object.rotator(self.angles.to(like.device))
 
+    @property
+    def parameters(self) -> torch.Tensor:
+        """``log_weights``."""
+        return self.log_weights
+
+    @property
+    def energy(self) -> float:
+        """Nothing is believed."""
+        return 0.0
+
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Shares of the copies; as they are while the angles turn."""
         return self.log_weights if turning else _log_shares(counts)
 
-    def weighted(self, log_weights: torch.Tensor) -> InPlane:
+    def weighted(self, parameters: torch.Tensor) -> InPlane:
         """The same angles with these weights."""
-        return replace(self, shares=log_weights)
+        return replace(self, shares=parameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +348,16 @@ class OfClasses:
 
         return Projector(project, backproject)
 
+    @property
+    def parameters(self) -> torch.Tensor:
+        """``log_weights``."""
+        return self.log_weights
+
+    @property
+    def energy(self) -> float:
+        """Nothing is believed."""
+        return 0.0
+
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Shares of the kinds; of (kind, view) where the views stay."""
         if not turning and len(self.view) > 1:
@@ -313,9 +366,9 @@ class OfClasses:
         within = self.log_weights.unflatten(0, (self.count, -1)).to(kinds)
         return (within - within.logsumexp(1, keepdim=True) + kinds[:, None]).flatten()
 
-    def weighted(self, log_weights: torch.Tensor) -> OfClasses:
+    def weighted(self, parameters: torch.Tensor) -> OfClasses:
         """The same kinds and views with these weights."""
-        return replace(self, shares=log_weights)
+        return replace(self, shares=parameters)
 
 
 def _equal(count: int) -> torch.Tensor:

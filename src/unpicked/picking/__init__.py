@@ -101,7 +101,8 @@ def pick(
     if not 0 <= least <= 1:
         raise ValueError(f"least must be a probability from 0 to 1; got {least}")
     turns = rotation.super_fibonacci(views).to(run.x.device)
-    model = replace(run.model, view=Projection(turns)).measured(data)
+    seen = run.model.view.seen if isinstance(run.model.view, Projection) else None
+    model = replace(run.model, view=Projection(turns, seen)).measured(data)
     placement = model.placement
     if not isinstance(placement, Anywhere):
         raise ValueError(f"picking needs particles anywhere in micrographs; got {placement!r}")

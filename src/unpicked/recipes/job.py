@@ -51,6 +51,9 @@ class MicrographJob:
     views: tuple[int, ...] = ()
     """Number of views in each stage. If not given, 100 in the first and four times as many in each that follows; in
     the last 16 times as many where single particles stand out of the noise, and so tell their views exactly."""
+    view_distribution: Literal["uniform", "estimated"] = "uniform"
+    """From where particles are seen: from all sides alike, or by a smooth density of directions that is estimated with
+    the map."""
     iterations: tuple[int, ...] = (12, 8, 12)
     """Passes over the data in each stage, at most."""
     batch: float = 1.0

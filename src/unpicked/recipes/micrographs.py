@@ -15,6 +15,7 @@ from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.evaluate.halves import Halves, halves
+from unpicked.model.directions import Directions
 from unpicked.model.gas import Gas, best_sites
 from unpicked.model.placements import through_of
 from unpicked.ops import filters, fourier, seeding
@@ -60,6 +61,11 @@ class MicrographAnswer:
     gallery: dict[str, torch.Tensor] | None = None
     gains: Gains | None = None
 
+    @property
+    def seen(self) -> Directions | None:
+        """The density of directions of view in the frame of the map, where it was estimated."""
+        return parts.seen(self.last)
+
     def figures(self) -> dict[str, Any]:
         """The figures of ``result.json``."""
         row = self.last.history[-1] if self.last.history else {}
@@ -72,6 +78,8 @@ class MicrographAnswer:
         if self.data_share:
             out["data_share"] = list(self.data_share)
             out["data_share_observed"] = self.last.information is not None
+        if self.seen is not None:
+            out["views"] = self.seen.to_json()
         if self.halves is not None:
             out["halves"] = self.halves[2].to_json()
         return out
@@ -171,6 +179,7 @@ def from_micrographs(
             *prepared.notes,
             *notes_of_transfer(whole, ignored=job.ignore_ctf),
             *notes_of_noise(found.gains),
+            *_view_notes(parts.seen(last)),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
@@ -288,6 +297,16 @@ def notes_of_noise(gains: Gains | None) -> tuple[str, ...]:
     return (
         "noise: its spectrum is measured in every micrograph, which is whitened; "
         f"its power varies by a factor {float(mean.max() / mean.min()):.3g} over frequencies",
+    )
+
+
+def _view_notes(seen: Directions | None) -> tuple[str, ...]:
+    """A sentence on from where the particles are seen."""
+    if seen is None:
+        return ("assumed: particles are seen from all sides alike",)
+    return (
+        f"directions of view estimated: spread over {100 * seen.share:.0f} % of the sphere; a direction of Fourier "
+        f"space is sampled {seen.sampling[1]:.2f} to {seen.sampling[2]:.2f} times as often as by uniform views",
     )
 
 

@@ -13,11 +13,13 @@ from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import random_start
 from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, uniform_information
+from unpicked.model.directions import Directions
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches
 from unpicked.model.placements import through_of, unfiltered
+from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
@@ -140,7 +142,8 @@ def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, 
     rate = model.placement.density / model.side**2
     side = whitening.tile(data.shape)
     more = -(-model.side // side)  # a tile may be smaller than an image: every so many of its frequencies
-    power = torch.fft.rfft2(images, s=(side * more,) * 2).abs().square().mean(0).cpu().double() * rate
+    power = torch.fft.rfft2(images, s=(side * more,) * 2).abs().square()
+    power = averaged(power, model).cpu().double() * rate
     power = power[::more, : side * more // 2 + 1 : more]
     optics = data.optics
     if optics is None:
@@ -152,6 +155,18 @@ def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, 
         for group, item in firsts.items()
     }
     return [shown[group] for group in optics.group]
+
+
+def seen(run: Reconstruction) -> Directions | None:
+    """The density of directions of view, where it was estimated."""
+    return run.model.view.seen if isinstance(run.model.view, Projection) else None
+
+
+def averaged(values: torch.Tensor, model: Model) -> torch.Tensor:
+    """Mean over templates ``(k, ...)``, weighted where views are not equally likely."""
+    if isinstance(model.view, Projection) and model.view.seen is None:
+        return values.mean(0)
+    return torch.tensordot(model.log_weights.exp().to(values), values, 1)
 
 
 def ball_reach(box: int) -> float:

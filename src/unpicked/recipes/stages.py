@@ -117,7 +117,8 @@ class Stages:
         views = max(1, round(self.share * views)) if stage else views
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
-        model = replace(model, object=volume, view=Projection(rotation.super_fibonacci(views).to(self.device)))
+        turns = rotation.super_fibonacci(views).to(self.device)
+        model = replace(model, object=volume, view=Projection(turns, parts.seen(line[-1]) if line else None))
         solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
         frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
         turning, batch = passes - frozen, 1.0
@@ -131,6 +132,7 @@ class Stages:
                 frozen=frozen,
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
+                estimate_views="all" if job.view_distribution == "estimated" else "no",
                 relaxation=1.6,
                 batch=batch,
                 acceleration=solver if final or solver.turning else Relaxed(),

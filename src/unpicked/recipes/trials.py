@@ -331,7 +331,8 @@ class MicrographTrial(Kept, Planar):
         """Independent patches of twice the box's side."""
         model = run.model
         if len(model.view) > VIEWS:
-            model = replace(model, view=Projection(rotation.super_fibonacci(VIEWS).to(run.x.device)))
+            turns = rotation.super_fibonacci(VIEWS).to(run.x.device)
+            model = replace(model, view=Projection(turns, parts.seen(run)))
         return by_patches(model, run.x, self.tiles(data))
 
 

@@ -56,6 +56,7 @@ def _parts(run: Run) -> dict[str, Any]:
         surface=sections.surface(run),
         views=_views(run),
         shells=sections.shells(run),
+        directions=sections.directions(run),
         patches=sections.patches(run),
         posed=None,
         source="micrographs",

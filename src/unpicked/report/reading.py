@@ -23,10 +23,12 @@ from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.io.mrc import read_map
 from unpicked.io.particle_files import SPREAD
 from unpicked.io.particles import read_particle_table
+from unpicked.model.directions import Directions
 from unpicked.report import verdict
 from unpicked.report.words import as_number
 
 FILES = ("result.json", "history.csv", "volume.mrc")
+LARGE = 1e4  # no coefficient of a density of directions is larger
 HALVES = ("half1.mrc", "half2.mrc")
 
 History = dict[str, list[dict[str, float]]]
@@ -107,6 +109,7 @@ class Run:
         share: per shell 0, 1, ... the part of the precision that comes from the data, 0 to 1.
         patches: examples of what was found.
         posed: poses of the images, of a run on a stack.
+        seen: estimated density of directions of view, of a run on micrographs.
         notes: sentences on what could not be used.
     """
 
@@ -119,6 +122,7 @@ class Run:
     share: tuple[float, ...] | None = None
     patches: Patches | None = None
     posed: Posed | None = None
+    seen: Directions | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -159,6 +163,7 @@ def read(folder: Path, truth: Map | None) -> Run:
         _share(result, notes),
         _patches(folder / "patches.npz", notes),
         posed,
+        _seen(result, notes),
         tuple(notes),
     )
 
@@ -331,6 +336,19 @@ def _numbers(given: object, low: float, high: float) -> tuple[float, ...] | None
     if any(value is None or not low - 1e-6 <= value <= high + 1e-6 for value in values):
         return None
     return tuple(min(max(value, low), high) for value in values if value is not None)
+
+
+def _seen(result: Mapping[str, Any], notes: list[str]) -> Directions | None:
+    """``figures.views``: coefficients of the density of directions."""
+    found = dict(result.get("figures") or {}).get("views")
+    if found is None:
+        return None
+    values = _numbers(found.get("coefficients") if isinstance(found, dict) else None, -LARGE, LARGE)
+    try:
+        return Directions(torch.tensor(values or (), dtype=torch.float64))
+    except ValueError as error:
+        notes.append(f'"views" in result.json cannot be used: {error}; directions of view are not shown')
+        return None
 
 
 def _posed(path: Path, notes: list[str]) -> Posed | None:

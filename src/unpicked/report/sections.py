@@ -8,13 +8,14 @@ from typing import Any
 from unpicked._lazy import torch
 from unpicked.evaluate.fsc import fsc_error, shell_counts
 from unpicked.evaluate.resample import sphere
-from unpicked.report import figures, words
+from unpicked.report import figures, views, words
 from unpicked.report.figures import Curve
 from unpicked.report.reading import Halves, History, Run, Truth, kept_starts, moved, stage
 from unpicked.report.surface import LARGEST, SHARE, embedded, stills
 from unpicked.report.tiles import images, scale_bar
 
 PATCHES = 12  # shown at most
+EVEN = 0.95  # sampling compensation factor of views that are as good as uniform ones
 COLUMNS = (
     ("objective", "Objective", "log units below the best pass; the top is best"),
     ("gain", "Gain that is left", "predicted, log units; 0 is the end"),
@@ -111,6 +112,35 @@ def share_words(run: Run) -> str:
         f"From the prior: {many} {', '.join(parts)}. There the data hold less than half of the precision, "
         "and detail may be the prior's."
     )
+
+
+def directions(run: Run) -> dict[str, Any] | None:
+    """The estimated directions of view: a map of the sphere, and what they leave of the information."""
+    from markupsafe import Markup
+
+    if run.seen is None:
+        return None
+    edges = views.cells(2 * views.ROWS)
+    density = run.seen.density(torch.from_numpy(views.centres(edges))).numpy()
+    told, full = run.seen.to_json(), max(3, math.ceil(density.max()))
+    x, y, z = (round(value, 2) + 0.0 for value in told["axis"])  # no negative zeros
+    mean, least, most = told["sampling"], told["sampling_least"], told["sampling_greatest"]
+    rows = [("share of the sphere, exp(entropy)", f"{100 * told['share']:.0f} %")]
+    if mean < EVEN:
+        rows.append(("preferred axis x, y, z", f"{x:.2f}, {y:.2f}, {z:.2f}"))
+        rows.append(("concentration κ along it, either side", f"{told['concentration']:.2g}"))
+    rows += [
+        ("sampling of Fourier space, least to most", f"{least:.2f} to {most:.2f}"),
+        ("sampling compensation factor", f"{mean:.2f}"),
+    ]
+    return {
+        "svg": Markup(views.density_plot(edges, density, full=full)),  # drawn from numbers alone
+        "said": f"estimated directions of view on a map of the sphere, {rows[0][1]} of it",
+        "full": full,
+        "rows": rows,
+        "even": mean >= EVEN,
+        "hardly": least < 0.1,
+    }
 
 
 def patches(run: Run) -> dict[str, Any] | None:

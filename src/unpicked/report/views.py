@@ -16,31 +16,41 @@ from unpicked.report.figures import FIRST, GRID, INK, MUTED, svg
 Values = NDArray[np.float64]
 
 CELLS = 12  # images per cell, on average, before cells are made smaller
+ROWS = 18  # of cells at most
 DOTS = 500  # images that are drawn one by one at most
 MOST = 20_000  # directions that are looked at for the coverage
 
 
-def sphere(directions: Values) -> tuple[Values, Values]:
-    """Cells of equal area, and how many directions lie in each over the mean.
-
-    Returns:
-        Edges ``(m, 4)``: rot from and to, z from and to (z the cosine of tilt); and ``(m,)`` densities.
-    """
-    rows = min(18, max(4, round(math.sqrt(len(directions) / CELLS * math.pi / 4))))  # 4 rows^2 / pi cells
-    bands = np.linspace(0, math.pi, rows + 1)
-    edges, density = [], []
-    rot = np.arctan2(directions[:, 1], directions[:, 0])
-    tilt = np.arccos(directions[:, 2].clip(-1, 1))
-    for low, high in pairwise(bands):
+def cells(rows: int) -> Values:
+    """Edges ``(m, 4)`` of cells of about equal area: rot from and to, z from and to (z the cosine of tilt)."""
+    edges = []
+    for low, high in pairwise(np.linspace(0, math.pi, rows + 1)):
         around = max(3, round(2 * rows * math.sin((low + high) / 2)))
-        inside = (tilt >= low) & ((tilt < high) | (high == bands[-1]))
-        count, _ = np.histogram(rot[inside], around, (-math.pi, math.pi))
-        share = (math.cos(low) - math.cos(high)) / 2 / around
         for k in range(around):
             sides = (2 * math.pi * (k + part) / around - math.pi for part in (0, 1))
             edges.append((*sides, math.cos(high), math.cos(low)))
-            density.append(count[k] / (share * len(directions)))
-    return np.array(edges), np.array(density)
+    return np.array(edges)
+
+
+def centres(edges: Values) -> Values:
+    """Directions ``(m, 3)`` of the middles of cells."""
+    rot, tilt = edges[:, :2].mean(1), np.arccos(edges[:, 2:]).mean(1)
+    return np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], 1)
+
+
+def sphere(directions: Values) -> tuple[Values, Values]:
+    """Cells of equal area (:func:`cells`), and how many directions lie in each over the mean, ``(m,)``."""
+    rows = min(ROWS, max(4, round(math.sqrt(len(directions) / CELLS * math.pi / 4))))  # 4 rows^2 / pi cells
+    edges, density = cells(rows), []
+    rot = np.arctan2(directions[:, 1], directions[:, 0])
+    tilt = np.arccos(directions[:, 2].clip(-1, 1))
+    for low, high in pairwise(np.linspace(0, math.pi, rows + 1)):
+        around = max(3, round(2 * rows * math.sin((low + high) / 2)))
+        inside = (tilt >= low) & ((tilt < high) | (high == math.pi))
+        count, _ = np.histogram(rot[inside], around, (-math.pi, math.pi))
+        share = (math.cos(low) - math.cos(high)) / 2 / around
+        density += list(count / (share * len(directions)))
+    return edges, np.array(density)
 
 
 def hammer(rot: Values, z: Values) -> tuple[Values, Values]:
@@ -52,17 +62,21 @@ def hammer(rot: Values, z: Values) -> tuple[Values, Values]:
 
 def sphere_plot(directions: Values) -> str:
     """Directions of view on a map of equal areas; the darker a cell, the more images look along it."""
+    return density_plot(*sphere(directions), directions if len(directions) <= DOTS else None)
+
+
+def density_plot(edges: Values, density: Values, dots: Values | None = None, full: float = 3) -> str:
+    """Cells (:func:`cells`) on a map of equal areas, in full colour from ``full``; directions ``(n, 3)`` as dots."""
     from matplotlib.collections import PolyCollection
 
-    edges, density = sphere(directions)
-    part = np.linspace(0, 1, 9)
+    part = np.linspace(0, 1, 9 if len(edges) < 600 else 3)  # the smaller the cells, the straighter their sides
 
     def outline(cell: Values) -> Values:
         left, right, low, high = cell
         heights = np.cos(np.arccos(high) + part * (np.arccos(low) - np.arccos(high)))
         round_ = left + part * (right - left)
-        rot = np.concatenate([np.full(9, left), round_, np.full(9, right), round_[::-1]])
-        z = np.concatenate([heights, np.full(9, low), heights[::-1], np.full(9, high)])
+        rot = np.concatenate([np.full_like(part, left), round_, np.full_like(part, right), round_[::-1]])
+        z = np.concatenate([heights, np.full_like(part, low), heights[::-1], np.full_like(part, high)])
         return np.stack(hammer(rot, z), 1)
 
     def draw(figure: Any) -> None:
@@ -70,7 +84,7 @@ def sphere_plot(directions: Values) -> str:
         axes.patch.set_visible(False)
         axes.set_axis_off()
         axes.set_aspect("equal")
-        strength = 0.85 * (density / 3).clip(0, 1)
+        strength = 0.85 * (density / full).clip(0, 1)
         for level in np.unique(strength.round(2)[strength >= 0.005]):  # few opacities make a small file
             chosen = [outline(cell) for cell in edges[strength.round(2) == level]]
             axes.add_collection(PolyCollection(chosen, facecolors=FIRST, alpha=float(level), linewidths=0))
@@ -81,9 +95,9 @@ def sphere_plot(directions: Values) -> str:
             axes.plot(*hammer(around, np.full(73, math.cos(math.radians(tilt)))), color=GRID, linewidth=0.8)
         for rot in (-math.pi, math.pi):
             axes.plot(*hammer(np.full(73, rot), up), color=MUTED, linewidth=1)
-        if len(directions) <= DOTS:
-            rot = np.arctan2(directions[:, 1], directions[:, 0])
-            axes.plot(*hammer(rot, directions[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
+        if dots is not None:
+            rot = np.arctan2(dots[:, 1], dots[:, 0])
+            axes.plot(*hammer(rot, dots[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
         for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", 1.11, 0.03)):
             axes.text(x, y, name, color=MUTED, ha="left" if x else "center", fontsize=8)
         axes.set_xlim(-2.06, 2.06)

@@ -20,10 +20,11 @@ from unpicked.data.poses import Occurrences
 from unpicked.data.snr import NoiseLevel, levels
 from unpicked.objects.base import Volume
 from unpicked.objects.gaussians import Gaussians
-from unpicked.ops import filters, fourier, rotation, seeding, shift
+from unpicked.ops import filters, fourier, seeding, shift
 from unpicked.simulate.exposure import Exposure
 from unpicked.simulate.noise import WHITE, Colour
 from unpicked.simulate.optics import facts as settings_told
+from unpicked.simulate.preference import UNIFORM, Preference
 from unpicked.simulate.scatterers import Views, scatterers
 from unpicked.simulate.spacing import densest
 
@@ -143,6 +144,7 @@ class Simulation(NoisyImages):
         optics: contrast transfer, one entry per micrograph, or None.
         colour: spectrum of the noise.
         exposure: counts of electrons instead of that noise, or None; images are then in counts.
+        preference: directions from which copies are seen.
     """
 
     specimen: Specimen
@@ -154,6 +156,7 @@ class Simulation(NoisyImages):
     optics: Optics | None = None
     colour: Colour = WHITE
     exposure: Exposure | None = None
+    preference: Preference = UNIFORM
 
     @property
     def density(self) -> float:
@@ -167,7 +170,7 @@ class Simulation(NoisyImages):
         generator = seeding.generator(self.seed, "placement", index)
         corners = place(self.size, box, least, self.per_micrograph, generator)
         views = seeding.generator(self.seed, "views", index)
-        return Occurrences(corners, rotation.random_rotations(self.per_micrograph, views))
+        return Occurrences(corners, self.preference.rotations(self.per_micrograph, views))
 
     def offsets(self, index: int) -> torch.Tensor:
         """Sub-pixel displacements ``(n, 2)`` t_x, t_y in pixels, zero unless ``sub_pixel``."""
@@ -215,6 +218,8 @@ class Simulation(NoisyImages):
             "box": box,
             "noise": self.colour.name if self.exposure is None else "electrons and ice",
         }
+        if self.preference != UNIFORM:
+            found["preferred"] = {"concentration": self.preference.concentration, "axis": list(self.preference.axis)}
         return found if self.optics is None else found | {"ctf": settings_told(self.optics)}
 
 
@@ -231,8 +236,9 @@ def simulate_micrographs(
     optics: Optics | None = None,
     colour: Colour = WHITE,
     exposure: Exposure | None = None,
+    preference: Preference = UNIFORM,
 ) -> tuple[Micrographs, Simulation]:
-    """Lazy micrographs of a specimen; views are uniform and continuous, never from a grid.
+    """Lazy micrographs of a specimen; views are continuous, never from a grid, and uniform if not preferred.
 
     Args:
         specimen: what is seen.
@@ -249,6 +255,7 @@ def simulate_micrographs(
         colour: spectrum of the noise.
         exposure: counts of electrons instead of ``noise``; the specimen's images must then be
             in counts (:func:`unpicked.simulate.exposure.in_ice`), and there must be optics.
+        preference: directions from which copies are seen.
 
     Returns:
         The data as an estimator sees them, and the simulation, which knows the truth.
@@ -258,7 +265,7 @@ def simulate_micrographs(
     """
     _refuse(noise, exposure, optics, colour, count)
     per_micrograph = _copies(specimen.box, size, density, spacing)
-    probe = specimen.images(rotation.random_rotations(256, seeding.generator(seed, "probe")))
+    probe = specimen.images(preference.rotations(256, seeding.generator(seed, "probe")))
     pixel = specimen.voxel_size
     power = _power(probe, optics, colour, pixel, exposure)
     variance = _variance(probe, optics, pixel)
@@ -282,6 +289,7 @@ def simulate_micrographs(
         optics=optics,
         colour=colour,
         exposure=exposure,
+        preference=preference,
     )
     names = tuple(f"micrograph_{index + 1:04d}.mrc" for index in range(count))
     return Micrographs(simulation, specimen.voxel_size, names, optics), simulation
