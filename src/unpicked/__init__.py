@@ -74,8 +74,10 @@ _PLACES = {
     "Positive": "priors",
     "Symmetric": "priors",
     "Both": "priors",
+    "Denoiser": "priors",
     "precision": "priors",
     "data_share": "priors",
+    "response_share": "priors",
     # verbs
     "simulate_micrographs": "simulate.micrographs",
     "simulate_particles": "simulate.particles",
@@ -142,6 +144,7 @@ _PLACES = {
     "convert": "io.convert",
     "templates": "recipes.templates",
     "report": "report",
+    "write_run": "report.folder",
 }
 
 __all__ = ["__version__", *_PLACES]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -165,13 +163,9 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """``history.csv``: one row per pass, with the sub-run's name."""
-    longest = sorted((row for _, row in rows), key=len, reverse=True)  # not every row is judged
-    names = ["run", *dict.fromkeys(name for row in longest for name in row)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([run, *(repr(row[name]) if name in row else "" for name in names[1:])] for run, row in rows)
-    write_text(path, buffer.getvalue())
+    from unpicked.report.folder import history_text
+
+    write_text(path, history_text(rows))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -131,6 +131,11 @@ class Run:
         """Whether ``share`` counts in the uncertainty of places and views."""
         return dict(self.result.get("figures") or {}).get("data_share_observed") is True
 
+    @property
+    def share_of_response(self) -> bool:
+        """Whether ``share`` is of a change in what the data say, and not of the precision."""
+        return dict(self.result.get("figures") or {}).get("data_share_kind") == "response"
+
 
 def read(folder: Path, truth: Map | None) -> Run:
     """Read a run folder (see :func:`unpicked.report.report`).

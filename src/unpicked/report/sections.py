@@ -82,6 +82,7 @@ def shells(run: Run) -> dict[str, Any] | None:
         "floor": bool(floor),
         "shared": run.halves is not None and run.halves.shared_start,
         "share": share_words(run),
+        "response": run.share_of_response,
         "hatched": any(part < 0.5 for part in run.share or ()),
     }
 
@@ -92,25 +93,26 @@ def share_words(run: Run) -> str:
         return ""
     field = run.volume.box * run.volume.voxel_size
     low = [k for k, part in enumerate(run.share) if part < 0.5]
+    whole = "a change in what the data say" if run.share_of_response else "the precision"
     if not low:
         counted = (
             "the uncertainty of the particles' places and views is counted in."
             if run.share_observed
             else "places and views of the particles are taken as known, so this is the most that the data can say."
         )
-        return (
-            f"Every shell comes from the data, by {100 * min(run.share):.0f} % of the precision at the least; {counted}"
-        )
+        return f"Every shell comes from the data, by {100 * min(run.share):.0f} % of {whole} at the least; {counted}"
     parts = []
     for first, last in words.ranges(low):
         at = "the mean" if first == 0 else f"{field / first:.3g} Å"
         to = f" to {field / last:.3g} Å" if last > first else ""
         parts.append(f"{first} to {last} ({at}{to})" if last > first else f"{first} ({at})")
     many = "shell" if len(low) == 1 else "shells"
-    return (
-        f"From the prior: {many} {', '.join(parts)}. There the data hold less than half of the precision, "
-        "and detail may be the prior's."
+    held = (
+        f"less than half of {whole} comes through"
+        if run.share_of_response
+        else f"the data hold less than half of {whole}"
     )
+    return f"From the prior: {many} {', '.join(parts)}. There {held}, and detail may be the prior's."
 
 
 def patches(run: Run) -> dict[str, Any] | None:
