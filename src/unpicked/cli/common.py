@@ -184,6 +184,18 @@ def peak_memory_mb() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
+def check_picture(path: Path, overwrite: bool) -> None:
+    """Refuse a name by which no picture can be written."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}")
+    if path.is_dir():
+        raise ValueError(f"--picture {path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"--picture {path} is there; try another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise ValueError(f"--picture {path}: there is no folder {path.parent}")
+
+
 def header(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The first keys of every ``result.json``."""
     return {
