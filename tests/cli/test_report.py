@@ -347,7 +347,8 @@ def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None
     page = text_of(report(run))
     assert "FSC 0.143 between two half maps" in page and "11.4 Å" in page
     assert "Each half was reconstructed from its own start." in page and "not validation" not in page
-    assert "not measured" not in page and page.count("<svg") == 5
+    assert "not measured" not in page and page.count("<svg") == 6
+    assert "By direction" in page and "8 Å (Nyquist) in every direction" in page and "Sphericity 1.00" in page
     add_halves(run, shared_start=True)
     page = text_of(report(run))
     assert "agreement of halves" in page and "consistency, not validation" in page
@@ -357,6 +358,9 @@ def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None
     assert "up to the Nyquist limit, 8 Å" in page and "by the shells up to 22 Å" in page
     add_halves(run, resolution_0143=None)
     assert "agree in no shell" in text_of(report(run))
+    write_map(Map(noisy(blobs())[:9, :9, :9], 4.0), run / "half2.mrc", overwrite=True)
+    page = text_of(report(run))
+    assert "cannot be compared by direction" in page and "By direction" not in page
 
 
 def test_folds_are_a_resolution_above_the_floor_and_where_the_verdict_is_supported(tmp_path: Path) -> None:

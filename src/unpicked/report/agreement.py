@@ -93,7 +93,8 @@ def _directions(axes: Any, found: Directional) -> None:
     shown = axes.scatter(x, y, c=1 / sizes, s=34, cmap="viridis", linewidths=0)
     _frequency_bar(axes, shown, "resolution along it (Å)")
     for name, px, py in (("+z", 0, 1.06), ("−z", 0, -1.15), ("+x", 0.04, 0.04), ("+y", 1.12, 0.04)):
-        axes.text(px, py, name, color=MUTED, ha="left" if px else "center", fontsize=8)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+        axes.text(px, py, name, color="black", ha="left" if px else "center", fontsize=8, bbox=box)
     axes.set_xlim(-2.06, 2.06)
     axes.set_ylim(-1.2, 1.2)
     axes.set_aspect("equal")
@@ -113,7 +114,7 @@ def _slice(axes: Any, found: LocalResolution) -> None:
 
 def _places(axes: Any, found: LocalResolution) -> None:
     values = 1 / found.map.values.double().cpu().numpy().ravel()
-    axes.hist(values, bins=30, range=(1 / found.window, 1 / found.nyquist), color=FIRST, rwidth=0.9)
+    counts, _, _ = axes.hist(values, bins=30, range=(1 / found.window, 1 / found.nyquist), color=FIRST, rwidth=0.9)
     axes.axvline(1 / found.median, color="black", linewidth=1, linestyle=_DASHES)
     axes.annotate(
         f"median of the structure\n{found.median:.3g} Å",
@@ -124,10 +125,12 @@ def _places(axes: Any, found: LocalResolution) -> None:
         ha="right",
         va="top",
     )
+    axes.set_ylim(0, 1.3 * float(counts.max()))
     ticks = np.linspace(1 / found.window, 1 / found.nyquist, 5)
     axes.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
     axes.set_xlabel("local resolution (Å)")
     axes.set_ylabel("voxels")
+    axes.set_title("all voxels of the box", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.evaluate.directional import Directional
 from unpicked.evaluate.fsc import fsc_error, shell_counts
 from unpicked.evaluate.resample import sphere
-from unpicked.report import figures, words
+from unpicked.report import figures, views, words
 from unpicked.report.figures import Curve
 from unpicked.report.reading import Halves, History, Run, Truth, kept_starts, moved, stage
 from unpicked.report.surface import LARGEST, SHARE, embedded, stills
@@ -78,6 +79,7 @@ def shells(run: Run) -> dict[str, Any] | None:
         "truth": _truth_figures(run.truth) if run.truth else (),
         "truth_notes": [words.sentence(text) for text in run.truth.comparison.notes] if run.truth else (),
         "halves": _halves_words(run.halves) if run.halves else "",
+        "ways": _ways(run.halves.ways) if run.halves and run.halves.ways else None,
         "folds": run.halves is not None and run.halves.folds,
         "floor": bool(floor),
         "shared": run.halves is not None and run.halves.shared_start,
@@ -238,6 +240,29 @@ def _halves_words(halves: Halves) -> str:
     else:
         said.append("Each half was reconstructed from its own start.")
     return " ".join(said)
+
+
+def _ways(found: Directional) -> dict[str, Any]:
+    """Resolution by direction of Fourier space: the picture, and how to read it."""
+    from markupsafe import Markup
+
+    def along(size: float | None, axis: list[float]) -> str:
+        place = ", ".join(f"{part:+.2f}" for part in axis).replace("-", "−")
+        return f"{words.angstrom(size, found.nyquist)} along ({place})"
+
+    if found.best is None:
+        said = "In no direction do the half maps agree."
+    elif found.best == found.worst:
+        said = f"The half maps agree up to {words.angstrom(found.best, found.nyquist)} in every direction."
+    else:
+        best, worst = along(found.best, found.best_direction), along(found.worst, found.worst_direction)
+        said = f"Best {best}, worst {worst} (x, y, z)."
+    return {
+        "svg": Markup(views.resolution_plot(found)),  # drawn from numbers alone
+        "said": said,
+        "sphericity": f"{found.sphericity:.2f}",
+        "angle": f"{found.half_angle:g}",
+    }
 
 
 def _how_to_read(runs: History, names: set[str], kept: tuple[str, ...], told: bool) -> str:
