@@ -125,7 +125,7 @@ def test_with_a_truth_it_shows_both_maps_and_the_curve(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     page = text_of(report(run, truth=Map(blobs(), 4.0)))
     assert "Against the truth" in page and "resolution at FSC 0.5" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     assert page.count('src="data:image/png;base64,') == 12 + 6
     assert "not measured" not in page
 
@@ -403,7 +403,7 @@ def test_truth_halves_and_share_are_drawn_over_one_axis(tmp_path: Path) -> None:
     add_halves(run)
     add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.4, 0.2])
     page = text_of(report(run, truth=Map(blobs(), 4.0)))
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     for text in (
         "against the truth</span>",
         "between half maps</span>",
