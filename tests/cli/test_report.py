@@ -125,7 +125,7 @@ def test_with_a_truth_it_shows_both_maps_and_the_curve(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     page = text_of(report(run, truth=Map(blobs(), 4.0)))
     assert "Against the truth" in page and "resolution at FSC 0.5" in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 5
     assert page.count('src="data:image/png;base64,') == 12 + 6
     assert "not measured" not in page
 

@@ -35,8 +35,15 @@ class More:
     overwrite: bool = False
     """Replace an existing file of --local or --picture."""
 
+    def check_window(self, map: Map) -> None:
+        """Refuse a window that does not fit the map, before anything is computed."""
+        if self.window is not None:
+            from unpicked.evaluate.local import window_width
+
+            window_width(map, self.window)
+
     def check(self) -> None:
-        """Refuse names of files that cannot be written, before anything is computed."""
+        """Refuse names of files that cannot be written, before anything is read."""
         if self.window is not None and self.local is None:
             raise ValueError("--window is that of --local; give --local FILE.mrc, too")
         if self.picture is not None:

@@ -49,6 +49,7 @@ def compare(
     from unpicked.io.mrc import read_map
 
     target = read_map(truth, voxel_size=voxel)
+    more.check_window(target)
     found, laid = compared(read_map(estimate, voxel_size=voxel), target, symmetry=symmetry)
     also = agreement.found(more, target, laid, 0.5)
     agreement.write(more, also, found.fsc, (found.fsc_low, found.fsc_high), target, 0.5)
@@ -103,6 +104,7 @@ def halves(
     from unpicked.io.mrc import read_map
 
     first, second = (read_map(path, voxel_size=voxel) for path in (half1, half2))
+    more.check_window(first)
     window = None if mask is None else read_map(mask, voxel_size=voxel)
     found, laid = judge(first, second, mask=window, shared_start=shared_start, cutoff_shell=cutoff_shell)
     also = agreement.found(more, first, laid, 0.143, window)

@@ -100,7 +100,7 @@ def local_resolution(
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1; got {threshold}")
     curve = fsc(a.values, b.values)
-    width = _width(a, diameter, resolution(curve, a.voxel_size, a.box, threshold).angstrom)
+    width = window_width(a, diameter, resolution(curve, a.voxel_size, a.box, threshold).angstrom)
     first, second = centred(a.values), centred(b.values)
     view = _View(a.box, width)
     curves = [view.local(first, second, shell) for shell in view.shells]
@@ -203,8 +203,17 @@ def _structure(view: _View, both: torch.Tensor, mask: torch.Tensor | None) -> to
     return inside
 
 
-def _width(a: Map, diameter: float | None, whole: float | None) -> float:
-    """Diameter of the window in voxels."""
+def window_width(a: Map, diameter: float | None, whole: float | None = None) -> float:
+    """Diameter of the window in voxels.
+
+    Args:
+        a: a map of the grid.
+        diameter: angstrom; None means a default by ``whole``.
+        whole: resolution of the whole map, angstrom.
+
+    Raises:
+        ValueError: for a window of less than three voxels or larger than the map.
+    """
     if diameter is None:
         wanted = WIDTHS * (whole or a.box * a.voxel_size) / a.voxel_size
         return float(min(a.box, max(LEAST, wanted)))
