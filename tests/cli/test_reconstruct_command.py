@@ -649,6 +649,7 @@ def broken(values):
 """
 
 
+@pytest.mark.slow
 def test_a_denoiser_of_the_user_is_believed_and_its_share_of_the_map_told(reconstruct, sim, tmp_path):
     (tmp_path / "mine.py").write_text(DENOISERS)
     options = ("--denoiser", f"{tmp_path / 'mine.py'}:half", "--prior", "none", "--denoiser-noise")
