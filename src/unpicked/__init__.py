@@ -75,8 +75,10 @@ _PLACES = {
     "Positive": "priors",
     "Symmetric": "priors",
     "Both": "priors",
+    "Denoiser": "priors",
     "precision": "priors",
     "data_share": "priors",
+    "response_share": "priors",
     # verbs
     "simulate_micrographs": "simulate.micrographs",
     "simulate_particles": "simulate.particles",
@@ -131,6 +133,10 @@ _PLACES = {
     "pseudo_symmetries": "evaluate.pseudosymmetry",
     "point_group": "ops.point_group",
     "fsc": "evaluate.fsc",
+    "fsc_interval": "evaluate.fsc",
+    "halves": "evaluate.halves",
+    "local_resolution": "evaluate.local",
+    "directional": "evaluate.directional",
     "read_map": "io.mrc",
     "read_micrographs": "io.micrographs",
     "read_particles": "io.particles",
@@ -143,6 +149,7 @@ _PLACES = {
     "convert": "io.convert",
     "templates": "recipes.templates",
     "report": "report",
+    "write_run": "report.folder",
 }
 
 __all__ = ["__version__", *_PLACES]

@@ -131,3 +131,12 @@ def test_an_unknown_symmetry_is_refused(compare, symmetry):
 
 def test_one_map_alone_is_refused(capsys, tmp_path):
     assert is_refused(answered(capsys, "compare", tmp_path / "a.mrc", "--json"), "TRUTH")
+
+
+def test_resolution_by_place_and_direction_at_the_threshold_of_a_truth(compare, tmp_path):
+    answer = compare(drawn(turn=TURN), drawn(), "--local", tmp_path / "local.mrc", "--directional", "--json")
+    told = found(answer)
+    assert told["local"]["threshold"] == told["directional"]["threshold"] == 0.5
+    assert set(told["directional"]["resolution"]) != {None} and len(told["fsc_low"]) == len(told["fsc"])
+    assert (tmp_path / "local.mrc").is_file()
+    assert is_refused(compare(drawn(), drawn(), "--local", tmp_path / "local.mrc"), "local.mrc", "--overwrite")

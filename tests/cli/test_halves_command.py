@@ -7,7 +7,7 @@ import torch
 
 from answers import is_refused, maps_answered
 from unpicked.data.maps import Map
-from unpicked.io.mrc import write_map, write_stack
+from unpicked.io.mrc import read_map, write_map, write_stack
 from unpicked.ops import fourier
 from unpicked.simulate.phantom import bead_chain
 
@@ -63,3 +63,39 @@ def test_bad_input_is_refused_in_one_line(halves, tmp_path):
     assert is_refused(halves(half(1), half(2), "--mask", tmp_path / "loud.mrc"), "mask", "between 0 and 1")
     assert is_refused(halves(half(1), half(2), "--cutoff-shell", "9"), "cutoff", "1 to 5")
     assert is_refused(halves(half(1), half(2), "--cutoff-shell", "2.5"), "whole number")
+
+
+def test_resolution_by_place_and_direction_is_told_written_and_drawn(halves, tmp_path):
+    more = ("--local", tmp_path / "local.mrc", "--directional", "--picture", tmp_path / "halves.png", "--window", "28")
+    status, out, err = halves(half(1), half(2), *more, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out, parse_constant=pytest.fail)
+    local, ways = found["local"], found["directional"]
+    assert local["window"] == pytest.approx(28) and local["best"] <= local["median"] <= local["worst"] <= 28
+    places = read_map(tmp_path / "local.mrc")
+    assert places.voxel_size == pytest.approx(4) and places.box == 11
+    assert 8 <= float(places.values.min()) and float(places.values.max()) <= 28.001
+    assert len(ways["directions"]) == len(ways["resolution"]) == 200 and 0 < ways["sphericity"] <= 1.01
+    curves = zip(found["fsc_low"], found["fsc"], found["fsc_high"], strict=True)
+    assert all(low <= value <= high for low, value, high in curves)
+    assert found["fsc_area"] == pytest.approx(sum(found["fsc"][1:]) / 5)
+    assert (tmp_path / "halves.png").read_bytes().startswith(b"\x89PNG")
+    status, out, err = halves(half(1), half(2), *more, "--overwrite")
+    assert (status, err) == (0, "")
+    for words in ("local resolution", "worst direction", "sphericity", "FSC, 95 % from", "mean FSC"):
+        assert words in out
+
+
+def test_what_cannot_be_written_or_seen_is_refused_before_anything_is_written(halves, tmp_path):
+    (tmp_path / "there.mrc").write_bytes(b"mine")
+    (tmp_path / "there.png").write_bytes(b"mine")
+    new = ("--local", tmp_path / "local.mrc")
+    assert is_refused(halves(half(1), half(2), "--window", "30"), "--window", "--local")
+    assert is_refused(halves(half(1), half(2), "--local", tmp_path / "there.mrc"), "there.mrc", "--overwrite")
+    assert is_refused(halves(half(1), half(2), "--local", tmp_path / "l.txt"), "--local", ".mrc")
+    assert is_refused(halves(half(1), half(2), "--local", tmp_path / "no" / "l.mrc"), "no folder")
+    assert is_refused(halves(half(1), half(2), *new, "--picture", tmp_path / "there.png"), "there.png", "--overwrite")
+    assert is_refused(halves(half(1), half(2), *new, "--picture", tmp_path / "p.jpg"), "--picture", ".png")
+    assert is_refused(halves(half(1), half(2), *new, "--window", "45"), "window", "44 A", "45 A")
+    assert is_refused(halves(half(1), half(2), *new, "--window", "nan"), "window", "nan")
+    assert not (tmp_path / "local.mrc").exists() and (tmp_path / "there.mrc").read_bytes() == b"mine"

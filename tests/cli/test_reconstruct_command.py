@@ -633,3 +633,57 @@ def test_views_grow_with_the_stage_and_where_particles_stand_out():
     given = replace(job, views=(7, 8, 9))
     assert [parts.views(given, stage, clear) for stage in range(3)] == [7, 8, 9]
     assert parts.views(replace(job, iterations=(4,)), 0, clear) == 100, "the only stage is for the random starts"
+
+
+DENOISERS = """
+import torch
+
+def half(values):
+    return values.numpy() / 2
+
+def flat(values):
+    return values.sum(0)
+
+def broken(values):
+    raise RuntimeError("no weights")
+"""
+
+
+@pytest.mark.slow
+def test_a_denoiser_of_the_user_is_believed_and_its_share_of_the_map_told(reconstruct, sim, tmp_path):
+    (tmp_path / "mine.py").write_text(DENOISERS)
+    options = ("--denoiser", f"{tmp_path / 'mine.py'}:half", "--prior", "none", "--denoiser-noise")
+    norms = []
+    for noise in ("0.001", "10"):
+        status, _, _ = reconstruct(sim / "micrographs.star", tmp_path / noise, *options, noise)
+        assert status == 0
+        result = json.loads((tmp_path / noise / "result.json").read_text())
+        share = result["figures"]["data_share"]
+        assert result["figures"]["data_share_kind"] == "response" and len(share) == 4
+        assert any("mine.py:half" in note for note in result["data"]["notes"])
+        assert max(share[1:]) < 0.5 if noise == "0.001" else min(share[1:3]) > 0.5
+        assert "small change in what the data say" in (tmp_path / noise / "report.html").read_text()
+        norms.append(float(read_map(tmp_path / noise / "volume.mrc").values.norm()))
+    assert norms[0] < norms[1]  # half of it is taken for noise
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half", ("FILE.py:FUNCTION", "'half'")),
+        ("no.py:half", ("no.py", "not found")),
+        ("mine.py:none", ("no function none",)),
+        ("mine.py:broken", ("RuntimeError: no weights",)),
+        ("mine.py:flat", ("(8, 8, 8)", "(8, 8)")),
+        ("no_such_module:half", ("no_such_module", "ModuleNotFoundError")),
+        ("syntax.py:half", ("syntax.py", "SyntaxError")),
+    ],
+)
+def test_a_denoiser_that_cannot_be_used_is_refused_before_a_folder_is_made(
+    reconstruct, sim, tmp_path, monkeypatch, name, words
+):
+    (tmp_path / "mine.py").write_text(DENOISERS)
+    (tmp_path / "syntax.py").write_text("def half(values:\n")
+    monkeypatch.chdir(tmp_path)
+    assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "run", "--denoiser", name), "--denoiser", *words)
+    assert not (tmp_path / "run").exists()

@@ -348,7 +348,8 @@ def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None
     page = text_of(report(run))
     assert "FSC 0.143 between two half maps" in page and "11.4 Å" in page
     assert "Each half was reconstructed from its own start." in page and "not validation" not in page
-    assert "not measured" not in page and page.count("<svg") == 5
+    assert "not measured" not in page and page.count("<svg") == 6
+    assert "By direction" in page and "8 Å (Nyquist) in every direction" in page and "Sphericity 1.00" in page
     add_halves(run, shared_start=True)
     page = text_of(report(run))
     assert "agreement of halves" in page and "consistency, not validation" in page
@@ -358,6 +359,9 @@ def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None
     assert "up to the Nyquist limit, 8 Å" in page and "by the shells up to 22 Å" in page
     add_halves(run, resolution_0143=None)
     assert "agree in no shell" in text_of(report(run))
+    write_map(Map(noisy(blobs())[:9, :9, :9], 4.0), run / "half2.mrc", overwrite=True)
+    page = text_of(report(run))
+    assert "cannot be compared by direction" in page and "By direction" not in page
 
 
 def test_folds_are_a_resolution_above_the_floor_and_where_the_verdict_is_supported(tmp_path: Path) -> None:
@@ -400,7 +404,7 @@ def test_truth_halves_and_share_are_drawn_over_one_axis(tmp_path: Path) -> None:
     add_halves(run)
     add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.4, 0.2])
     page = text_of(report(run, truth=Map(blobs(), 4.0)))
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     for text in (
         "against the truth</span>",
         "between half maps</span>",

@@ -16,6 +16,7 @@ from unpicked.objects.voxels import Voxels
 from unpicked.ops import fourier, rotation
 from unpicked.priors import (
     Both,
+    Denoiser,
     Flat,
     Positive,
     Prior,
@@ -51,6 +52,17 @@ def spectral(box: int, variances: Tensor, seed: int) -> Tensor:
     return fourier.ifft3(white * variances[index].sqrt())
 
 
+def blurred(values: Tensor) -> Tensor:
+    """A denoiser that is linear, symmetric and never expands: neighbours on the torus lend a sixth."""
+    near = sum(values.roll(shift, axis) for axis in range(values.dim()) for shift in (-1, 1))
+    return values / 2 + near / (4 * values.dim())
+
+
+def shrunk(values: Tensor) -> Tensor:
+    """A denoiser that is smooth and not linear: large values are kept, small ones halved."""
+    return values - values.tanh() / 2
+
+
 ROWS: dict[str, Prior] = {
     "flat": Flat(),
     "ridge": Ridge(2.5),
@@ -69,6 +81,10 @@ ROWS: dict[str, Prior] = {
     "symmetric D2": Symmetric("D2", 0.5),
     "both, quadratic": Both((Wilson(2.0, 1.3), Support(1.8, 0.3))),
     "both, not quadratic": Both((Ridge(2.0), Positive(0.3))),
+    "denoiser, linear": Denoiser(blurred, 3.0),
+    "denoiser, not linear": Denoiser(shrunk, 0.5),
+    "denoiser of an array": Denoiser(lambda values: blurred(values).numpy(), 3.0, scale=2.0, name="array"),
+    "both, with a denoiser": Both((Ridge(2.0), Denoiser(blurred, 3.0))),
 }
 OBJECTS: dict[str, Object] = {"voxels even": Voxels(6), "voxels odd": Voxels(5), "ball": Ball(6, 3)}
 every = pytest.mark.parametrize("prior", ROWS.values(), ids=ROWS.keys())

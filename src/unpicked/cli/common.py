@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -165,13 +163,9 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     """``history.csv``: one row per pass, with the sub-run's name."""
-    longest = sorted((row for _, row in rows), key=len, reverse=True)  # not every row is judged
-    names = ["run", *dict.fromkeys(name for row in longest for name in row)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([run, *(repr(row[name]) if name in row else "" for name in names[1:])] for run, row in rows)
-    write_text(path, buffer.getvalue())
+    from unpicked.report.folder import history_text
+
+    write_text(path, history_text(rows))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -188,6 +182,18 @@ def peak_memory_mb() -> float:
     """Largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def check_picture(path: Path, overwrite: bool) -> None:
+    """Refuse a name by which no picture can be written."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}")
+    if path.is_dir():
+        raise ValueError(f"--picture {path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"--picture {path} is there; try another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise ValueError(f"--picture {path}: there is no folder {path.parent}")
 
 
 def header(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:

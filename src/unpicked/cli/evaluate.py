@@ -6,6 +6,9 @@ import json as js
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unpicked.cli import agreement
+from unpicked.cli.agreement import More
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,13 +22,14 @@ def compare(
     /,
     *,
     symmetry: str = "C1",
+    more: More = More(),
     voxel: float | None = None,
     json: bool = False,
 ) -> int:
     """Compare a map with the truth, over rotation, shift and hand.
 
     Example:
-        unpicked compare run/volume.mrc sim/truth.mrc --json
+        unpicked compare run/volume.mrc sim/truth.mrc --local local.mrc --directional --json
 
     Parameters
     ----------
@@ -40,18 +44,24 @@ def compare(
     json
         Print one JSON object.
     """
-    from unpicked.evaluate.compare import compare as judge
+    more.check()
+    from unpicked.evaluate.compare import compared
     from unpicked.io.mrc import read_map
 
-    found = judge(read_map(estimate, voxel_size=voxel), read_map(truth, voxel_size=voxel), symmetry=symmetry)
+    target = read_map(truth, voxel_size=voxel)
+    more.check_window(target)
+    found, laid = compared(read_map(estimate, voxel_size=voxel), target, symmetry=symmetry)
+    also = agreement.found(more, target, laid, 0.5)
+    agreement.write(more, also, found.fsc, (found.fsc_low, found.fsc_high), target, 0.5)
     if json:
-        print(js.dumps(found.to_json()))
+        print(js.dumps(found.to_json() | also.to_json()))
         return 0
     print(f"correlation        {found.correlation:.4f}")
     print(f"relative error     {found.relative_error:.4f}")
     print(f"resolution at 0.5  {_angstrom(found.resolution_05)}{' (Nyquist)' if found.at_nyquist else ''}")
     print(f"resolution at .143 {_angstrom(found.resolution_0143)}")
-    _tell(found, [("FSC", found.fsc)])
+    print(f"mean FSC           {found.fsc_area:.4f}")
+    _tell(found, [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)], also.lines())
     return 0
 
 
@@ -63,13 +73,14 @@ def halves(
     mask: Path | None = None,
     cutoff_shell: int | None = None,
     shared_start: bool = False,
+    more: More = More(),
     voxel: float | None = None,
     json: bool = False,
 ) -> int:
     """Compare two independently solved halves: aligned by their low shells only, then the FSC.
 
     Example:
-        unpicked halves run/half1.mrc run/half2.mrc --json
+        unpicked halves run/half1.mrc run/half2.mrc --local local.mrc --directional --picture halves.png
 
     Parameters
     ----------
@@ -88,17 +99,23 @@ def halves(
     json
         Print one JSON object.
     """
+    more.check()
     from unpicked.evaluate.halves import halves as judge
     from unpicked.io.mrc import read_map
 
     first, second = (read_map(path, voxel_size=voxel) for path in (half1, half2))
+    more.check_window(first)
     window = None if mask is None else read_map(mask, voxel_size=voxel)
-    found, _ = judge(first, second, mask=window, shared_start=shared_start, cutoff_shell=cutoff_shell)
+    found, laid = judge(first, second, mask=window, shared_start=shared_start, cutoff_shell=cutoff_shell)
+    also = agreement.found(more, first, laid, 0.143, window)
+    agreement.write(more, also, found.fsc, (found.fsc_low, found.fsc_high), first, 0.143)
     if json:
-        print(js.dumps(found.to_json()))
+        print(js.dumps(found.to_json() | also.to_json()))
         return 0
     print(f"resolution at .143 {_angstrom(found.resolution_0143)}{' (Nyquist)' if found.at_nyquist else ''}")
-    curves = [("FSC", found.fsc), ("error", found.error), ("FSC, whole data", found.fsc_full)]
+    print(f"mean FSC           {found.fsc_area:.4f}")
+    curves = [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)]
+    curves += [("error", found.error), ("FSC, whole data", found.fsc_full)]
     if found.fsc_masked is not None and found.fsc_randomised is not None and found.fsc_corrected is not None:
         print(f"masked             {_angstrom(found.resolution_masked)}")
         print(f"corrected          {_angstrom(found.resolution_corrected)}")
@@ -108,7 +125,7 @@ def halves(
             ("corrected", found.fsc_corrected),
         ]
     print(f"aligned by shells  1 to {found.cutoff_shell}")
-    _tell(found, curves)
+    _tell(found, curves, also.lines())
     return 0
 
 
@@ -136,8 +153,10 @@ def _angstrom(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f} A"
 
 
-def _tell(found: Comparison | Halves, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """How the second map was laid on the first, curves by shell, and notes."""
+def _tell(found: Comparison | Halves, curves: Sequence[tuple[str, Sequence[float]]], lines: Sequence[str]) -> None:
+    """Further lines, how the second map was laid on the first, curves by shell, and notes."""
+    for line in lines:
+        print(line)
     print(f"hand               {found.hand} (margin {found.hand_margin:.4f})")
     print(f"shift              {', '.join(f'{value:.2f}' for value in found.shift)} A (x, y, z)")
     print("rotation           " + "; ".join(" ".join(f"{value:+.4f}" for value in row) for row in found.rotation))

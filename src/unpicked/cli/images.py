@@ -104,6 +104,7 @@ def reconstruct(
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
+    live: bool = False,
     common: Common = Common(),
 ) -> int:
     """Find the small image that large ones hold many times, at unknown places and angles.
@@ -124,6 +125,8 @@ def reconstruct(
     no_verify
         Do not ask whether held-out data support the answer, which takes about as long again; the verdict reads "not
         verified".
+    live
+        Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
     common.begin()
@@ -146,7 +149,7 @@ def reconstruct(
     }
     turned, path = job.rotations == "uniform", output.out / "target.npy"
     judge = None if target is None else lambda: compare_images(npy.read_array(path), target, rotations=turned)
-    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    run = runs.Run(output, settings, common, began, resume, truth, judge, live)
     trial = None if no_verify else partial(ImageTrial, found, job, first)
     solve = partial(from_images, found, job, start=first)
     return runs.complete(run, files_of(data), solve, _write, trial=trial)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from unpicked.cli import runs
-from unpicked.cli.common import height_and_width
+from unpicked.cli.common import check_picture, height_and_width
 from unpicked.cli.specimens import option
 from unpicked.plan import Microscope, Outcome, Plan, Range
 from unpicked.plan import plan as planned
@@ -95,7 +95,7 @@ def plan(
     if (mass_kda is None) == (structure is None):
         raise ValueError("give --mass-kda, --structure or --from, one of the three; try --mass-kda 20")
     if picture is not None:
-        _check_picture(picture, overwrite)
+        check_picture(picture, overwrite)
     mass = _mass(structure) if structure is not None else float(mass_kda or 0)
     found = planned(
         mass,
@@ -258,17 +258,6 @@ def _mass(path: Path) -> float:
     from unpicked.ops.scattering import DALTONS_PER_ATOM
 
     return len(read_structure(path)) * DALTONS_PER_ATOM / 1000
-
-
-def _check_picture(path: Path, overwrite: bool) -> None:
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--picture must end in .png, .svg or .pdf; got {path}")
-    if path.is_dir():
-        raise ValueError(f"--picture {path} is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise ValueError(f"--picture {path} is there; try another name, or --overwrite")
-    if not path.parent.is_dir():
-        raise ValueError(f"--picture {path}: there is no folder {path.parent}")
 
 
 def _finite(value: Any) -> Any:

@@ -36,6 +36,7 @@ def micrographs(
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
+    live: bool = False,
     common: Common = Common(),
 ) -> int:
     """Reconstruct a volume straight from micrographs, without particle picking.
@@ -57,6 +58,8 @@ def micrographs(
     no_verify
         Do not ask whether held-out data support the answer, which takes about as long again; the verdict reads "not
         verified".
+    live
+        Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
     device = common.begin()
@@ -77,7 +80,7 @@ def micrographs(
         "device": device,
     }
     judge = None if target is None else lambda: compare(mrc.read_map(output.out / "volume.mrc"), target)
-    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    run = runs.Run(output, settings, common, began, resume, truth, judge, live)
     solve = partial(from_micrographs, prepared, job, start=first, device=device)
     trial = None if no_verify else partial(trial_of_run, output.out, prepared, job, first, device=device)
     return runs.complete(run, input.sources(files, data), solve, write_volume, data.notes, trial)

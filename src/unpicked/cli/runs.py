@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -14,7 +16,7 @@ from unpicked.cli import common as shared
 from unpicked.cli.common import Common, Output
 
 if TYPE_CHECKING:
-    from unpicked.reconstruct import History, Reconstruction
+    from unpicked.reconstruct import History, Reconstruction, Report
     from unpicked.verify import Trial, Verdict
 
 Answer = TypeVar("Answer")  # what a recipe gives
@@ -40,6 +42,7 @@ class Run:
         resume: go on from the folder's checkpoint.
         truth: file of the truth.
         compare: compares the answer in the folder with the truth; None where none is given.
+        live: whether the run is shown on a page while it goes on.
     """
 
     output: Output
@@ -49,6 +52,7 @@ class Run:
     resume: bool = False
     truth: Path | None = None
     compare: Callable[[], Compared] | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ def complete(
         return common.end(json.loads((folder / "result.json").read_text()))
     for note in notes:
         common.say(note)
-    answer = solve(seed=common.seed, checkpoint=folder / "checkpoint", resume=run.resume, report=common.progress)
-    written = write(folder, answer)
-    verdict = None if trial is None else verified(run, trial)
+    with shown(run) as report:
+        answer = solve(seed=common.seed, checkpoint=folder / "checkpoint", resume=run.resume, report=report)
+        written = write(folder, answer)
+        verdict = None if trial is None else verified(run, trial, report)
     summary = close(run, written, verdict)
     for note in written.notes[len(notes) :]:
         common.say(note)
@@ -115,13 +120,36 @@ def complete(
     return common.end(summary)
 
 
-def verified(run: Run, trial: Callable[..., Trial[Any]]) -> Verdict:
+@contextmanager
+def shown(run: Run) -> Iterator[Report]:
+    """What is called after every pass: progress and, if asked for, a live page until the block ends."""
+    progress = run.common.progress
+    if not run.live:
+        yield progress
+        return
+    from unpicked.report.live import Live
+
+    with Live(run.output.out.resolve().name) as page:
+        if page.url:
+            print(f"live page: {page.url}", file=sys.stderr, flush=True)
+        else:
+            print(f"no live page ({page.trouble}); the run goes on", file=sys.stderr, flush=True)
+
+        def both(name: str, row: dict[str, float]) -> None:
+            progress(name, row)
+            page.add(name, row)
+
+        yield both
+
+
+def verified(run: Run, trial: Callable[..., Trial[Any]], report: Report | None = None) -> Verdict:
     """The verdict on a pipeline; its fits keep their state beside that of the run."""
     from unpicked.verify import verify
 
     common = run.common
     place = run.output.out / "checkpoint" / "verify"
-    return verify(trial(checkpoint=place, resume=run.resume, report=common.progress), seed=common.seed)
+    told = report or common.progress
+    return verify(trial(checkpoint=place, resume=run.resume, report=told), seed=common.seed)
 
 
 def close(run: Run, written: Written, verdict: Verdict | None = None) -> dict[str, Any]:

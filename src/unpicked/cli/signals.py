@@ -103,6 +103,7 @@ def reconstruct(
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
+    live: bool = False,
     common: Common = Common(),
 ) -> int:
     """Find the target that a long signal holds many times, at unknown places.
@@ -123,6 +124,8 @@ def reconstruct(
     no_verify
         Do not ask whether held-out data support the answer, which takes about as long again; the verdict reads "not
         verified".
+    live
+        Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
     common.begin()
@@ -143,7 +146,7 @@ def reconstruct(
         "seed": common.seed,
     }
     judge = None if target is None else lambda: compare_signals(npy.read_array(output.out / "target.npy"), target)
-    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    run = runs.Run(output, settings, common, began, resume, truth, judge, live)
     trial = None if no_verify else partial(SignalTrial, data, job, first)
     return runs.complete(run, [file], partial(from_signal, data, job, start=first), _write, trial=trial)
 

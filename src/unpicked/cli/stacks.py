@@ -83,6 +83,7 @@ def particles(
     truth: Path | None = None,
     resume: bool = False,
     no_verify: bool = False,
+    live: bool = False,
     common: Common = Common(),
 ) -> int:
     """Reconstruct a volume and the poses of all images from a stack of particles, from random starts.
@@ -103,6 +104,8 @@ def particles(
     no_verify
         Do not ask whether images kept apart support the answer; the verdict reads "not verified". Poses that were given
         (--method known) are never asked about: they come from all of the images.
+    live
+        Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
     device = common.begin()
@@ -128,7 +131,7 @@ def particles(
         "device": device,
     }
     judge = None if target is None else lambda: compare(mrc.read_map(output.out / "volume.mrc"), target)
-    run = runs.Run(output, settings, common, began, resume, truth, judge)
+    run = runs.Run(output, settings, common, began, resume, truth, judge, live)
     solve = partial(from_particles, data, job, start=first, device=device)
     stacks = source_of(data)
     files = [file, *input.passthrough, *(() if stacks is None else stacks.files)]

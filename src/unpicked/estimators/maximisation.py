@@ -18,10 +18,11 @@ from unpicked.model.placements import through_of, unfiltered
 from unpicked.model.transfer import Transfer
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import fourier, rotation, seeding, solve
-from unpicked.priors import Prior, precision
+from unpicked.priors import Prior, majorant, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
 _DIRECT = 1 << 23  # numbers of all templates of all basis functions up to which M is held and factored
+_BALANCING = 12  # steps of an M-step with a denoiser at most
 _FILTERED = 64  # basis functions whose images are filtered at once
 _VIEWS = 60  # of the preconditioner: the information of uniform views
 
@@ -53,6 +54,8 @@ class Problem:
         self._normal = operator.normal(self.weight) if operator.normal is not None else None
         self.dense = object.size <= DENSE
         self._slope = torch.func.grad(lambda x: prior.energy(x, object))
+        self._bound = majorant(prior)  # the prior itself, but for denoisers
+        self._bound_slope = torch.func.grad(lambda x: self._bound.energy(x, object))
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
         """Gradient of the objective at the x of the E-step (Fisher's identity), in log units."""
@@ -63,6 +66,8 @@ class Problem:
         self._at(start)
         if self.prior.quadratic:
             return self._cg(self.right, start)
+        if self._bound is not self.prior:
+            return self._balanced(start)
         x, value = start, self._value(start)
         for _ in range(12):
             self._at(x)
@@ -75,6 +80,24 @@ class Problem:
             gained, x, value = new - value, x + length * step, new
             if gained <= 1e-6:
                 break
+        return x
+
+    def _balanced(self, x: torch.Tensor) -> torch.Tensor:
+        """Where the gradients of data and prior cancel, by steps of the curvature that holds the prior's.
+
+        For a denoiser x <- argmin of the data's misfit + strength |v - f(v_k)|^2 / 2 (the proximal gradient of Reehorst
+        & Schniter 2019): no step asks for the energy, which a general denoiser does not have.
+        """
+        before = float("inf")
+        for _ in range(_BALANCING):
+            step = self._cg(self.gradient(x), torch.zeros_like(x), max(self.tolerance, 0.05))
+            size = float(step.norm())
+            x = x + (1.0 if size <= before else 0.5) * step
+            if not size > 1e-5 * float(x.norm()):
+                break
+            before = size
+            if not self._bound.quadratic:
+                self._at(x)
         return x
 
     def solve(self, right: torch.Tensor) -> torch.Tensor:
@@ -114,7 +137,7 @@ class Problem:
     def _at(self, x: torch.Tensor) -> None:
         """The prior's curvature at x."""
         if self.dense:
-            self.curvature = precision(self.prior, self.object, x).to(x)
+            self.curvature = precision(self._bound, self.object, x).to(x)
             for name in ("preconditioner", "direct"):
                 self.__dict__.pop(name, None)
         self._centre = x
@@ -122,9 +145,9 @@ class Problem:
     def _curve(self, v: torch.Tensor) -> torch.Tensor:
         if self.dense:
             return self.curvature @ v
-        if self.prior.quadratic:
-            return self._slope(v)
-        pull = torch.func.vjp(self._slope, self._centre)[1]  # the Hessian is symmetric
+        if self._bound.quadratic:
+            return self._bound_slope(v)
+        pull = torch.func.vjp(self._bound_slope, self._centre)[1]  # the Hessian is symmetric
         return pull(v)[0]
 
     def _information(self, x: torch.Tensor) -> torch.Tensor:
@@ -176,14 +199,14 @@ class Problem:
         factor, flaw = torch.linalg.cholesky_ex((seen * self.weight.flatten()) @ seen.mT + self.curvature)
         return None if bool(flaw) else factor
 
-    def _cg(self, right: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    def _cg(self, right: torch.Tensor, start: torch.Tensor, tolerance: float | None = None) -> torch.Tensor:
         if self.direct is not None:
             return torch.cholesky_solve(right[:, None], self.direct)[:, 0]
         return solve.conjugate_gradients(
             lambda v: self._information(v) + self._curve(v),
             right,
             start,
-            tolerance=self.tolerance,
+            tolerance=self.tolerance if tolerance is None else tolerance,
             steps=self.steps,
             precondition=self.preconditioner,
         )

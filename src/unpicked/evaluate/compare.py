@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.evaluate.align import Alignment, Hand, align, apply, masked_cosine
-from unpicked.evaluate.fsc import fsc, fsc_area, resolution
+from unpicked.evaluate.fsc import fsc, fsc_area, fsc_interval, resolution, shell_counts
+from unpicked.evaluate.halves import share
 from unpicked.evaluate.resample import match_grid, sphere
 from unpicked.ops import fourier
 
@@ -28,6 +29,8 @@ class Comparison:
         at_nyquist: whether the FSC never falls below 0.5.
         nyquist: two voxels of the truth's grid, angstrom.
         fsc: curve of the shells 0 .. (N - 1) // 2, both maps without background and inside the soft sphere.
+        fsc_low: lower end of the curve's 95 % confidence interval (:func:`unpicked.evaluate.fsc.fsc_interval`).
+        fsc_high: upper end.
         fsc_area: mean of the curve over the shells from 1.
         hand: "same" or "mirrored": the better hand of the estimate.
         hand_margin: score of that hand minus score of the other.
@@ -46,6 +49,8 @@ class Comparison:
     at_nyquist: bool
     nyquist: float
     fsc: list[float]
+    fsc_low: list[float]
+    fsc_high: list[float]
     fsc_area: float
     hand: Hand
     hand_margin: float
@@ -75,6 +80,14 @@ class Comparison:
 def compare(estimate: Map, truth: Map, *, symmetry: str = "C1") -> Comparison:
     """Align an estimate to a truth over rotations, shifts and both hands, and measure the difference.
 
+    See :func:`compared`, which also returns the estimate laid on the truth.
+    """
+    return compared(estimate, truth, symmetry=symmetry)[0]
+
+
+def compared(estimate: Map, truth: Map, *, symmetry: str = "C1") -> tuple[Comparison, Map]:
+    """The figures of an estimate against a truth, and the estimate laid on the truth.
+
     The alignment maximises the cosine of the estimate
     and the truth moved onto it; every figure is then taken on the truth's grid with the estimate moved.
 
@@ -92,12 +105,14 @@ def compare(estimate: Map, truth: Map, *, symmetry: str = "C1") -> Comparison:
     _check_symmetry(symmetry)
     matched = match_grid(estimate, truth)
     alignment = align(matched, truth)
-    first = apply(alignment, matched, truth).values.detach().double().cpu()
+    laid = apply(alignment, matched, truth)
+    first = laid.values.detach().double().cpu()
     second = truth.values.detach().double().cpu()
     mask = sphere(truth.box)
     curve = fsc(mask * _without_background(first), mask * _without_background(second))
     at_half, at_low = (resolution(curve, truth.voxel_size, truth.box, level) for level in (0.5, 0.143))
-    return Comparison(
+    low, high = fsc_interval(curve, shell_counts(truth.box) * share(mask))
+    comparison = Comparison(
         correlation=float(masked_cosine(first.flatten(), second.flatten(), mask.flatten())),
         relative_error=float((first - second).norm() / second.norm()),
         resolution_05=at_half.angstrom,
@@ -105,6 +120,8 @@ def compare(estimate: Map, truth: Map, *, symmetry: str = "C1") -> Comparison:
         at_nyquist=at_half.at_nyquist,
         nyquist=2 * truth.voxel_size,
         fsc=[float(value) for value in curve],
+        fsc_low=low.tolist(),
+        fsc_high=high.tolist(),
         fsc_area=fsc_area(curve),
         hand=alignment.hand,
         hand_margin=alignment.hand_margin,
@@ -115,6 +132,7 @@ def compare(estimate: Map, truth: Map, *, symmetry: str = "C1") -> Comparison:
         symmetry=symmetry,
         notes=_notes(alignment, estimate, truth, symmetry),
     )
+    return comparison, laid
 
 
 def aligned(estimate: Map, truth: Map) -> Map:

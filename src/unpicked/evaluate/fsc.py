@@ -97,6 +97,36 @@ def fsc_error(
     return (1 - curve.double().square()) / counts.double().sqrt()
 
 
+def fsc_interval(
+    curve: Float[torch.Tensor, " shells"], counts: Float[torch.Tensor, " shells"], level: float = 0.95
+) -> tuple[Float[torch.Tensor, " shells"], Float[torch.Tensor, " shells"]]:
+    """Confidence interval of a Fourier shell correlation, tanh(atanh F -+ z / sqrt(n_k - 3)) (Fisher 1921).
+
+    Unlike F -+ :func:`fsc_error` it never leaves -1 .. 1, and is wider below than above. Shells of three numbers or
+    fewer tell nothing: -1 to 1.
+
+    Args:
+        curve: ``(shells,)`` from :func:`fsc`.
+        counts: as for :func:`fsc_error`.
+        level: probability, above 0 and below 1.
+
+    Returns:
+        Lower and upper ends.
+
+    Raises:
+        ValueError: as :func:`fsc_error`, and for a level outside its range.
+    """
+    fsc_error(curve, counts)  # the same checks
+    if not 0 < level < 1:
+        raise ValueError(f"level must be a probability above 0 and below 1; got {level}")
+    z = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
+    centre = curve.double().clamp(-1 + 1e-12, 1 - 1e-12).atanh()
+    known = counts.double() > 3
+    spread = z / torch.where(known, counts.double() - 3, 1.0).sqrt()
+    ones = torch.ones_like(centre)
+    return torch.where(known, (centre - spread).tanh(), -ones), torch.where(known, (centre + spread).tanh(), ones)
+
+
 def resolution(curve: Float[torch.Tensor, " shells"], voxel_size: float, box: int, threshold: float) -> Resolution:
     """Resolution N a / k at the first downward crossing of a threshold, linear between shells.
 

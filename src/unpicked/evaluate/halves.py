@@ -14,7 +14,7 @@ from jaxtyping import Float
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.evaluate.align import Alignment, Hand, align, apply
-from unpicked.evaluate.fsc import Resolution, fsc, fsc_error, resolution, shell_counts
+from unpicked.evaluate.fsc import Resolution, fsc, fsc_area, fsc_error, fsc_interval, resolution, shell_counts
 from unpicked.evaluate.resample import centred, sphere
 from unpicked.ops import fourier, seeding
 
@@ -32,6 +32,9 @@ class Halves:
         fsc: curve of the shells 0 .. (N - 1) // 2, both maps without background inside the soft sphere of the
             box's diameter, outside which a turned map is not known. The shells up to ``cutoff_shell`` were made to
             agree and are too high by about what chance allows there.
+        fsc_low: lower end of the curve's 95 % confidence interval (:func:`unpicked.evaluate.fsc.fsc_interval`).
+        fsc_high: upper end.
+        fsc_area: mean of the curve over the shells from 1.
         error: standard deviation per shell, (1 - FSC^2) / sqrt(n_k), n_k times the sphere's share of the box.
         resolution_0143: angstrom where ``fsc`` falls below 0.143; None where it does so in shell 1 already.
         at_nyquist: whether ``fsc`` never falls below 0.143; ``resolution_0143`` is then ``nyquist``.
@@ -54,6 +57,9 @@ class Halves:
     """
 
     fsc: list[float]
+    fsc_low: list[float]
+    fsc_high: list[float]
+    fsc_area: float
     error: list[float]
     resolution_0143: float | None
     at_nyquist: bool
@@ -103,20 +109,25 @@ def halves(
             outside the band.
         TypeError: if a map is complex.
     """
-    _check("the first half", a, a)
-    _check("the second half", b, a)
+    check_map("the first half", a, a)
+    check_map("the second half", b, a)
     cutoff = _cutoff(a.box, cutoff_shell)
     ball = sphere(a.box)
-    window = None if mask is None else ball * _mask(mask, a)
+    window = None if mask is None else ball * check_mask(mask, a)
     found = align(_low(b, cutoff, "the second half"), _low(a, cutoff, "the first half"))
     limited = Map(_within(b.values.detach().double().cpu(), b.box / 2), b.voxel_size, b.origin)
     moved = apply(found, limited, a)
     curve = fsc(ball * centred(a.values), ball * centred(moved.values))
     where = resolution(curve, a.voxel_size, a.box, THRESHOLD)
     masked = None if window is None else _corrected(a, limited, found, window, curve)
+    counts = shell_counts(a.box) * share(ball)
+    low, high = fsc_interval(curve, counts)
     return Halves(
         fsc=_floats(curve),
-        error=_floats(fsc_error(curve, shell_counts(a.box) * _share(ball))),
+        fsc_low=_floats(low),
+        fsc_high=_floats(high),
+        fsc_area=fsc_area(curve),
+        error=_floats(fsc_error(curve, counts)),
         resolution_0143=where.angstrom,
         at_nyquist=where.at_nyquist,
         nyquist=2 * a.voxel_size,
@@ -162,8 +173,8 @@ def _corrected(a: Map, b: Map, found: Alignment, window: torch.Tensor, curve: to
     if start is not None:
         draws = []
         for draw in range(DRAWS):
-            one = _random_phases(centred(a.values), start, 2 * draw)
-            other = Map(_random_phases(centred(b.values), start, 2 * draw + 1), b.voxel_size)
+            one = random_phases(centred(a.values), start, 2 * draw)
+            other = Map(random_phases(centred(b.values), start, 2 * draw + 1), b.voxel_size)
             draws.append(fsc(window * one, window * apply(found, other, a).values))
         randomised = torch.stack(draws).mean(0)
         change = (masked - randomised) / (1 - randomised).clamp_min(1e-6)
@@ -172,7 +183,7 @@ def _corrected(a: Map, b: Map, found: Alignment, window: torch.Tensor, curve: to
     return _Masked(masked, randomised, corrected, start, at_masked, at_corrected)
 
 
-def _random_phases(values: torch.Tensor, start: int, draw: int) -> torch.Tensor:
+def random_phases(values: torch.Tensor, start: int, draw: int) -> torch.Tensor:
     """The map with its amplitudes, and from shell ``start`` on the phases of white noise."""
     noise = torch.randn(values.shape, generator=seeding.generator(0, "phases", draw), dtype=values.dtype)
     spectrum, other = fourier.fft3(values), fourier.fft3(noise)
@@ -209,13 +220,14 @@ def _cutoff(box: int, cutoff: int | None) -> int:
     return cutoff
 
 
-def _share(window: torch.Tensor) -> float:
+def share(window: torch.Tensor) -> float:
     """Independent voxels under a window per voxel of the box, (sum w^2)^2 / sum w^4 / N^3."""
     square = window.square()
     return float(square.sum().square() / square.square().sum()) / window.numel()
 
 
-def _check(name: str, map: Map, reference: Map) -> None:
+def check_map(name: str, map: Map, reference: Map) -> None:
+    """Refuse a map that is not real, finite and on the grid of the reference."""
     if map.values.is_complex():
         raise TypeError(f"{name} must be a real map; got {map.values.dtype}; try values.real")
     if map.box < 4:
@@ -224,13 +236,14 @@ def _check(name: str, map: Map, reference: Map) -> None:
         raise ValueError(f"{name} must be finite; found NaN or infinite voxels; repair the map first")
     if map.box != reference.box or abs(map.voxel_size / reference.voxel_size - 1) > 1e-3:
         raise ValueError(
-            f"{name} must lie on the grid of the first half, {reference.box} voxels of {reference.voxel_size:g} A; "
+            f"{name} must lie on the grid of the first map, {reference.box} voxels of {reference.voxel_size:g} A; "
             f"got {map.box} of {map.voxel_size:g} A; rescale it first"
         )
 
 
-def _mask(mask: Map, a: Map) -> torch.Tensor:
-    _check("the mask", mask, a)
+def check_mask(mask: Map, a: Map) -> torch.Tensor:
+    """The mask's values, refused where they are not from 0 to 1 or empty inside the box's sphere."""
+    check_map("the mask", mask, a)
     values = mask.values.detach().double().cpu()
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6):

@@ -6,15 +6,17 @@ Extending: one frozen dataclass with ``energy``; where the energy is a quadratic
 
 from __future__ import annotations
 
-from unpicked.priors.account import data_share, expected_error, expected_fsc, precision
-from unpicked.priors.base import Both, Flat, Prior
+from unpicked.priors.account import data_share, expected_error, expected_fsc, precision, response_share
+from unpicked.priors.base import Both, Flat, Prior, majorant
 from unpicked.priors.constraints import Positive, Support, Symmetric, group
+from unpicked.priors.denoiser import Denoiser
 from unpicked.priors.evidence import learned, log_evidence
 from unpicked.priors.gaussian import Ridge, Shells, Wilson, globular, wilson
 from unpicked.priors.smooth import Smooth
 
 __all__ = [
     "Both",
+    "Denoiser",
     "Flat",
     "Positive",
     "Prior",
@@ -31,6 +33,8 @@ __all__ = [
     "group",
     "learned",
     "log_evidence",
+    "majorant",
     "precision",
+    "response_share",
     "wilson",
 ]

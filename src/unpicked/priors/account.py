@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
-from unpicked.ops import fourier
+from unpicked.ops import fourier, seeding, solve
 from unpicked.priors.base import Prior, Turnable
 
 _TINY = 1e-12  # of the largest eigenvalue: what stands for zero, so that a flat direction has a finite variance
@@ -53,8 +55,7 @@ def data_share(
     Raises:
         ValueError: for matrices of another shape, not finite, or both zero; for an object that is not a volume.
     """
-    if len(object.shape) != 3:
-        raise ValueError(f"object must be a volume, with values of shape (z, y, x); got {object.shape}")
+    _check_volume(object)
     check_square(object, information=information, prior_precision=prior_precision)
     prior = prior_precision.double()
     before, vectors_before = torch.linalg.eigh(prior)
@@ -71,6 +72,79 @@ def data_share(
     share = 1 - total[1] / torch.where(total[0] > 0, total[0], 1.0)
     share = torch.where(total[0] > 0, share, 0.0).clamp(0, 1)
     return tuple(share.tolist())
+
+
+def response_share(
+    object: Object,
+    x: Float[torch.Tensor, " n"],
+    information: Float[torch.Tensor, "n n"] | Callable[[torch.Tensor], torch.Tensor],
+    prior: Prior,
+    *,
+    probes: int = 32,
+    seed: int = 0,
+) -> tuple[float, ...]:
+    """Per shell, the part of a small change in what the data say that comes through to the map: 1 data, 0 prior.
+
+    To first order the answer moves by R z, R = (I + P)^-1 I, when the map that the data alone would give moves by z
+    (averaging kernel: Rodgers 2000, section 2.4). The share of a shell is tr(S R) / tr(S), S the projection on it; both
+    traces by random signs on the voxels (Hutchinson 1990), the same in both, so that an R that only filters by shell
+    is told exactly. P is the Hessian of the energy at x, of a prior that is not quadratic its response there; that of
+    a :class:`Denoiser` is made of differences, and taken as symmetric. Unlike :func:`data_share` this knows shells of
+    which the prior leaves some directions free and holds others.
+
+    Args:
+        object: a volume.
+        x: ``(size,)`` the estimate.
+        information: I of the data, a matrix ``(size, size)``, or what multiplies a vector ``(size,)`` by it.
+        prior: what was believed.
+        probes: random maps; of a matrix they cost nothing, else some ten products with I and P each.
+        seed: of the random maps.
+
+    Returns:
+        Shares of the shells 0 .. (N - 1) // 2.
+
+    Raises:
+        ValueError: for an object that is not a volume, arrays of another shape or not finite, fewer than one probe, or
+            where neither data nor prior determine the map.
+    """
+    _check_volume(object)
+    if probes < 1:
+        raise ValueError(f"probes must be at least 1; got {probes}")
+    if tuple(x.shape) != (object.size,):
+        raise ValueError(f"x must have shape ({object.size},); got {tuple(x.shape)}")
+    x = x.detach().double()
+    signs = torch.randint(0, 2, (probes, *object.shape), generator=seeding.generator(seed, "probes")) * 2.0 - 1
+    white = object.fit(signs.to(x))
+    if isinstance(information, torch.Tensor):
+        check_square(object, information=information)
+        told = information.to(x)
+        found, flaw = torch.linalg.solve_ex(told + precision(prior, object, x), told @ white.mT)
+        if bool(flaw) or not bool(torch.isfinite(found).all()):
+            raise ValueError("information and prior must determine the map together; their sum is singular")
+        through = found.mT
+    else:
+        through = torch.stack([_through(object, x, information, prior, one) for one in white])
+    given, before, after = (fourier.fft3(v) for v in (signs.to(x), object.values(white), object.values(through)))
+    sums = [fourier.shell_sum((given.conj() * seen).real.sum(0)) for seen in (before, after)]
+    held = sums[0] > 1e-9 * float(sums[0].max())
+    share = torch.where(held, sums[1] / torch.where(held, sums[0], 1.0), 0.0)
+    return tuple(share.clamp(0, 1).tolist())
+
+
+def _through(
+    object: Object,
+    x: torch.Tensor,
+    information: Callable[[torch.Tensor], torch.Tensor],
+    prior: Prior,
+    white: torch.Tensor,
+) -> Float[torch.Tensor, " n"]:
+    """(I + P)^-1 I of one vector, by conjugate gradients."""
+    prior.energy(x, object)  # makes the constants outside of any transform
+    gradient = torch.func.grad(lambda y: prior.energy(y, object))
+    pull = torch.func.vjp(gradient, x)[1]
+    return solve.conjugate_gradients(
+        lambda v: information(v) + pull(v)[0], information(white), torch.zeros_like(x), tolerance=1e-3, steps=100
+    )
 
 
 def expected_error(
@@ -147,6 +221,11 @@ def _posterior(
         keep = torch.eye(object.size, dtype=torch.float64, device=x.device) - basis @ basis.mT
         covariance = keep @ covariance @ keep
     return covariance
+
+
+def _check_volume(object: Object) -> None:
+    if len(object.shape) != 3:
+        raise ValueError(f"object must be a volume, with values of shape (z, y, x); got {object.shape}")
 
 
 def check_square(object: Object, **matrices: torch.Tensor) -> None:

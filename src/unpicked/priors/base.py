@@ -56,6 +56,23 @@ class Both:
 
 
 @runtime_checkable
+class Majorised(Protocol):
+    """A prior whose curvature is dear or uncertain, and held by that of a quadratic one."""
+
+    @property
+    def majorant(self) -> Prior:
+        """A quadratic prior that is curved at least as much everywhere; fits take their steps by it."""
+
+
+def majorant(prior: Prior) -> Prior:
+    """The prior with what stands for its members' curvature in a fit's steps; itself where there is nothing such."""
+    if isinstance(prior, Both):
+        bounds = tuple(majorant(one) for one in prior.priors)
+        return prior if all(a is b for a, b in zip(bounds, prior.priors, strict=True)) else Both(bounds)
+    return prior.majorant if isinstance(prior, Majorised) else prior
+
+
+@runtime_checkable
 class Turnable(Protocol):
     """An object whose coefficients can be rotated exactly."""
 

@@ -79,6 +79,13 @@ class MicrographJob:
     """Believe also that there is no density beyond this radius, in working voxels."""
     symmetry: str = "C1"
     """Believe also in a point group, Cn or Dn, about the z axis."""
+    denoiser: str = ""
+    """Believe also what a denoiser leaves of a map: a function of yours, FILE.py:FUNCTION or package.module:FUNCTION,
+    that takes a map (z, y, x), a torch tensor of grey values in which the molecule is about 1 high, and gives as many
+    values, as a tensor or an array. The file is executed."""
+    denoiser_noise: float = 0.1
+    """Standard deviation of the noise that the denoiser is made for, in the same grey values: the smaller, the stronger
+    the belief."""
     sigma: float | None = None
     """Standard deviation of the noise in the grey values of the data; estimated if not given."""
     density: float | None = None
@@ -119,6 +126,8 @@ class MicrographJob:
             raise ValueError(f"--held-out must not be negative; got {self.held_out}")
         if self.support is not None and not self.support > 0:
             raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
+        if not (math.isfinite(self.denoiser_noise) and self.denoiser_noise > 0):
+            raise ValueError(f"--denoiser-noise must be positive; got {self.denoiser_noise}")
         try:
             group(self.symmetry)
         except ValueError as error:

@@ -20,12 +20,7 @@ from unpicked.model.gas import Gas, best_sites
 from unpicked.model.placements import through_of
 from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
-from unpicked.priors import (
-    Flat,
-    data_share,
-    precision,
-)
-from unpicked.recipes import parts
+from unpicked.recipes import denoisers, parts
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.stages import Stages
 from unpicked.reconstruct import Reconstruction, Report
@@ -45,6 +40,7 @@ class MicrographAnswer:
         notes: sentences: read, converted, assumed, tried, found.
         data_share: per Fourier shell, the share of what is known that comes from the data; at most that where the
             solver took no information.
+        data_share_kind: of what it is a share, see :func:`unpicked.recipes.parts.share`.
         halves: the two half maps, the second aligned to the first, and what comparing them gave.
         gallery: the likeliest particles beside the projections that explain them.
         gains: by which the micrographs were whitened at the end, or None.
@@ -57,6 +53,7 @@ class MicrographAnswer:
     sigma: float
     notes: tuple[str, ...]
     data_share: tuple[float, ...] = ()
+    data_share_kind: str = "precision"
     halves: tuple[Map, Map, Halves] | None = None
     gallery: dict[str, torch.Tensor] | None = None
     gains: Gains | None = None
@@ -77,6 +74,7 @@ class MicrographAnswer:
         out |= {"sigma": self.sigma, "snr_box": row.get("energy", math.nan) / self.map.box**2}
         if self.data_share:
             out["data_share"] = list(self.data_share)
+            out["data_share_kind"] = self.data_share_kind
             out["data_share_observed"] = self.last.information is not None
         if self.seen is not None:
             out["views"] = self.seen.to_json()
@@ -119,6 +117,8 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
             f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
         )
     parts.check_solver(job, parts.volume(job)[0])
+    if job.denoiser:
+        denoisers.tried(job.denoiser, job.box)
     least = max(1, len(data) // 2) if job.halves else len(data)
     if job.held_out >= least:
         raise ValueError(f"--held-out must leave a micrograph to fit; got {job.held_out} of {least}")
@@ -169,6 +169,7 @@ def from_micrographs(
             runs |= own_answer.runs
         compared, second = halves(maps[0], maps[1], shared_start=start is not None)
         halved = (maps[0], second, compared)
+    share, kind = parts.share(last)
     return MicrographAnswer(
         map=_inside(_grey(last, grey)),
         last=last,
@@ -186,7 +187,8 @@ def from_micrographs(
             *found.notes,
             *(f"{name}: {note}" for name, run in runs.items() for note in run.notes),
         ),
-        data_share=_data_share(last),
+        data_share=share,
+        data_share_kind=kind,
         halves=halved,
         gallery=_gallery(last, whole if found.gains is None else whitening.whitened(whole, found.gains), seed),
         gains=found.gains,
@@ -226,14 +228,6 @@ def _grey(run: Reconstruction, grey: float) -> Map:
     if run.map is None:
         raise ValueError(f"{run.model.object!r} has no map")
     return Map(run.map.values.cpu() * grey, run.map.voxel_size)
-
-
-def _data_share(run: Reconstruction) -> tuple[float, ...]:
-    """What the data say; where the solver took no information, what they would with places and views known."""
-    x, object, told = run.x, run.model.object, parts.information(run)
-    if told is None or isinstance(run.prior, Flat):
-        return ()
-    return data_share(object, told.cpu(), precision(run.prior, object, x).cpu())
 
 
 def _gallery(run: Reconstruction, data: Micrographs, seed: int) -> dict[str, torch.Tensor] | None:

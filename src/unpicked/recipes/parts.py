@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from unpicked import whitening
 from unpicked._lazy import torch
@@ -23,9 +24,10 @@ from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball, largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
-from unpicked.ops import filters
+from unpicked.ops import filters, rotation
 from unpicked.priors import (
     Both,
+    Denoiser,
     Flat,
     Positive,
     Prior,
@@ -33,11 +35,15 @@ from unpicked.priors import (
     Support,
     Symmetric,
     Wilson,
+    data_share,
     globular,
     learned,
+    majorant,
     precision,
+    response_share,
     wilson,
 )
+from unpicked.recipes.denoisers import denoiser
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known
 from unpicked.reconstruct import Reconstruction
@@ -58,6 +64,7 @@ SOLVERS: dict[str, Acceleration] = {
 
 
 FIRST_VIEWS = 100  # of the first stage, if not given
+_VIEWS = 60  # that stand for all views
 FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
 
 
@@ -100,6 +107,37 @@ def information(run: Reconstruction) -> torch.Tensor | None:
     return copies * uniform_information(run.model.object, run.x, through_of(run.model.placement))
 
 
+def share(run: Reconstruction) -> tuple[tuple[float, ...], Literal["precision", "response"]]:
+    """Per Fourier shell what of a volume comes from the data, and of what it is a share; nothing without a prior.
+
+    Of the precision, see :func:`unpicked.priors.data_share`; where there is a denoiser or the object has too many
+    coefficients for it, of a change in what the data say, see :func:`unpicked.priors.response_share`.
+    """
+    object, x = run.model.object, run.x
+    told = information(run)
+    if isinstance(run.prior, Flat) or not run.history or len(object.shape) != 3:
+        return (), "precision"
+    if told is None:
+        return response_share(object, x, _with_places_known(run), run.prior, probes=8), "response"
+    if majorant(run.prior) is not run.prior:
+        return response_share(object, x, told, run.prior), "response"
+    return data_share(object, told.cpu(), precision(run.prior, object, x).cpu()), "precision"
+
+
+def _with_places_known(run: Reconstruction) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What multiplies coefficients by the information of data whose places and views are known, of any object."""
+    through, like = through_of(run.model.placement), run.x.double()
+    operator = run.model.object.projector(rotation.super_fibonacci(_VIEWS).to(like))  # type: ignore[attr-defined]
+    copies = run.history[-1]["particles"] / run.model.noise.sigma**2 / _VIEWS
+
+    def told(v: torch.Tensor) -> torch.Tensor:
+        seen = operator.project(v)
+        found: torch.Tensor = operator.backproject(seen if through is None else through.weighted(seen, through.mean))
+        return copies * found
+
+    return told
+
+
 def learned_prior(run: Reconstruction, known: Known) -> Known:
     """``known`` with the Wilson prior that the data of a run suggest; without one where the run does not tell.
 
@@ -120,18 +158,25 @@ def learned_prior(run: Reconstruction, known: Known) -> Known:
 
 def belief_note(begun: Reconstruction, ended: Reconstruction) -> tuple[str, ...]:
     """The last stage's prior in words, beside that of the first."""
-    first, prior = _first(begun.prior), _first(ended.prior)
-    if not isinstance(prior, Wilson) or not isinstance(first, Wilson):
-        return ()
-    told = (prior.radius, prior.correlation) != (first.radius, first.correlation)
-    return (
-        f"prior: a molecule with an envelope of {prior.radius:.2f} voxels (standard deviation) and density correlated "
-        f"over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}",
-    )
+    (first, *_), (prior, *others) = _members(begun.prior), _members(ended.prior)
+    said = []
+    if isinstance(prior, Wilson) and isinstance(first, Wilson):
+        told = (prior.radius, prior.correlation) != (first.radius, first.correlation)
+        said.append(
+            f"prior: a molecule with an envelope of {prior.radius:.2f} voxels (standard deviation) and density "
+            f"correlated over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}"
+        )
+    said += [
+        f"prior: the denoiser {one.name}, for noise of {1 / one.scale / one.strength**0.5:.3g} of the molecule's "
+        "typical grey value; what it was made from can show in the map"
+        for one in (prior, *others)
+        if isinstance(one, Denoiser)
+    ]
+    return tuple(said)
 
 
-def _first(prior: Prior) -> Prior:
-    return prior.priors[0] if isinstance(prior, Both) else prior
+def _members(prior: Prior) -> tuple[Prior, ...]:
+    return prior.priors if isinstance(prior, Both) else (prior,)
 
 
 def signal_spectra(run: Reconstruction, data: Micrographs) -> list[tuple[float, ...]]:
@@ -244,6 +289,9 @@ def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Pri
         beliefs.append(Support(job.support, 0.1 * typical))
     if job.symmetry.upper() != "C1":
         beliefs.append(Symmetric(job.symmetry, 0.02 * typical))
+    if job.denoiser:
+        strength = (job.denoiser_noise * typical) ** -2
+        beliefs.append(Denoiser(denoiser(job.denoiser), strength, scale=typical, name=job.denoiser))
     if not beliefs:
         return Flat()
     return beliefs[0] if len(beliefs) == 1 else Both(tuple(beliefs))

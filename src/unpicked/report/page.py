@@ -59,7 +59,7 @@ def _parts(run: Run) -> dict[str, Any]:
         directions=sections.directions(run),
         patches=sections.patches(run),
         posed=None,
-        source="micrographs",
+        source="particle images" if dict(result.get("data") or {}).get("kind") == "images" else "micrographs",
         found="map",
         file="volume.mrc",
         data=data_rows(result),

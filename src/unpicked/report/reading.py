@@ -19,6 +19,7 @@ from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.evaluate.align import masked_cosine
 from unpicked.evaluate.compare import Comparison, compare
+from unpicked.evaluate.directional import Directional, directional
 from unpicked.evaluate.resample import match_grid, sphere, transform
 from unpicked.io.mrc import read_map
 from unpicked.io.particle_files import SPREAD
@@ -57,6 +58,7 @@ class Halves:
         corrected: angstrom where the curve inside a mask, corrected for the mask, falls below 0.143.
         folds: whether they are the maps of the verification's two folds, which were not kept.
         floor: per shell the agreement that data of random phases reached; empty where it was not asked for.
+        ways: resolution by direction, where the two maps are in the folder.
     """
 
     fsc: tuple[float, ...]
@@ -68,6 +70,7 @@ class Halves:
     corrected: float | None = None
     folds: bool = False
     floor: tuple[float, ...] = ()
+    ways: Directional | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,11 @@ class Run:
     def share_observed(self) -> bool:
         """Whether ``share`` counts in the uncertainty of places and views."""
         return dict(self.result.get("figures") or {}).get("data_share_observed") is True
+
+    @property
+    def share_of_response(self) -> bool:
+        """Whether ``share`` is of a change in what the data say, and not of the precision."""
+        return dict(self.result.get("figures") or {}).get("data_share_kind") == "response"
 
 
 def read(folder: Path, truth: Map | None) -> Run:
@@ -312,9 +320,18 @@ def _halves(folder: Path, result: Mapping[str, Any], notes: list[str]) -> Halves
     resolution, cutoff, corrected = (value if value is not None and value > 0 else None for value in numbers)
     fits = error is not None and len(error) == len(curve)
     floor = _numbers(evidence.get("floor"), -1, 1) or ()
-    return Halves(
-        curve, resolution, at_nyquist, shared, error if fits else None, cutoff, corrected, folds, floor[: len(curve)]
-    )
+    ways = None if folds else _ways(folder, notes)
+    held = error if fits else None
+    return Halves(curve, resolution, at_nyquist, shared, held, cutoff, corrected, folds, floor[: len(curve)], ways)
+
+
+def _ways(folder: Path, notes: list[str]) -> Directional | None:
+    """By direction, of the half maps, of which the second lies on the first."""
+    try:
+        return directional(*(read_map(folder / name) for name in HALVES))
+    except (OSError, ValueError) as error:
+        notes.append(f"the half maps cannot be compared by direction: {' '.join(str(error).split())}")
+        return None
 
 
 def _share(result: Mapping[str, Any], notes: list[str]) -> tuple[float, ...] | None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.evaluate.directional import Directional
 from unpicked.evaluate.fsc import fsc_error, shell_counts
 from unpicked.evaluate.resample import sphere
 from unpicked.report import figures, views, words
@@ -79,10 +80,12 @@ def shells(run: Run) -> dict[str, Any] | None:
         "truth": _truth_figures(run.truth) if run.truth else (),
         "truth_notes": [words.sentence(text) for text in run.truth.comparison.notes] if run.truth else (),
         "halves": _halves_words(run.halves) if run.halves else "",
+        "ways": _ways(run.halves.ways) if run.halves and run.halves.ways else None,
         "folds": run.halves is not None and run.halves.folds,
         "floor": bool(floor),
         "shared": run.halves is not None and run.halves.shared_start,
         "share": share_words(run),
+        "response": run.share_of_response,
         "hatched": any(part < 0.5 for part in run.share or ()),
     }
 
@@ -93,25 +96,26 @@ def share_words(run: Run) -> str:
         return ""
     field = run.volume.box * run.volume.voxel_size
     low = [k for k, part in enumerate(run.share) if part < 0.5]
+    whole = "a change in what the data say" if run.share_of_response else "the precision"
     if not low:
         counted = (
             "the uncertainty of the particles' places and views is counted in."
             if run.share_observed
             else "places and views of the particles are taken as known, so this is the most that the data can say."
         )
-        return (
-            f"Every shell comes from the data, by {100 * min(run.share):.0f} % of the precision at the least; {counted}"
-        )
+        return f"Every shell comes from the data, by {100 * min(run.share):.0f} % of {whole} at the least; {counted}"
     parts = []
     for first, last in words.ranges(low):
         at = "the mean" if first == 0 else f"{field / first:.3g} Å"
         to = f" to {field / last:.3g} Å" if last > first else ""
         parts.append(f"{first} to {last} ({at}{to})" if last > first else f"{first} ({at})")
     many = "shell" if len(low) == 1 else "shells"
-    return (
-        f"From the prior: {many} {', '.join(parts)}. There the data hold less than half of the precision, "
-        "and detail may be the prior's."
+    held = (
+        f"less than half of {whole} comes through"
+        if run.share_of_response
+        else f"the data hold less than half of {whole}"
     )
+    return f"From the prior: {many} {', '.join(parts)}. There {held}, and detail may be the prior's."
 
 
 def directions(run: Run) -> dict[str, Any] | None:
@@ -266,6 +270,29 @@ def _halves_words(halves: Halves) -> str:
     else:
         said.append("Each half was reconstructed from its own start.")
     return " ".join(said)
+
+
+def _ways(found: Directional) -> dict[str, Any]:
+    """Resolution by direction of Fourier space: the picture, and how to read it."""
+    from markupsafe import Markup
+
+    def along(size: float | None, axis: list[float]) -> str:
+        place = ", ".join(f"{part:+.2f}" for part in axis).replace("-", "−")
+        return f"{words.angstrom(size, found.nyquist)} along ({place})"
+
+    if found.best is None:
+        said = "In no direction do the half maps agree."
+    elif found.best == found.worst:
+        said = f"The half maps agree up to {words.angstrom(found.best, found.nyquist)} in every direction."
+    else:
+        best, worst = along(found.best, found.best_direction), along(found.worst, found.worst_direction)
+        said = f"Best {best}, worst {worst} (x, y, z)."
+    return {
+        "svg": Markup(views.resolution_plot(found)),  # drawn from numbers alone
+        "said": said,
+        "sphericity": f"{found.sphericity:.2f}",
+        "angle": f"{found.half_angle:g}",
+    }
 
 
 def _how_to_read(runs: History, names: set[str], kept: tuple[str, ...], told: bool) -> str:

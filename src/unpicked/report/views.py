@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unpicked.evaluate.directional import Directional
 from unpicked.report.figures import FIRST, GRID, INK, MUTED, svg
 
 Values = NDArray[np.float64]
@@ -88,22 +89,50 @@ def density_plot(edges: Values, density: Values, dots: Values | None = None, ful
         for level in np.unique(strength.round(2)[strength >= 0.005]):  # few opacities make a small file
             chosen = [outline(cell) for cell in edges[strength.round(2) == level]]
             axes.add_collection(PolyCollection(chosen, facecolors=FIRST, alpha=float(level), linewidths=0))
-        around, up = np.linspace(-math.pi, math.pi, 73), np.cos(np.linspace(0, math.pi, 73))
-        for rot in np.deg2rad((-120, -60, 0, 60, 120)):
-            axes.plot(*hammer(np.full(73, rot), up), color=GRID, linewidth=0.8)
-        for tilt in (30, 60, 90, 120, 150):
-            axes.plot(*hammer(around, np.full(73, math.cos(math.radians(tilt)))), color=GRID, linewidth=0.8)
-        for rot in (-math.pi, math.pi):
-            axes.plot(*hammer(np.full(73, rot), up), color=MUTED, linewidth=1)
+        _grid(axes)
         if dots is not None:
             rot = np.arctan2(dots[:, 1], dots[:, 0])
             axes.plot(*hammer(rot, dots[:, 2].clip(-1, 1)), ".", color=INK, markersize=2.2, markeredgewidth=0)
-        for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", 1.11, 0.03)):
-            axes.text(x, y, name, color=MUTED, ha="left" if x else "center", fontsize=8)
-        axes.set_xlim(-2.06, 2.06)
-        axes.set_ylim(-1.17, 1.17)
 
     return svg("views", draw, size=(4.6, 2.65))
+
+
+def resolution_plot(found: Directional) -> str:
+    """Resolution by direction of Fourier space on a map of equal areas: the darker a dot, the finer; a ring, none."""
+    half = np.asarray(found.directions)
+    points = np.concatenate([half, -half])
+    reach = np.array([0.0 if size is None else found.nyquist / size for size in found.resolution] * 2)
+    x, y = hammer(np.arctan2(points[:, 1], points[:, 0]), points[:, 2].clip(-1, 1))
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        _grid(axes)
+        strength = (0.1 + 0.9 * reach.clip(0, 1) ** 2).round(1)
+        for level in np.unique(strength[reach > 0]):
+            chosen = (strength == level) & (reach > 0)
+            axes.plot(x[chosen], y[chosen], "o", color=FIRST, alpha=float(level), markersize=5, markeredgewidth=0)
+        none = reach == 0
+        axes.plot(x[none], y[none], "o", color="none", markeredgecolor=MUTED, markersize=5, markeredgewidth=0.8)
+
+    return svg("ways", draw, size=(4.6, 2.65))
+
+
+def _grid(axes: Any) -> None:
+    """Lines of rot and tilt, the rim, and the names of the axes on Hammer's map."""
+    around, up = np.linspace(-math.pi, math.pi, 73), np.cos(np.linspace(0, math.pi, 73))
+    for rot in np.deg2rad((-120, -60, 0, 60, 120)):
+        axes.plot(*hammer(np.full(73, rot), up), color=GRID, linewidth=0.8)
+    for tilt in (30, 60, 90, 120, 150):
+        axes.plot(*hammer(around, np.full(73, math.cos(math.radians(tilt)))), color=GRID, linewidth=0.8)
+    for rot in (-math.pi, math.pi):
+        axes.plot(*hammer(np.full(73, rot), up), color=MUTED, linewidth=1)
+    for name, x, y in (("+z", 0, 1.05), ("−z", 0, -1.14), ("+x", 0.03, 0.03), ("+y", 1.11, 0.03)):
+        axes.text(x, y, name, color=MUTED, ha="left" if x else "center", fontsize=8)
+    axes.set_xlim(-2.06, 2.06)
+    axes.set_ylim(-1.17, 1.17)
 
 
 def coverage(directions: Values, width: float = 10.0) -> tuple[float, float]:
