@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from answers import answered, is_refused
-from unpicked.cli.micrographs import Input
-from unpicked.io.micrographs import read_micrographs
+from unpicked.cli.micrographs import Input, places_in_run
+from unpicked.cli.picking import _as_run
+from unpicked.io.micrographs import files_of, read_micrographs
 from unpicked.io.mrc import write_image
 from unpicked.io.picks import read_picks
 
@@ -104,6 +105,14 @@ def test_picks_of_a_run_keep_out_of_what_it_left_out(done, sim, tmp_path, capsys
     assert status == 0 and "masks as in" not in out
     assert (tmp_path / "a.star").read_text() == (tmp_path / "b.star").read_text()
     data = read_micrographs(files, masks=sim / "masks")
+    assert places_in_run(done, data) == [0, 1]  # masks are files of the run, too, and no micrographs
+    one = files_of(data)[1]
+    assert places_in_run(done, read_micrographs([one])) == [1]
+    _, input, notes = _as_run(done, [str(one)], {}, Input())  # named in another way than in the run
+    assert input.masks == (sim / "masks",) and notes == (f"masks as in {done}",)
+    shutil.copy(one, tmp_path / "other.mrc")
+    _, input, notes = _as_run(done, [str(tmp_path / "other.mrc")], {}, Input())
+    assert not input.masks and "are not used" in notes[0]
     found = read_picks(tmp_path / "a.star")
     for index, name in enumerate(data.names):
         for x, y in found.positions.get(name, np.zeros((0, 2))).tolist():

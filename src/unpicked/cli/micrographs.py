@@ -144,9 +144,10 @@ def gains_of_run(folder: Path) -> Gains | None:
 
 def places_in_run(folder: Path, data: Micrographs) -> list[int | None]:
     """For every micrograph its number among those of a run, by file, size and time of change; None: not one of them."""
-    from unpicked.io.micrographs import files_of
+    from unpicked.io.micrographs import images_of
 
-    summary, _ = runs.finished(folder)
+    summary, settings = runs.finished(folder)
     held, count = runs.held_files(folder), int(summary["data"]["files"])
-    numbers = {entry: number for number, entry in enumerate(held[max(0, len(held) - count) :])}
-    return [numbers.get(entry) for entry in shared.identity(files_of(data))]
+    end = len(held) - (count if settings.get("masks") else 0)  # masks come last, one for each
+    numbers = {entry: number for number, entry in enumerate(held[max(0, end - count) : max(0, end)])}
+    return [numbers.get(entry) for entry in shared.identity(images_of(data))]

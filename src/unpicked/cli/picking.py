@@ -78,7 +78,9 @@ def pick(
     told: dict[str, Any] = {"spacing": spacing, "ignore_ctf": ignore_ctf, "noise": noise}
     told, gains, run = {name: value for name, value in told.items() if value is not None}, None, volume.is_dir()
     if run:
-        told, input = _as_run(volume, files, told, input)
+        told, input, notes = _as_run(volume, files, told, input)
+        for note in notes:
+            common.say(note)
     map = mrc.read_map(volume / "volume.mrc" if run else volume, voxel_size=map_voxel)
     data = input.read(files)
     job = MicrographJob(box=map.box, voxel=map.voxel_size, density=density, **told)
@@ -103,17 +105,25 @@ def pick(
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
 
 
-def _as_run(run: Path, files: list[str], told: dict[str, Any], input: Input) -> tuple[dict[str, Any], Input]:
-    """What is told of spacing, contrast transfer and noise, and how files are read; what is not given as in a run.
+def _as_run(
+    run: Path, files: list[str], told: dict[str, Any], input: Input
+) -> tuple[dict[str, Any], Input, tuple[str, ...]]:
+    """Spacing, contrast transfer and noise, and how files are read: what is not given as in a run; and sentences.
 
     Masks belong to micrographs: those of the run hide nothing in others.
     """
-    settings = settings_of_run(run)
-    job, own = job_of_run(settings), Input.of(settings)
-    if not set(files) <= set(settings.get("files", [])):
-        own = replace(own, masks=(), masks_mark=None)
+    settings, notes = settings_of_run(run), tuple[str, ...]()
+    job, own, given = job_of_run(settings), Input.of(settings), input.given()
+    if own.masks:
+        bare = replace(own, masks=(), masks_mark=None)
+        if input.masks:
+            own = bare
+        elif None in places_in_run(run, replace(bare, **given).read(files)):
+            own, notes = bare, (f"masks of {run} are not used: not all micrographs are its own, or as they were",)
+        else:
+            notes = (f"masks as in {run}",)
     before = {name: getattr(job, name) for name in ("spacing", "ignore_ctf", "noise")}
-    return before | told, replace(own, **input.given())
+    return before | told, replace(own, **given), notes
 
 
 def _as_whitened(run: Path, data: Micrographs) -> tuple[Gains | None, str]:

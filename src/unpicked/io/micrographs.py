@@ -105,11 +105,15 @@ def read_micrographs(
     return Micrographs(source, size, names, optics, said, masks=hidden)
 
 
+def images_of(micrographs: Micrographs) -> tuple[Path, ...]:
+    """The image files that a set was read from, one for each; none for a set that was not."""
+    return micrographs.source.files if isinstance(micrographs.source, MrcSource | TiffSource) else ()
+
+
 def files_of(micrographs: Micrographs) -> tuple[Path, ...]:
-    """The image files that a set was read from, and its masks; none for a set that was not."""
-    images = micrographs.source.files if isinstance(micrographs.source, MrcSource | TiffSource) else ()
+    """The image files that a set was read from, then its masks; none for a set that was not."""
     masks = getattr(micrographs.masks, "masks", micrographs.masks)  # beside what was found
-    return images + (masks.files if isinstance(masks, MaskFiles) else ())
+    return images_of(micrographs) + (masks.files if isinstance(masks, MaskFiles) else ())
 
 
 def _source(files: tuple[Path, ...], contrast: Contrast, pixel_size: float | None) -> MrcSource | TiffSource:
