@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unpicked import whitening
+from unpicked.data.maps import Map
 from unpicked.data.masks import counted, covering, grown
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import energy
@@ -32,6 +33,7 @@ from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
 from unpicked.preprocess import prepare
 from unpicked.preprocess.outlying import without_outlying
+from unpicked.recipes.claims import MicrographClaim
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import ready, whitened_once
 from unpicked.recipes.tiles import OfTiles
@@ -41,6 +43,8 @@ from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.noise import colour
 from unpicked.simulate.optics import draw_optics, drawn
 from unpicked.simulate.phantom import bead_chain
+from unpicked.verify import verify
+from unpicked.verify.claims import judge_claim
 
 SHARED = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift": 0.0}
 SIDE = 7
@@ -357,6 +361,9 @@ def test_verdicts_judge_whole_tiles_only(seen: Micrographs) -> None:
     lined = MicrographTrial(prepare(replace(seen, masks=InMemory(nothing))), MicrographJob(box=SIDE))
     with pytest.raises(ValueError, match="masks leave no square of 14 working pixels whole"):
         list(lined.tiles(lined.pieces))
+    found = verify(lined)  # not an error that would take the run's answer with it
+    assert found.verdict == "undecided" and "masks leave no square" in found.sentence and not found.folds
+    assert judge_claim(MicrographClaim(lined.data, Map(torch.ones(SIDE, SIDE, SIDE), 1.0)), 3).verdict == "undecided"
 
 
 def test_random_phases_keep_the_power_of_what_is_seen() -> None:

@@ -97,7 +97,7 @@ def response_share(
         x: ``(size,)`` the estimate.
         information: I of the data, a matrix ``(size, size)``, or what multiplies a vector ``(size,)`` by it.
         prior: what was believed.
-        probes: random maps; of a matrix they cost nothing, else some ten products with I and P each.
+        probes: random maps; of a matrix they cost nothing beside P, else up to 100 products with I and P each.
         seed: of the random maps.
 
     Returns:

@@ -41,7 +41,7 @@ from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
-from unpicked.verify import Score
+from unpicked.verify import Score, Unjudged
 
 if TYPE_CHECKING:
     from unpicked.recipes.images import Start as ImageStart
@@ -206,7 +206,7 @@ class Planar(ABC):
         Tiles that hold a masked pixel are left out, for models and nulls alike.
 
         Raises:
-            ValueError: where masks leave none.
+            Unjudged: where masks leave none.
         """
         side, left = 2 * self.length, 0
         side *= min(max(1, min(round(TILE / side), min(data.shape) // side)), self._across)
@@ -218,7 +218,7 @@ class Planar(ABC):
             if len(found):
                 yield Tiles(found, data, index)
         if not left:
-            raise ValueError(f"masks leave no square of {side} working pixels whole, by which an answer is judged")
+            raise Unjudged(f"masks leave no square of {side} working pixels whole, by which an answer is judged")
 
     @cached_property
     def _across(self) -> int:

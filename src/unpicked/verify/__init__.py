@@ -36,6 +36,10 @@ Score = Callable[[Any], Any]  # tiles (n, *tile) to their log-likelihoods (n,) f
 D = TypeVar("D", bound=Data)
 
 
+class Unjudged(ValueError):
+    """Data of which nothing is left by which an answer could be judged."""
+
+
 class Pieces(Protocol[D]):
     """Data in whole pieces, which are parted into folds; what kinds there are is known to ``recipes``."""
 
@@ -55,7 +59,11 @@ class Pieces(Protocol[D]):
         """Some of the pieces."""
 
     def tiles(self, data: D) -> Iterator[Any]:
-        """Every piece of a part in tiles ``(n, *tile)``, all of one shape, or what else scores and nulls take."""
+        """Every piece of a part in tiles ``(n, *tile)``, all of one shape, or what else scores and nulls take.
+
+        Raises:
+            Unjudged: where there are none.
+        """
 
 
 class Trial(Pieces[D], Protocol[D]):
@@ -320,6 +328,11 @@ def cross_fit(pieces: Pieces[D], fitted: Fitted[D], seed: int) -> Verdict:
     """
     if pieces.count < 2:
         return ONE_PIECE
+    try:  # before anything is fitted
+        for part in folds_of(pieces)[0]:
+            next(iter(pieces.tiles(part)), None)
+    except Unjudged as error:
+        return Verdict("undecided", f"Undecided: {error}.", math.nan)
     folds = [_fold(pieces, fitted, seed, number, *parts) for number, parts in enumerate(folds_of(pieces), 1)]
     return concluded(folds, "tile" if _few(pieces) else pieces.piece, pieces.piece)
 
