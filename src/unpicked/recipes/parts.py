@@ -110,17 +110,19 @@ def information(run: Reconstruction) -> torch.Tensor | None:
 def share(run: Reconstruction) -> tuple[tuple[float, ...], Literal["precision", "response"]]:
     """Per Fourier shell what of a volume comes from the data, and of what it is a share; nothing without a prior.
 
-    Of the precision, see :func:`unpicked.priors.data_share`; where there is a denoiser or the object has too many
-    coefficients for it, of a change in what the data say, see :func:`unpicked.priors.response_share`.
+    Of the precision, see :func:`unpicked.priors.data_share`, which needs an object of few coefficients; where there is
+    a denoiser, of a change in what the data say, see :func:`unpicked.priors.response_share`.
     """
     object, x = run.model.object, run.x
     told = information(run)
     if isinstance(run.prior, Flat) or not run.history or len(object.shape) != 3:
         return (), "precision"
-    if told is None:
-        return response_share(object, x, _with_places_known(run), run.prior, probes=8), "response"
     if majorant(run.prior) is not run.prior:
+        if told is None:
+            return response_share(object, x, _with_places_known(run), run.prior, probes=8), "response"
         return response_share(object, x, told, run.prior), "response"
+    if told is None:  # responses of so many coefficients take minutes
+        return (), "precision"
     return data_share(object, told.cpu(), precision(run.prior, object, x).cpu()), "precision"
 
 
