@@ -96,6 +96,14 @@ def test_what_cannot_be_written_or_seen_is_refused_before_anything_is_written(ha
     assert is_refused(halves(half(1), half(2), "--local", tmp_path / "no" / "l.mrc"), "no folder")
     assert is_refused(halves(half(1), half(2), *new, "--picture", tmp_path / "there.png"), "there.png", "--overwrite")
     assert is_refused(halves(half(1), half(2), *new, "--picture", tmp_path / "p.jpg"), "--picture", ".png")
+    assert is_refused(halves(half(1), half(2), "--local", tmp_path / "half1.mrc", "--overwrite"), "half1.mrc", "read")
+    write_map(half(3), tmp_path / "mask.mrc")
+    kept = (tmp_path / "mask.mrc").read_bytes()
+    mask = ("--mask", tmp_path / "mask.mrc", "--local", tmp_path / "mask.mrc")
+    assert is_refused(halves(half(1), half(2), *mask, "--overwrite"), "mask.mrc", "another name")
+    assert (tmp_path / "mask.mrc").read_bytes() == kept
+    (tmp_path / "folder.mrc").mkdir()
+    assert is_refused(halves(half(1), half(2), "--local", tmp_path / "folder.mrc", "--overwrite"), "is a folder")
     assert is_refused(halves(half(1), half(2), *new, "--window", "45"), "window", "44 A", "45 A")
     assert is_refused(halves(half(1), half(2), *new, "--window", "nan"), "window", "nan")
     assert not (tmp_path / "local.mrc").exists() and (tmp_path / "there.mrc").read_bytes() == b"mine"

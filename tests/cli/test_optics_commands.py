@@ -180,6 +180,14 @@ def test_picking_refuses_what_makes_no_sense(sim, tmp_path, capsys, more, told):
     assert answer[0] == 2 and told in answer[2] and not picks.exists()
 
 
+def test_picks_do_not_replace_the_list_they_are_picked_from(sim, tmp_path, capsys):
+    listed = tmp_path / "micrographs.star"
+    listed.write_bytes((sim / "micrographs.star").read_bytes())
+    answer = answered(capsys, "pick", sim / "truth.mrc", listed, "--out", listed, "--overwrite")
+    assert is_refused(answer, "--out", "micrographs.star", "another name")
+    assert listed.read_bytes() == (sim / "micrographs.star").read_bytes()
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What picking is asked for, without picking."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from unpicked.cli.common import check_picture
+from unpicked.cli.common import check_picture, refuse_input
 
 if TYPE_CHECKING:
     from unpicked.data.maps import Map
@@ -42,8 +42,10 @@ class More:
 
             window_width(map, self.window)
 
-    def check(self) -> None:
-        """Refuse names of files that cannot be written, before anything is read."""
+    def check(self, *inputs: Path | None) -> None:
+        """Refuse names of files that cannot be written, or that are those of the inputs, before anything is read."""
+        if self.local is not None:
+            refuse_input("--local", self.local, inputs)
         if self.window is not None and self.local is None:
             raise ValueError("--window is that of --local; give --local FILE.mrc, too")
         if self.picture is not None:
@@ -51,6 +53,8 @@ class More:
         if self.local is not None:
             if self.local.suffix.lower() not in (".mrc", ".map"):
                 raise ValueError(f"--local must end in .mrc or .map; got {self.local}")
+            if self.local.is_dir():
+                raise ValueError(f"--local {self.local} is a folder; give the name of a file")
             if self.local.exists() and not self.overwrite:
                 raise ValueError(f"--local {self.local} is there; try another name, or --overwrite")
             if not self.local.parent.is_dir():

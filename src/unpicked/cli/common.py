@@ -184,6 +184,13 @@ def peak_memory_mb() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
+def refuse_input(option: str, path: Path, inputs: Sequence[Path | str | None]) -> None:
+    """Refuse a file to write that is one to be read: --overwrite is not meant for data."""
+    for given in inputs:
+        if given is not None and path.exists() and Path(given).exists() and path.samefile(given):
+            raise ValueError(f"{option} {path} is a file that is read here, and is not replaced; try another name")
+
+
 def check_picture(path: Path, overwrite: bool) -> None:
     """Refuse a name by which no picture can be written."""
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -44,7 +44,7 @@ def compare(
     json
         Print one JSON object.
     """
-    more.check()
+    more.check(estimate, truth)
     from unpicked.evaluate.compare import compared
     from unpicked.io.mrc import read_map
 
@@ -99,7 +99,7 @@ def halves(
     json
         Print one JSON object.
     """
-    more.check()
+    more.check(half1, half2, mask)
     from unpicked.evaluate.halves import halves as judge
     from unpicked.io.mrc import read_map
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unpicked.cli.common import Common
+from unpicked.cli.common import Common, refuse_input
 from unpicked.cli.micrographs import WHITENING, Input, gains_of_run, job_of_run, places_in_run, settings_of_run
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def pick(
     """
     device = common.begin()
     _sound(out, overwrite, least, views, density)
+    refuse_input("--out", out, files)
     from unpicked.io import mrc, star_layouts
     from unpicked.recipes import MicrographJob
     from unpicked.recipes.picks import pick_from_map

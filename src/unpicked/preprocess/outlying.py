@@ -4,7 +4,7 @@ A micrograph is looked at in square cells. Of every cell the mean and the logari
 those of most cells, after a background that carbon does not move, by median and median absolute deviation; so are
 means over three by three cells, of which gross areas stand out and particles do not. Areas begin where such a mean is
 over :data:`SEED` robust standard deviations off, and reach as far as connected cells that are over :data:`REACH`, and
-half a cell further. Up to about a third of the area may be so.
+half a cell further. A micrograph of which more than half is so is refused.
 """
 
 from __future__ import annotations
