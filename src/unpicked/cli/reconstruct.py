@@ -31,7 +31,7 @@ def micrographs(
     *,
     job: Annotated[MicrographJob, Parameter(name="*")],
     output: Output,
-    input: Input = Input(),
+    input: Annotated[Input, Parameter(name="*", group="How micrographs are read")] = Input(),
     start: str = "random",
     truth: Path | None = None,
     resume: bool = False,

@@ -105,6 +105,7 @@ def micrographs(
     told = {**simulation.facts(), "contrast": contrast}
     if masks is not None:
         _write_masks(output.out / "masks", data, masks)
+        common.say(f"{output.out / 'masks'}: where carbon and ice lie, one mask per micrograph")
         told |= {"contamination": contamination}
     if exposed:
         told |= {"voxel_size": truth.voxel_size, "box": truth.box, "pixel_size": data.pixel_size, "physical": exposed}

@@ -138,7 +138,7 @@ def _frequency_bar(axes: Any, shown: Any, label: str) -> None:
     """A colour bar in frequency that is labelled in angstrom."""
     low, high = shown.get_clim()
     if not high > low * (1 + 1e-6):
-        low, high = 0.9 * low, 1.1 * high
+        low = 0.9 * high  # nothing is finer than what is there
         shown.set_clim(low, high)
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.75)
     ticks = np.linspace(low, high, 5)
