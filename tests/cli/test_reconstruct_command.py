@@ -110,6 +110,7 @@ def test_the_result_has_every_key_of_the_contract(done, sim):
     assert {"sigma", "density", "log_likelihood", "energy"} <= set(result["figures"])
     shares = result["figures"].pop("data_share")
     assert len(shares) == 4 and all(0 <= share <= 1 for share in shares)
+    assert result["figures"].pop("data_share_kind") == "precision"
     assert all(math.isfinite(value) for value in result["figures"].values())
     truth = json.loads((sim / "truth.json").read_text())
     assert result["figures"]["sigma"] == pytest.approx(truth["sigma"], rel=0.1)

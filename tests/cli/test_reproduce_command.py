@@ -77,6 +77,7 @@ def test_every_experiment_has_both_sizes(name):
     assert found.name == name and found.quick != found.full and 0 < found.minutes[0] < found.minutes[1]
 
 
+@pytest.mark.slow
 def test_the_talk_at_toy_size_tells_what_is_left_out(reproduce, tmp_path, monkeypatch):
     monkeypatch.setattr(recovery, "PER_COEFFICIENT", 1)
     small(monkeypatch, talk_em, fields=Fields(1, 60, 0.12), job=MicrographJob(box=11, lmax=4, moves=0, **QUICK), runs=2)

@@ -98,6 +98,7 @@ def test_noise_at_toy_size(reproduce, tmp_path, monkeypatch):
     assert len(verdicts) == 5
 
 
+@pytest.mark.slow
 def test_contrast_transfer_at_toy_size(reproduce, tmp_path, monkeypatch):
     small(monkeypatch, paper_ctf, sizes=TOY, job=JOB)
     table = finished(reproduce("paper-ctf", "--seeds", "1", "--out", "o", "--json"), tmp_path / "o", "paper-ctf", 4)
