@@ -48,6 +48,12 @@ def test_masks_belong_to_micrographs_by_name(folder: Path) -> None:
     assert torch.equal(again.mask(1), second) and "1 masks belong to none" in " ".join(again.notes)
 
 
+def test_masks_may_lie_beside_their_micrographs(folder: Path) -> None:
+    for name in "ab":
+        (folder / "masks" / f"{name}.mrc").rename(folder / f"{name}_mask.mrc")
+    assert torch.equal(read(folder, folder).mask(1), marked(ord("b")) == 0)
+
+
 def test_marks_may_be_of_what_is_good(folder: Path) -> None:
     junk, good = read(folder), read(folder, mark="good")
     assert torch.equal(junk.mask(0), ~good.mask(0))
@@ -87,10 +93,9 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
     assert rewritten(marked(1, SIZE, 0.95), "a") and rewritten(marked(1, SIZE, 0.95))
     assert fails(lambda: read(folder), "leave out 9", "--masks-mark")
     assert read(folder, mark="junk").counted() < 0.1 and read(folder, mark="good").counted() > 0.9
-    write_image(marked(1), folder / "masks" / "b_mask.mrc", 2.0)
-    assert fails(lambda: read(folder), "b.mrc has several masks")
+    write_image(marked(1), folder / "b_mask.mrc", 2.0)
+    assert fails(lambda: read(folder, [folder / "masks", folder / "b_mask.mrc"]), "b.mrc has several masks")
     own.unlink()
-    (folder / "masks" / "b_mask.mrc").unlink()
     assert fails(lambda: read(folder), "b.mrc has no mask", "b_mask.mrc")
     assert fails(lambda: read(folder, folder / "none.mrc"), "none.mrc", error=FileNotFoundError)
     (folder / "empty").mkdir()

@@ -133,7 +133,9 @@ def _of(name: str, found: Mapping[str, list[Path]], taken: dict[str, str]) -> Pa
             f"{taken[stem]} and {name} have one name, so that their masks cannot be told apart; rename one"
         )
     taken[stem] = name
-    own = [path for suffix in SUFFIXES for path in found.get(stem + suffix, [])]
+    named = found.get(stem + SUFFIXES[1], [])
+    beside = {path.parent for path in named}  # there a.mrc is the micrograph, a_mask.mrc its mask
+    own = [path for path in found.get(stem + SUFFIXES[0], []) if path.parent not in beside] + named
     if not own:
         raise ValueError(
             f"{name} has no mask; expected {stem}.mrc or {stem}_mask.mrc; give one without marks where all is good"
