@@ -44,7 +44,7 @@ class Input:
     """Fraction in [0, 1], where the files do not say it."""
     masks: tuple[Path, ...] = ()
     """MRC masks of carbon, ice and contamination, which are left out: files, folders or quoted globs. The mask of a.mrc
-    is a.mrc of another folder, or a_mask.mrc, of the micrograph's size or smaller by a whole factor."""
+    is a_mask.mrc, or a.mrc of another folder, of the micrograph's size or smaller by a whole factor."""
     masks_mark: Literal["junk", "good"] | None = None
     """What the masks' pixels that are not zero mark: junk, as MicrographCleaner writes, or good. If not given,
     junk, which is refused where it would take more than half of the area."""
