@@ -45,12 +45,19 @@ class Weighable(Protocol):
     """A view whose weights can be estimated."""
 
     @property
+    def log_weights(self) -> torch.Tensor:
+        """``(k,)`` log-probabilities of the views."""
+        ...
+
+    @property
     def parameters(self) -> torch.Tensor:
         """What the weights follow from: as a rule their logarithms."""
+        return self.log_weights
 
     @property
     def energy(self) -> float:
-        """-log of what is believed of the parameters, up to a constant."""
+        """-log of what is believed of the parameters, up to a constant: as a rule nothing is."""
+        return 0.0
 
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Most likely ``parameters`` given the expected copies ``(k,)`` of every view.
@@ -215,7 +222,7 @@ def _joined(object: Volume, rotations: torch.Tensor) -> Projector:
 
 
 @dataclass(frozen=True, eq=False)
-class InPlane:
+class InPlane(Weighable):
     """An image turned in its plane by equally spaced angles.
 
     Attributes:
@@ -267,16 +274,6 @@ class InPlane:
         """All angles as one linear operator."""
         return object.rotator(self.angles.to(like.device))
 
-    @property
-    def parameters(self) -> torch.Tensor:
-        """``log_weights``."""
-        return self.log_weights
-
-    @property
-    def energy(self) -> float:
-        """Nothing is believed."""
-        return 0.0
-
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Shares of the copies; as they are while the angles turn."""
         return self.log_weights if turning else _log_shares(counts)
@@ -287,7 +284,7 @@ class InPlane:
 
 
 @dataclass(frozen=True, eq=False)
-class OfClasses:
+class OfClasses(Weighable):
     """Each of several kinds of object, seen from the same views; a template is (kind, view), kinds first.
 
     Attributes:
@@ -347,16 +344,6 @@ class OfClasses:
             return one.backproject(apart).flatten(-2)
 
         return Projector(project, backproject)
-
-    @property
-    def parameters(self) -> torch.Tensor:
-        """``log_weights``."""
-        return self.log_weights
-
-    @property
-    def energy(self) -> float:
-        """Nothing is believed."""
-        return 0.0
 
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Shares of the kinds; of (kind, view) where the views stay."""
