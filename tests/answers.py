@@ -56,3 +56,9 @@ def is_refused(answer: Answer, *words: object) -> bool:
     status, out, err = answer
     one_line = err.startswith("unpicked: ") and err.count("\n") == 1 and err.endswith("\n")
     return (status, out) == (2, "") and one_line and all(str(word) in err for word in words)
+
+
+def quick(*, box: int, lmax: int, views: int) -> list[str]:
+    """Options of a reconstruction from micrographs that takes a moment: one start, one stage of four passes."""
+    words = f"--box {box} --lmax {lmax} --views {views} --iterations 4 --starts 1 --moves 0 --seed 1"
+    return words.split()

@@ -150,31 +150,17 @@ def reconstruct(
     model = model.measured(data)
     prior = prior or Flat()
     folder = Path(checkpoint) if checkpoint is not None else None
-    job = _Job(
-        data,
-        model,
-        estimator,
-        prior,
-        seed,
-        batch_size,
-        folder,
-        files.fingerprint(data, model, estimator, prior, seed, start, starts, held, check),
-        report,
-        held,
-        check,
-    )
+    mark = files.fingerprint(data, model, estimator, prior, seed, start, starts, held, check)
+    job = _Job(data, model, estimator, prior, seed, batch_size, folder, mark, report, held, check)
     if folder is not None and not resume and any(folder.glob("*.pt")):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
-    runs = []
-    for index in range(1 if start is not None else starts):
-        first = _start(job, start, index)
-        runs.append(_loop(replace(job, name=f"start-{index}"), first))
+    runs = [
+        _loop(replace(job, name=f"start-{index}"), _start(job, start, index))
+        for index in range(1 if start is not None else starts)
+    ]
     best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
-    notes = []
-    if len(runs) > 1:
-        values = ", ".join(f"{run.objective:.1f}" for run in runs)
-        notes.append(f"{len(runs)} starts ended at objectives {values}; start {runs.index(best)} was kept")
+    notes = _kept_note(runs, best)
     for round_ in range(moves):
         moved, note = _move(replace(job, name=f"move-{round_}"), best)
         notes.append(note)
@@ -184,6 +170,14 @@ def reconstruct(
         histories |= best.histories
     seconds = time.perf_counter() - began
     return replace(best, notes=tuple(notes), seconds=seconds, histories=histories, rivals=tuple(rivals))
+
+
+def _kept_note(runs: Sequence[Reconstruction], best: Reconstruction) -> list[str]:
+    """A sentence on which of several starts was kept."""
+    if len(runs) < 2:
+        return []
+    values = ", ".join(f"{run.objective:.1f}" for run in runs)
+    return [f"{len(runs)} starts ended at objectives {values}; start {runs.index(best)} was kept"]
 
 
 def _check(data: Data, side: int, starts: int, moves: int, batch_size: int) -> None:

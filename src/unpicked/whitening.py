@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from unpicked._lazy import torch
 from unpicked.data.gains import LAST, Gains
 from unpicked.data.masks import Grown, cleared
-from unpicked.data.micrographs import Micrographs, Source
+from unpicked.data.micrographs import Derived, Micrographs, Source
 from unpicked.ops import filters
 
 TILE = 128  # pixels; of small micrographs a quarter of their shorter side
@@ -144,7 +144,7 @@ def whitened(data: Micrographs, by: Gains) -> Micrographs:
     takes to keep all but 1 % of what a filter weighs out of them.
     """
     kept = min(getattr(data.source, "kept", len(data)), MEMORY // (4 * math.prod(data.shape)))
-    masks = None if data.masks is None else Grown(data.masks, _reaches(by))
+    masks = None if data.masks is None else Grown(data.masks, _reaches(by), kept)
     return replace(data, source=_Whitened(data.source, by, kept, data.masks, masks), gains=by, masks=masks)
 
 
@@ -165,22 +165,14 @@ def _reaches(by: Gains) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Whitened:
+class _Whitened(Derived):
     """A ``Source`` of filtered images; the first ones stay in memory."""
 
-    source: Source
     gains: Gains
     kept: int
     masks: Source | None = None  # of the images as they are, and as they are after the filter
     grown: Source | None = None
     _images: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
         index = range(len(self))[index]

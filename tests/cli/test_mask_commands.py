@@ -9,29 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from answers import answered, is_refused
+from answers import answered, is_refused, quick
 from unpicked.cli.micrographs import Input, places_in_run
 from unpicked.cli.picking import _as_run
 from unpicked.io.micrographs import files_of, read_micrographs
 from unpicked.io.mrc import write_image
 from unpicked.io.picks import read_picks
 
-FEW = [
-    "--box",
-    "7",
-    "--lmax",
-    "4",
-    "--views",
-    "30",
-    "--iterations",
-    "4",
-    "--starts",
-    "1",
-    "--moves",
-    "0",
-    "--seed",
-    "1",
-]
+FEW = quick(box=7, lmax=4, views=30)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from answers import answered, is_refused
+from answers import answered, is_refused, quick
 from unpicked.cli.verdicts import trial_of
 from unpicked.data.gains import Gains
 from unpicked.io.micrographs import read_micrographs
@@ -17,22 +17,7 @@ from unpicked.io.star_layouts import read_particles_positions
 SMALL = ["--box", "7", "--voxel", "6", "--size", "128", "--count", "2", "--seed", "3", "--density", "0.1"]
 SCOPE = ["--ctf", "--defocus", "6000", "12000", "--astigmatism", "500"]
 COUNTED = ["--box", "7", "--voxel", "6", "--size", "256", "--count", "1", "--density", "0.1"]
-FEW = [
-    "--box",
-    "7",
-    "--lmax",
-    "6",
-    "--views",
-    "40",
-    "--iterations",
-    "4",
-    "--starts",
-    "1",
-    "--moves",
-    "0",
-    "--seed",
-    "1",
-]
+FEW = quick(box=7, lmax=6, views=40)
 
 
 @pytest.fixture(scope="module")

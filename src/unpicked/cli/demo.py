@@ -35,7 +35,7 @@ def demo(
     device = common.begin()
     from unpicked.cli.reconstruct import write_volume
     from unpicked.cli.simulate import micrographs as simulate
-    from unpicked.cli.specimens import Level, Seen
+    from unpicked.cli.specimens import Field, Level, Seen
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.io.micrographs import read_micrographs
@@ -51,9 +51,7 @@ def demo(
         output=Output(data, overwrite),
         seen=Seen(structure=_structure(), voxel=5.0),
         box=11,
-        count=2,
-        size=(448,),
-        density=0.12,
+        field=Field(count=2, size=(448,), density=0.12),
         level=Level(energy=424.0),
         common=Common(seed=common.seed, quiet=common.quiet, json=False),
     )

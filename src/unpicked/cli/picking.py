@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from cyclopts import Parameter
 
 from unpicked.cli.common import Common, refuse_input
 from unpicked.cli.micrographs import WHITENING, Input, gains_of_run, job_of_run, places_in_run, settings_of_run
 
 if TYPE_CHECKING:
     from unpicked.data.gains import Gains
+    from unpicked.data.maps import Map
     from unpicked.data.micrographs import Micrographs
+    from unpicked.recipes import MicrographJob
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Assumed:
+    """What is believed of the particles, and which of them are written."""
+
+    least: float = 0.5
+    """Probability that a pick has at least."""
+    views: int = 800
+    """Orientations that are tried."""
+    density: float | None = None
+    """Fraction of the area that boxes of particles cover; estimated if not given."""
+    spacing: Literal["separated", "arbitrary"] | None = None
+    """Least distance of two particles: separated (2 box - 1 voxels, if not given) or arbitrary (box voxels)."""
+    map_voxel: float | None = None
+    """Voxel size of the map in angstrom, where its header has none."""
+    ignore_ctf: bool | None = None
+    """Leave the contrast transfer that the files state out of the model."""
+    noise: Literal["auto", "white", "coloured"] | None = None
+    """Spectrum of the noise: white, or measured in every micrograph; auto, if not given: measured where there is
+    contrast transfer."""
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"--views must be at least 1; got {self.views}")
+        if not 0 <= self.least <= 1:
+            raise ValueError(f"--least must be a probability from 0 to 1; got {self.least}")
+        if self.density is not None and not 0 < self.density < 1:
+            raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {self.density}")
+
+    def of_job(self) -> dict[str, Any]:
+        """What is given of how a reconstruction would take the same micrographs."""
+        told = {name: getattr(self, name) for name in ("density", "spacing", "ignore_ctf", "noise")}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def pick(
@@ -20,13 +59,7 @@ def pick(
     /,
     *,
     out: Path,
-    least: float = 0.5,
-    views: int = 800,
-    density: float | None = None,
-    spacing: Literal["separated", "arbitrary"] | None = None,
-    map_voxel: float | None = None,
-    ignore_ctf: bool | None = None,
-    noise: Literal["auto", "white", "coloured"] | None = None,
+    assumed: Assumed = Assumed(),
     input: Input = Input(),
     overwrite: bool = False,
     common: Common = Common(),
@@ -51,45 +84,18 @@ def pick(
         Micrographs: MRC or TIFF files, folders, quoted globs, a STAR file or a .cs file.
     out
         STAR file of positions to write.
-    least
-        Probability that a pick has at least.
-    views
-        Orientations that are tried.
-    density
-        Fraction of the area that boxes of particles cover; estimated if not given.
-    spacing
-        Least distance of two particles: separated (2 box - 1 voxels, if not given) or arbitrary (box voxels).
-    map_voxel
-        Voxel size of the map in angstrom, where its header has none.
-    ignore_ctf
-        Leave the contrast transfer that the files state out of the model.
-    noise
-        Spectrum of the noise: white, or measured in every micrograph; auto, if not given: measured where there is
-        contrast transfer.
     overwrite
         Replace an existing file.
     """
     device = common.begin()
-    _sound(out, overwrite, least, views, density)
+    _writable(out, overwrite)
     refuse_input("--out", out, files)
-    from unpicked.io import mrc, star_layouts
-    from unpicked.recipes import MicrographJob
+    from unpicked.io import star_layouts
     from unpicked.recipes.picks import pick_from_map
 
-    told: dict[str, Any] = {"spacing": spacing, "ignore_ctf": ignore_ctf, "noise": noise}
-    told, gains, run = {name: value for name, value in told.items() if value is not None}, None, volume.is_dir()
-    if run:
-        told, input, notes = _as_run(volume, files, told, input)
-        for note in notes:
-            common.say(note)
-    map = mrc.read_map(volume / "volume.mrc" if run else volume, voxel_size=map_voxel)
-    data = input.read(files)
-    job = MicrographJob(box=map.box, voxel=map.voxel_size, density=density, **told)
-    if run and job.coloured(optics=data.optics is not None and not job.ignore_ctf):
-        gains, note = _as_whitened(volume, data)
-        common.say(note)
+    data, map, job, gains = _read(volume, files, assumed, input, common)
     found = pick_from_map(
-        data, map, job, views=views, least=least, gains=gains, seed=common.seed, device=device,
+        data, map, job, views=assumed.views, least=assumed.least, gains=gains, seed=common.seed, device=device,
         tell=lambda name, count: common.say(f"{name}: {count} particles"),
     )  # fmt: skip
     box = round(map.box * map.voxel_size / data.pixel_size)
@@ -104,6 +110,27 @@ def pick(
     )
     fitted = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
+
+
+def _read(
+    volume: Path, files: list[str], assumed: Assumed, input: Input, common: Common
+) -> tuple[Micrographs, Map, MicrographJob, Gains | None]:
+    """Micrographs, the map, how they are taken, and by what a run whitened them."""
+    from unpicked.io import mrc
+    from unpicked.recipes import MicrographJob
+
+    told, gains, run = assumed.of_job(), None, volume.is_dir()
+    if run:
+        told, input, notes = _as_run(volume, files, told, input)
+        for note in notes:
+            common.say(note)
+    map = mrc.read_map(volume / "volume.mrc" if run else volume, voxel_size=assumed.map_voxel)
+    data = input.read(files)
+    job = MicrographJob(box=map.box, voxel=map.voxel_size, **told)
+    if run and job.coloured(optics=data.optics is not None and not job.ignore_ctf):
+        gains, note = _as_whitened(volume, data)
+        common.say(note)
+    return data, map, job, gains
 
 
 def _as_run(
@@ -139,17 +166,11 @@ def _as_whitened(run: Path, data: Micrographs) -> tuple[Gains | None, str]:
     return gains.part(known), f"whitened as the run in {run} whitened them"
 
 
-def _sound(out: Path, overwrite: bool, least: float, views: int, density: float | None) -> None:
-    """Refuse what can be seen to be wrong before anything is read."""
+def _writable(out: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before anything is read."""
     if out.suffix.lower() != ".star":
         raise ValueError(f"--out {out} must end in .star")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; give --overwrite or another --out")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"folder {out.parent} does not exist; make it before writing {out.name}")
-    if views < 1:
-        raise ValueError(f"--views must be at least 1; got {views}")
-    if not 0 <= least <= 1:
-        raise ValueError(f"--least must be a probability from 0 to 1; got {least}")
-    if density is not None and not 0 < density < 1:
-        raise ValueError(f"--density must lie between 0 and 1, as a covered fraction; got {density}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked._lazy import torch
 from unpicked.cli.common import Common, Output, claim, height_and_width, write_facts
-from unpicked.cli.specimens import LEVELS, Level, Microscope, Physical, Preferred, Seen, option
+from unpicked.cli.specimens import LEVELS, Field, Level, Microscope, Physical, Preferred, Seen, option
 
 if TYPE_CHECKING:
     from unpicked.data.micrographs import Micrographs
@@ -24,18 +25,13 @@ def micrographs(
     output: Output,
     seen: Seen = Seen(),
     box: int = 11,
-    count: int = 4,
-    size: tuple[int, ...] = (1024,),
-    density: float = 0.1,
+    field: Field = Field(),
     level: Level = Level(),
-    spacing: Literal["separated", "arbitrary"] = "separated",
-    positions: Literal["pixel", "continuous"] = "pixel",
     contrast: Literal["dark", "bright"] = "dark",
     b_factor: float = 60.0,
     microscope: Microscope = Microscope(),
     noise: str = "white",
     physical: Physical = Physical(),
-    contamination: float | None = None,
     preferred: Preferred = Preferred(),
     common: Common = Common(),
 ) -> int:
@@ -48,16 +44,6 @@ def micrographs(
     ----------
     box
         Edge of a particle image in pixels.
-    count
-        Number of micrographs.
-    size
-        Height and width in pixels, or one number for both.
-    density
-        Covered fraction: copies x box^2 / pixels.
-    spacing
-        Least distance of copies: separated (2 box - 1 pixels) or arbitrary (box pixels).
-    positions
-        Whole pixels, as published, or continuous.
     contrast
         Sign of the written files: matter dark, as a microscope writes, or bright.
     b_factor
@@ -65,14 +51,9 @@ def micrographs(
     noise
         Spectrum of the noise: white, coloured (power 1 + 3 exp(-(s / 0.15 Nyquist)^2)), ar:A, 1/f, or an MRC file of
         a micrograph, whose spectrum it takes.
-    contamination
-        Share of the area on which carbon and ice lie, none if not given; where they do is told by masks (1: they do).
     """
     common.begin()
-    exposed, shape, preference = physical.settings(), height_and_width(size), preferred.found()
-    from unpicked.simulate.contamination import contaminated
-    from unpicked.simulate.micrographs import simulate_micrographs
-
+    exposed = physical.settings()
     if exposed:
         microscope, exposure = _exposure(exposed, level, noise, microscope)
         specimen, truth, notes = _in_ice(seen, box, b_factor, exposed["pixel"], exposure)
@@ -81,32 +62,14 @@ def micrographs(
         strength, exposure = level.needed(), None
         specimen, notes = seen.specimen(box, b_factor, common.seed)
         truth = specimen
-    data, simulation = simulate_micrographs(
-        specimen,
-        count=count,
-        size=shape,
-        density=density,
-        noise=strength,
-        seed=common.seed,
-        spacing=spacing,
-        sub_pixel=positions == "continuous",
-        optics=_optics(microscope, count, common.seed),
-        colour=_colour(noise),
-        exposure=exposure,
-        preference=preference,
-    )
-    masks = None
-    if contamination is not None:
-        data, masks = contaminated(data, contamination, common.seed)
-    for index in range(count):
-        simulation.occurrences(index)  # fails where the copies do not fit, before anything is written
+    law = {"noise": strength, "colour": _colour(noise), "exposure": exposure, "preference": preferred.found()}
+    data, simulation, masks = _simulated(specimen, field, microscope, common.seed, law)
     claim(output.out, overwrite=output.overwrite)
     _write(output.out, data, simulation, truth, contrast, common)
     told = {**simulation.facts(), "contrast": contrast}
     if masks is not None:
-        _write_masks(output.out / "masks", data, masks)
-        common.say(f"{output.out / 'masks'}: where carbon and ice lie, one mask per micrograph")
-        told |= {"contamination": contamination}
+        _write_masks(output.out / "masks", data, masks, common)
+        told |= {"contamination": field.contamination}
     if exposed:
         told |= {"voxel_size": truth.voxel_size, "box": truth.box, "pixel_size": data.pixel_size, "physical": exposed}
     facts = write_facts(output.out / "truth.json", told)
@@ -117,6 +80,36 @@ def micrographs(
         f"{facts['occurrences']} particles at density {simulation.density:.4f}, E = {facts['energy']:.1f} per particle"
     )
     return common.end(facts)
+
+
+def _simulated(
+    specimen: Specimen, field: Field, microscope: Microscope, seed: int, law: Mapping[str, Any]
+) -> tuple[Micrographs, Simulation, TrueMasks | None]:
+    """Micrographs, what is known of them, and where carbon and ice lie on them.
+
+    Raises:
+        ValueError: where the copies do not fit.
+    """
+    from unpicked.simulate.contamination import contaminated
+    from unpicked.simulate.micrographs import simulate_micrographs
+
+    data, simulation = simulate_micrographs(
+        specimen,
+        count=field.count,
+        size=height_and_width(field.size),
+        density=field.density,
+        seed=seed,
+        spacing=field.spacing,
+        sub_pixel=field.positions == "continuous",
+        optics=_optics(microscope, field.count, seed),
+        **law,
+    )
+    for index in range(field.count):
+        simulation.occurrences(index)  # they are drawn when asked for
+    if field.contamination is None:
+        return data, simulation, None
+    data, masks = contaminated(data, field.contamination, seed)
+    return data, simulation, masks
 
 
 def _exposure(asked: dict[str, float], level: Level, noise: str, microscope: Microscope) -> tuple[Microscope, Exposure]:
@@ -210,13 +203,14 @@ def _write(
     mrc.write_map(truth.truth(), folder / "truth.mrc")
 
 
-def _write_masks(folder: Path, data: Micrographs, masks: TrueMasks) -> None:
+def _write_masks(folder: Path, data: Micrographs, masks: TrueMasks, common: Common) -> None:
     """One mask per micrograph, of its name: 1 where something lies on it."""
     from unpicked.io import mrc
 
     folder.mkdir(exist_ok=True)
     for index, name in enumerate(data.names):
         mrc.write_image((~masks.read(index)).float(), folder / name, data.pixel_size)
+    common.say(f"{folder}: where carbon and ice lie, one mask per micrograph")
 
 
 def _write_truth(simulation: Simulation, paths: list[str], path: Path) -> None:

@@ -182,6 +182,25 @@ class Microscope:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Field:
+    """Micrographs and how particles lie in them."""
+
+    count: int = 4
+    """Number of micrographs."""
+    size: tuple[int, ...] = (1024,)
+    """Height and width in pixels, or one number for both."""
+    density: float = 0.1
+    """Covered fraction: copies x box^2 / pixels."""
+    spacing: Literal["separated", "arbitrary"] = "separated"
+    """Least distance of copies: separated (2 box - 1 pixels) or arbitrary (box pixels)."""
+    positions: Literal["pixel", "continuous"] = "pixel"
+    """Whole pixels, as published, or continuous."""
+    contamination: float | None = None
+    """Share of the area on which carbon and ice lie, none if not given; where they do is told by masks (1: they do)."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Preferred:
     """From where particles are seen."""
 

@@ -10,39 +10,35 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unpicked._lazy import torch
+from unpicked.data.micrographs import Derived, Source
 
 if TYPE_CHECKING:
     from unpicked.data.base import Data
-    from unpicked.data.micrographs import Source
 
 
 @dataclass(frozen=True)
-class Grown:
+class Grown(Derived):
     """A source of masks whose hidden areas are larger than those of another.
 
     Attributes:
         source: masks.
         by: pixels, in both directions, by which the hidden areas of every mask grow.
+        kept: number of masks (the first ones) that stay in memory.
     """
 
-    source: Source
     by: tuple[int, ...]
+    kept: int
     _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
         """Mask ``index``."""
         index = range(len(self))[index]
-        if index not in self._masks:
-            self._masks[index] = grown(self.source.read(index), self.by[index])
-        return self._masks[index]
+        if index in self._masks:
+            return self._masks[index]
+        mask = grown(self.source.read(index), self.by[index])
+        if index < self.kept:
+            self._masks[index] = mask
+        return mask
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,25 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class Derived:
+    """What a source has in common with the one of which it is made, image by image, of the same size.
+
+    Attributes:
+        source: the other.
+    """
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.source.shape
+
+
+@dataclass(frozen=True)
 class Micrographs:
     """A lazy set of micrographs of one size and pixel size, matter bright.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.masks import cleared
-from unpicked.data.micrographs import Source
+from unpicked.data.micrographs import Derived, Source
 from unpicked.data.signal import Rows
 from unpicked.ops import fourier, seeding
 
@@ -31,7 +31,7 @@ def random_phases(values: torch.Tensor, seed: int, kept: float = 0.0) -> torch.T
 
 
 @dataclass(frozen=True)
-class ScrambledImages:
+class ScrambledImages(Derived):
     """A :class:`~unpicked.data.micrographs.Source` of the images of another, with random phases.
 
     Attributes:
@@ -41,18 +41,9 @@ class ScrambledImages:
         masks: which pixels count, or None; others are zero before and after, and the power is that of those that count.
     """
 
-    source: Source
     seed: int
     kept: float = 0.0
     masks: Source | None = None
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
         """Image ``index``."""

@@ -82,13 +82,7 @@ def read_micrographs(
     if passthrough and not (lists and str(lists[0]).lower().endswith(".cs")):
         raise ValueError(f"passthrough files belong to a .cs file of exposures; got {items[0]}")
     table = read_micrograph_table(lists[0], passthrough=passthrough, ctf=not ctf, given=given) if lists else None
-    if table is None:
-        paths = [path for item in items for path in _expand(item)]
-        check_once([str(path.resolve()) for path in paths], "the list of micrographs")
-        names = tuple(str(path) for path in paths)
-    else:
-        paths = [locate_micrograph(table.path, row, name) for row, name in enumerate(table.names, start=1)]
-        names = table.names
+    paths, names = _listed(items, table)
     stated = None if table is None or pixel_size is not None else table.pixel_size
     if table is not None and table.stated_by == BEFORE_BINNING and stated is not None:
         stated = _after_binning(stated, paths)
@@ -96,13 +90,20 @@ def read_micrographs(
     size, notes = _pixel_size(source, table, pixel_size, stated)
     optics, told = _optics(table, names, size, ctf, given)
     head = () if table is None else table.notes
-    hidden, more = None, list[str]()
     if masks_mark is not None and not masks:
         raise ValueError("masks_mark (--masks-mark) needs masks (--masks)")
-    if masks:
-        hidden, more = read_masks(masks, names, source.shape, masks_mark)
+    hidden, more = read_masks(masks, names, source.shape, masks_mark) if masks else (None, [])
     said = (*head, *_images_notes(source, table), *notes, *told, *more)
     return Micrographs(source, size, names, optics, said, masks=hidden)
+
+
+def _listed(items: Sequence[PathLike], table: MicrographTable | None) -> tuple[list[Path], tuple[str, ...]]:
+    """Files of images, and the names of the micrographs."""
+    if table is not None:
+        return [locate_micrograph(table.path, row, name) for row, name in enumerate(table.names, start=1)], table.names
+    paths = [path for item in items for path in _expand(item)]
+    check_once([str(path.resolve()) for path in paths], "the list of micrographs")
+    return paths, tuple(str(path) for path in paths)
 
 
 def images_of(micrographs: Micrographs) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from unpicked._lazy import torch
 from unpicked.data.masks import cleared, grown
-from unpicked.data.micrographs import Micrographs, Source
+from unpicked.data.micrographs import Derived, Micrographs, Source
 from unpicked.ops import seeding
 from unpicked.preprocess.background import robust_sd
 
@@ -28,7 +28,7 @@ HALF = 0.5  # of a micrograph's cells, beyond which the rest is no measure of wh
 
 
 @dataclass(frozen=True)
-class Usual:
+class Usual(Derived):
     """Masks without the areas that are unlike the rest (a :class:`~unpicked.data.micrographs.Source` of booleans).
 
     Attributes:
@@ -37,18 +37,9 @@ class Usual:
         masks: what is known not to count beside that, or None.
     """
 
-    source: Source
     names: tuple[str, ...]
     masks: Source | None = None
     _cells: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
         """Mask ``index``.

@@ -127,7 +127,7 @@ def _potential() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            raise NotImplementedError("a denoiser has no third derivative of its energy")
+            raise RuntimeError("a denoiser's response is made of differences and has no derivative of its own")
 
         @staticmethod
         def vmap(info: Any, dims: Any, values: torch.Tensor, direction: torch.Tensor, denoiser: Denoiser) -> Any:

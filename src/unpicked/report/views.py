@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unpicked.evaluate.directional import Directional
+from unpicked.evaluate.directional import Directional, half_sphere
 from unpicked.report.figures import FIRST, GRID, INK, MUTED, svg
 
 Values = NDArray[np.float64]
@@ -141,14 +141,10 @@ def coverage(directions: Values, width: float = 10.0) -> tuple[float, float]:
     A view fills the plane of Fourier space across it, so a direction is covered by the views that lie within ``width``
     degrees of the circle across it.
     """
-    count = 400
-    z = 1 - (np.arange(count) + 0.5) / count  # half a sphere: opposite directions are covered alike
-    turn = math.pi * (1 + math.sqrt(5)) * np.arange(count)
-    flat = np.sqrt(1 - z * z)
-    places = np.stack([flat * np.cos(turn), flat * np.sin(turn), z], 1)
+    places = half_sphere(400).numpy()  # opposite directions are covered alike
     seen = directions[:: max(1, len(directions) // MOST)]
     reach = math.sin(math.radians(width))
-    near = np.zeros(count)
+    near = np.zeros(len(places))
     for first in range(0, len(seen), 2048):
         near += (np.abs(seen[first : first + 2048] @ places.T) < reach).sum(0)
     shares = near / len(seen) / reach

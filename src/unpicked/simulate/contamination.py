@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from unpicked._lazy import torch
-from unpicked.data.micrographs import Micrographs, Source
+from unpicked.data.micrographs import Derived, Micrographs
 from unpicked.ops import seeding
 
 CARBON = 0.4  # part of the contaminated area that the edge of the carbon film takes
@@ -72,18 +72,10 @@ class TrueMasks:
 
 
 @dataclass(frozen=True)
-class _Contaminated:
+class _Contaminated(Derived):
     """A ``Source`` of micrographs on which carbon and ice lie."""
 
-    source: Source
     masks: TrueMasks
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.source.shape
 
     def read(self, index: int) -> torch.Tensor:
         image = self.source.read(index)
