@@ -71,6 +71,52 @@ def test_what_cannot_be_run_is_refused_in_one_line(reproduce, tmp_path):
     assert not (tmp_path / "reproduced").exists()
 
 
+def counted(monkeypatch, stop=None):
+    """Toy passes of EM whose runs are counted, and break off at one."""
+    sizes = {"energies": (100.0, 50.0, 25.0), "particles": (8, 8, 8), "views": 6, "limit": 3, "lmax": 3}
+    small(monkeypatch, em_iterations, **sizes)
+    runs, count = [], em_iterations.EMIterations.count
+
+    def wrapped(self, *given):
+        if len(runs) == stop:
+            raise KeyboardInterrupt
+        runs.append(given)
+        return count(self, *given)
+
+    monkeypatch.setattr(em_iterations.EMIterations, "count", wrapped)
+    return runs
+
+
+def test_an_interrupted_experiment_goes_on_after_its_last_row(reproduce, tmp_path, monkeypatch):
+    command = ("em-iterations", "--seeds", "1", "--out", "o", "--json")
+    with monkeypatch.context() as patch:
+        assert len(counted(patch, stop=2)) == 0
+        assert reproduce(*command)[0] != 0
+    kept = json.loads((tmp_path / "o" / "em-iterations.rows.json").read_text())["rows"]
+    assert len(kept) == 2
+    runs = counted(monkeypatch)
+    assert is_refused(reproduce(*command, "--seed", "1"), "2 rows", "other settings", "--overwrite")
+    table = finished(reproduce(*command), tmp_path / "o", "em-iterations", 3)
+    assert len(runs) == 1 and table["rows"][:2] == [row for rows in kept for row in rows]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "no"])
+def test_rows_that_are_none_are_refused(reproduce, tmp_path, text):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "em-iterations.rows.json").write_text(text)
+    assert is_refused(reproduce("em-iterations", "--out", "o"), "em-iterations.rows.json", "--overwrite")
+
+
+def test_only_some_cases(reproduce):
+    found = load("small-protein")
+    some = found.sizes(False, ("bpti", "phase"))
+    assert [protein.name for protein in some.proteins] == ["BPTI"] and len(some.optics) == 1
+    assert len(found.sizes(True, ("bpti",)).optics) == len(found.full.optics) == 2
+    assert found.sizes(True) is found.full
+    assert is_refused(reproduce("small-protein", "--only", "GroEL"), "GroEL", "4AKE dimer", "1 um")
+    assert is_refused(reproduce("mtd2d-em", "--only", "x"), "no cases")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_has_both_sizes(name):
     found = load(name)
@@ -158,7 +204,7 @@ def test_a_stopped_run_keeps_its_rows(reproduce, tmp_path, monkeypatch):
     monkeypatch.setattr(low_snr, "recover", first_only)
     status, _, err = reproduce("low-snr", "--out", "o")
     assert status == 3 and "stopped" in err
-    assert len(json.loads((tmp_path / "o" / "low-snr.rows.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "o" / "low-snr.rows.json").read_text())["rows"]) == 1
 
 
 def test_a_power_law_is_found_with_its_error():

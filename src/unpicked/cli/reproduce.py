@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from unpicked.cli.common import Common, write_text
 from unpicked.experiments import NAMES, load
 from unpicked.experiments.recovery import require
-from unpicked.experiments.table import Row, Settings, write
+from unpicked.experiments.table import Row, Settings, run_of, write
 
 
 def reproduce(
@@ -23,6 +24,7 @@ def reproduce(
     show: Annotated[bool, Parameter("--list")] = False,
     full: bool = False,
     seeds: int | None = None,
+    only: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     map: tuple[Path, ...] = (),
     map_voxel: float | None = None,
     out: Path = Path("reproduced"),
@@ -30,6 +32,8 @@ def reproduce(
     common: Common = Common(),
 ) -> int:
     """Run a published experiment: our figures beside the published ones, in OUT/NAME.json and OUT/NAME.svg.
+
+    Rows are kept in OUT/NAME.rows.json as they are finished; the same command again goes on after the last of them.
 
     Example:
         unpicked reproduce talk-em --seeds 1 --out reproduced
@@ -44,6 +48,8 @@ def reproduce(
         The sizes as published instead of those for a first look.
     seeds
         Runs per setting; the experiment's own number if not given.
+    only
+        Some of its cases, by words in their names, such as BPTI.
     map
         MRC maps to use where the experiment has stand-ins.
     map_voxel
@@ -64,27 +70,58 @@ def reproduce(
             raise FileNotFoundError(f"--map {path} was not found")
     for needed in experiment.needs:
         require(needed, name)
-    kept = out / f"{name}.rows.json"
-    settings = Settings(common.seed, seeds, map, map_voxel, device, _keeper(kept, common.quiet))
+    runner = experiment.sizes(full, only)
+    asked = Settings(common.seed, seeds, map, map_voxel, device)
     _claim(out, name, overwrite)
-    table = (experiment.full if full else experiment.quick).run(settings)
+    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked), common.quiet)
+    earlier = [] if overwrite else kept.earlier()
+    if earlier:
+        common.say(f"goes on after {sum(len(rows) for rows in earlier)} rows of an interrupted run, of {kept.path}")
+    table = runner.run(replace(asked, kept=iter(earlier), finished=kept.add))
     paths = write(table, out, overwrite=overwrite)
-    kept.unlink(missing_ok=True)
+    kept.path.unlink(missing_ok=True)
     common.say("\n".join([table.text(), "", *(str(path) for path in paths)]))
     return common.end(table.to_json())
 
 
-def _keeper(path: Path, quiet: bool) -> Callable[[Row, str], None]:
-    """Told of every finished row, it writes all of them to a file, and the last one to standard error."""
-    rows: list[Row] = []
+@dataclass
+class _Kept:
+    """Finished rows in a file, from which the same run goes on after an interruption.
 
-    def finished(row: Row, line: str) -> None:
-        rows.append(row)
-        write_text(path, json.dumps(rows, indent=2) + "\n")
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
+    Attributes:
+        path: the file.
+        run: what rows depend on.
+        quiet: no line per row on standard error.
+        done: rows so far, a list for what was computed together.
+    """
 
-    return finished
+    path: Path
+    run: Mapping[str, Any]
+    quiet: bool
+    done: list[list[Row]] = field(default_factory=list)
+
+    def earlier(self) -> list[list[Row]]:
+        """Rows of an interrupted run with these settings."""
+        if not self.path.exists():
+            return []
+        try:
+            found = json.loads(self.path.read_text())
+            run, rows = found["run"], found["rows"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.path} does not hold the rows of an interrupted run; try --overwrite") from None
+        if run != self.run:
+            raise ValueError(
+                f"{self.path} holds {sum(map(len, rows))} rows of an interrupted run with other settings; go on "
+                "with it by its own command, or try --overwrite or another --out"
+            )
+        return list(rows)
+
+    def add(self, rows: list[Row], lines: list[str]) -> None:
+        """Keep finished rows, and tell of them."""
+        self.done.append(rows)
+        write_text(self.path, json.dumps({"run": self.run, "rows": self.done}, indent=2) + "\n")
+        if not self.quiet:
+            print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _list(as_json: bool) -> int:

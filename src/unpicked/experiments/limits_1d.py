@@ -124,7 +124,7 @@ class Limits1D:
         rows: list[Row] = []
         for seed in settings.runs(self.seeds):
             for level in self.levels:
-                rows += self.rows(level, seed, settings)
+                rows += settings.rows(COLUMNS, self.rows, level, seed)
         return Table(
             name="limits-1d",
             title="error against the Cramer-Rao bound, L = 5, all parameters unknown",
@@ -143,7 +143,7 @@ class Limits1D:
             settings=asdict(self),
         )
 
-    def rows(self, level: Level, seed: int, settings: Settings) -> list[Row]:
+    def rows(self, level: Level, seed: int) -> list[Row]:
         """One setting."""
         x, model = _truth(level, seed)
         stream = _signal(level, x, self.stream, seeding.derive(seed, "stream"))
@@ -153,29 +153,33 @@ class Limits1D:
         if level.replicates:
             found = [self.replicate(level, model, x, seed, number) for number in range(level.replicates)]
             ratios = torch.tensor([error * level.samples / rate for error, _ in found], dtype=torch.float64)
-            row = head | {
-                "method": "exact",
-                "samples": level.samples,
-                "replicates": level.replicates,
-                "MSE / CRB": float(ratios.mean()),
-                "s.e.": float(ratios.std() / math.sqrt(len(ratios))) if len(ratios) > 1 else math.nan,
-                "efficiency": float(1 / ratios.mean()),
-                "passes": sum(passes for _, passes in found) / len(found),
-                "seconds": time.perf_counter() - began,
-            }
-            out.append(settings.done(row, COLUMNS))
+            out.append(
+                {
+                    **head,
+                    "method": "exact",
+                    "samples": level.samples,
+                    "replicates": level.replicates,
+                    "MSE / CRB": float(ratios.mean()),
+                    "s.e.": float(ratios.std() / math.sqrt(len(ratios))) if len(ratios) > 1 else math.nan,
+                    "efficiency": float(1 / ratios.mean()),
+                    "passes": sum(passes for _, passes in found) / len(found),
+                    "seconds": time.perf_counter() - began,
+                }
+            )
         for name in level.methods:
             began = time.perf_counter()
             samples = self.stream if name == "autocorrelations" else self.short
             data = _signal(level, x, samples, seeding.derive(seed, "stream"))
             covariance = COVARIANCES[name](data, level.occupancy, model, x)[:LENGTH, :LENGTH]
-            row = head | {
-                "method": name,
-                "samples": samples,
-                "efficiency": rate / samples / float(covariance.trace()),
-                "seconds": time.perf_counter() - began,
-            }
-            out.append(settings.done(row, COLUMNS))
+            out.append(
+                {
+                    **head,
+                    "method": name,
+                    "samples": samples,
+                    "efficiency": rate / samples / float(covariance.trace()),
+                    "seconds": time.perf_counter() - began,
+                }
+            )
         return out
 
     def replicate(self, level: Level, model: Model, x: torch.Tensor, seed: int, number: int) -> tuple[float, int]:

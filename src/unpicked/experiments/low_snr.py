@@ -99,8 +99,7 @@ class LowSNR:
                 left_out.append(f"{level.name} left out: no file {CHAIN}")
                 continue
             for number, seed in enumerate(settings.runs(level.seeds)):
-                row = self.row(level, volume, seed, settings.device, first=number == 0)
-                rows.append(settings.done(row, COLUMNS))
+                rows.append(settings.row(COLUMNS, self.row, level, volume, seed, settings.device, number == 0))
         return Table(
             name="low-snr",
             title="relative error against the number of particles, random starts",
@@ -130,7 +129,7 @@ class LowSNR:
             return None
         return Volume(level.volume, specimen_from_structure(read_structure(chain), level.box))
 
-    def row(self, level: Level, volume: Volume, seed: int, device: str, *, first: bool) -> Row:
+    def row(self, level: Level, volume: Volume, seed: int, device: str, first: bool) -> Row:
         """One run."""
         job = MicrographJob(box=level.box, starts=self.starts, refined=self.refined)
         fields = Fields.of(level.particles, level.box, self.density)

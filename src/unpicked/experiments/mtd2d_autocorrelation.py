@@ -66,8 +66,7 @@ class Mtd2dAutocorrelation:
         """All seeds; few images first."""
         rows: list[Row] = []
         for seed in settings.runs(self.seeds):
-            for row in self.recover(seed):
-                rows.append(settings.done(row, COLUMNS))
+            rows += settings.rows(COLUMNS, self.recover, seed)
         return Table(
             name="mtd2d-autocorrelation",
             title=f"{self.length} x {self.length} targets at all angles by moments, SNR {self.snr:g}",
@@ -83,7 +82,7 @@ class Mtd2dAutocorrelation:
             settings=asdict(self),
         )
 
-    def recover(self, seed: int) -> list[dict[str, Any]]:
+    def recover(self, seed: int) -> list[Row]:
         """All sizes of one set."""
         targets = random_targets(self.length, seed)
         data, truth = simulate_images(
@@ -96,7 +95,7 @@ class Mtd2dAutocorrelation:
         )
         model = Model(Disk(self.length), InPlane(36), Anywhere(0.09))
         method = Autocorrelation()
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         record: Moments | None = None
         before, passed = 0, 0.0
         for count in sorted(self.counts):
@@ -104,10 +103,9 @@ class Mtd2dAutocorrelation:
             part = method.measure(data, model, range(before, count))
             record = part if record is None else merge([record, part])
             passed, before = passed + time.perf_counter() - began, count
-            rows.append(self.row(record, method, model, targets, truth.density, seed) | {"pass": passed})
-            rows[-1]["EM error"] = (
-                self.beside(data.part(range(count)), targets, seed) if count <= self.compared else None
-            )
+            row = self.row(record, method, model, targets, truth.density, seed)
+            beside = self.beside(data.part(range(count)), targets, seed) if count <= self.compared else None
+            rows.append(row | {"pass": passed, "EM error": beside})
         return rows
 
     def row(

@@ -38,6 +38,7 @@ COLUMNS = (
     Column("seconds", ".1f"),
 )
 KINDS = ("white", "AR(0.15)", "1/f", "gradient", "blobs", "ice", "template")
+ALL = "all noise"
 MOST = 0.01  # part of noise-only runs that may be "supported"
 LEAST = 0.9  # part of those with a structure that must be
 FAITHFUL = 0.5  # correlation with the truth from which an answer counts as right
@@ -89,14 +90,11 @@ class NoiseOnly:
         runs = settings.runs(self.runs)
         for dims, judged in (("1-D", self.signal), ("2-D", self.image)):
             for kind in self.kinds:
-                rows.append(settings.done(_summed(dims, kind, [judged(kind, seed) for seed in runs]), COLUMNS))
-            found = [judged("structure", seed) for seed in settings.runs(self.with_structure)]
-            rows.append(settings.done(_summed(dims, "structure", [one for one in found if one.faithful]), COLUMNS))
+                rows.append(settings.row(COLUMNS, _summed, dims, kind, judged, runs))
+            rows.append(settings.row(COLUMNS, _summed, dims, "structure", judged, settings.runs(self.with_structure)))
         if self.runs_3d:
-            noise = [self.volume(self.kinds[seed % len(self.kinds)], seed) for seed in settings.runs(self.runs_3d)]
-            rows.append(settings.done(_summed("3-D", "all noise", noise), COLUMNS))
-            found = [self.volume("structure", seed) for seed in settings.runs(self.with_structure_3d)]
-            rows.append(settings.done(_summed("3-D", "structure", [one for one in found if one.faithful]), COLUMNS))
+            for kind, number in ((ALL, self.runs_3d), ("structure", self.with_structure_3d)):
+                rows.append(settings.row(COLUMNS, _summed, "3-D", kind, self.volume, settings.runs(number)))
         return Table(
             name="noise-only",
             title="verdicts on noise of many kinds, and on data that hold a structure",
@@ -132,7 +130,7 @@ class NoiseOnly:
             _check("structures in 1-D and 2-D", structure, f"at least {100 * LEAST:g} %", lambda part: part >= LEAST),
         ]
         for kind, wanted, good in (
-            ("all noise", "none supported", lambda part: part == 0),
+            (ALL, "none supported", lambda part: part == 0),
             ("structure", f"at least {100 * LEAST:g} %", lambda part: part >= LEAST),
         ):
             some = [row for row in rows if row["data"] == "3-D" and row["kind"] == kind]
@@ -187,9 +185,11 @@ class NoiseOnly:
         return _judged(lambda: verify(ImageTrial(found, job, start), seed=seed), faithful)
 
     def volume(self, kind: str, seed: int) -> _Judged:
-        """One set of micrographs."""
+        """One set of micrographs; of all noise, the kinds in turn."""
         job, start, truth = self.volumes, None, None
         count, size = self.micrographs
+        if kind == ALL:
+            kind = self.kinds[seed % len(self.kinds)]
         if kind == "structure":
             specimen = bead_chain(job.box, seed)
             data, _ = simulate_micrographs(
@@ -299,7 +299,8 @@ def _judged(asked: Callable[[], Verdict], faithful: bool) -> _Judged:
     return _Judged(asked(), faithful, time.perf_counter() - began)
 
 
-def _summed(data: str, kind: str, some: Sequence[_Judged]) -> Row:
+def _summed(data: str, kind: str, judged: Callable[[str, int], _Judged], seeds: Sequence[int]) -> Row:
+    some = [one for one in (judged(kind, seed) for seed in seeds) if one.faithful]
     words = [one.verdict.verdict for one in some]
     zs = [one.verdict.z for one in some if math.isfinite(one.verdict.z)]
     return {

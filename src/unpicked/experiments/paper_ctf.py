@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from unpicked.experiments.stacks import COLUMNS, NEEDED, NOTES, SOURCE, Stacks, reached, solve
+from unpicked.experiments.stacks import COLUMNS, NEEDED, NOTES, SOURCE, Stacks, reached, solved
 from unpicked.experiments.table import Check, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.recipes.particle_job import ParticleJob
 
@@ -38,8 +38,8 @@ class PaperCTF:
             for name in ("D", "G"):
                 stack = self.sizes.read(name, seed)
                 for method in self.methods:
-                    row, _, _ = solve(stack, replace(self.job, method=method), seed, settings.device)
-                    rows.append(settings.done(row, COLUMNS))
+                    job = replace(self.job, method=method)
+                    rows.append(settings.row(COLUMNS, solved, stack, job, seed, settings.device))
         return Table(
             name="paper-ctf",
             title=f"With and without contrast transfer at 0 dB, {self.sizes.fitted} images of {self.sizes.box} pixels",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unpicked.data.maps import Map
 from unpicked.estimators.base import State
-from unpicked.experiments.stacks import COLUMNS, NEEDED, NOTES, SOURCE, Stack, Stacks, crossing, descend, solve
+from unpicked.experiments.stacks import COLUMNS, NEEDED, NOTES, SOURCE, Stack, Stacks, crossing, descend, solved
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.particle_methods import long_steps, short_steps
@@ -50,10 +50,9 @@ class PaperNoise:
             for name in self.sets:
                 stack = self.sizes.read(name, seed)
                 for method in self.methods:
-                    row, _, _ = solve(stack, replace(self.job, method=method), seed, settings.device)
-                    if (name, method) == ("A", "encoder"):
-                        row |= self.course(stack, seed, settings.device)
-                    rows.append(settings.done(row, columns))
+                    job = replace(self.job, method=method)
+                    compute = self.watched if (name, method) == ("A", "encoder") else solved
+                    rows.append(settings.row(columns, compute, stack, job, seed, settings.device))
         return Table(
             name="paper-noise",
             title=f"Noise from none to -10 dB, {self.sizes.fitted} images of {self.sizes.box} pixels",
@@ -72,6 +71,10 @@ class PaperNoise:
             plot=_plot(rows, self.sizes.box),
             settings=asdict(self),
         )
+
+    def watched(self, stack: Stack, job: ParticleJob, seed: int, device: str) -> dict[str, Any]:
+        """A row of an encoder, with its course."""
+        return solved(stack, job, seed, device) | self.course(stack, seed, device)
 
     def course(self, stack: Stack, seed: int, device: str) -> dict[str, Any]:
         """Resolution of the encoder's own map every so many updates, and where it crosses the paper's levels."""

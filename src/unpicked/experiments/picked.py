@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from unpicked.picking import fit_scale, pick
 from unpicked.picking.extract import extract
 from unpicked.picking.peaks import Peaks, blobs, correlated, peaks, seen
 from unpicked.preprocess import Prepared
-from unpicked.recipes import MicrographJob
+from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
 from unpicked.recipes.micrographs import fixed
 from unpicked.recipes.particles import ParticleJob, from_particles
 from unpicked.recipes.stack_trials import ParticleTrial
@@ -79,7 +80,6 @@ class Field:
         job: how they are reconstructed without picking.
         truth: where the particles are.
         wanted: the true map.
-        found: the map that our pipeline made of them, or None where it failed.
         seed: of everything random.
         device: torch device.
     """
@@ -88,9 +88,15 @@ class Field:
     job: MicrographJob
     truth: Simulation
     wanted: Map
-    found: Map | None
     seed: int
     device: str
+
+    @cached_property
+    def answer(self) -> MicrographAnswer:
+        """What our pipeline makes of them without picking."""
+        return from_micrographs(
+            self.prepared, self.job, seed=seeding.derive(self.seed, "reconstruct"), device=self.device
+        )
 
     @property
     def own(self) -> int:
@@ -202,10 +208,8 @@ def of_templates(field: Field, beside: Beside) -> list[Peaks]:
 
 def of_posterior(field: Field, beside: Beside) -> list[Peaks]:
     """What is more likely than not to be a particle of the map that was found without picking."""
-    if field.found is None:
-        raise ValueError("there is no map to pick with")
     data = fixed(field.prepared, field.job).micrographs
-    run = fit_scale(data, field.found, seed=seeding.derive(field.seed, "pick"), device=field.device)
+    run = fit_scale(data, field.answer.map, seed=seeding.derive(field.seed, "pick"), device=field.device)
     return [Peaks(one.centres, one.posterior) for one in pick(data, run, views=beside.views, seed=field.seed)]
 
 

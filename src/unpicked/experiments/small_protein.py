@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import unpicked
-from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.structure import Structure
 from unpicked.experiments.picked import NEAR, OFF, Beside, Field, in_steps, likeness, row_of, verdict
@@ -17,7 +16,7 @@ from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Ro
 from unpicked.io.structure import read_structure
 from unpicked.ops import seeding
 from unpicked.plan.physics import Microscope, particle_energy
-from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs, ready
+from unpicked.recipes import MicrographJob, ready
 from unpicked.recipes.micrographs import fixed
 from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.exposure import Exposure, in_ice
@@ -185,13 +184,10 @@ class SmallProtein:
             "E": truth.facts()["energy"],
             "E planned": particle_energy(protein.mass, self.plan(optics), 2 * self.voxel),
         }
-        held = Field(ready(data, job), job, truth, wanted, None, seed, settings.device)
-        first, map = straight(held, base)
-        rows = [settings.done(first, COLUMNS)]
-        held = replace(held, found=map)
-        for picker in self.beside.pickers:
-            rows.append(settings.done(row_of(held, picker, self.beside, base), COLUMNS))
-        return rows
+        held = Field(ready(data, job), job, truth, wanted, seed, settings.device)
+        first = settings.row(COLUMNS, straight, held, base)
+        picked = (settings.row(COLUMNS, row_of, held, picker, self.beside, base) for picker in self.beside.pickers)
+        return [first, *picked]
 
     def plan(self, optics: Optics) -> Microscope:
         """What `unpicked plan` is told of these exposures."""
@@ -240,21 +236,17 @@ class SmallProtein:
         )
 
 
-def straight(held: Field, base: Row) -> tuple[Row, Map | None]:
-    """Reconstructed without picking, compared, judged; and the map, where there is one."""
-    own = seeding.derive(held.seed, "reconstruct")
-    found: list[MicrographAnswer] = []
+def straight(held: Field, base: Row) -> Row:
+    """Reconstructed without picking, compared, judged."""
 
     def mapped() -> Row:
-        found.append(from_micrographs(held.prepared, held.job, seed=own, device=held.device))
-        return {**likeness(found[0].map, held.wanted), "E found": found[0].figures().get("energy")}
+        return {**likeness(held.answer.map, held.wanted), "E found": held.answer.figures().get("energy")}
 
     def judged() -> Row:
-        data = fixed(held.prepared, held.job, found[0].gains)
-        return verdict(MicrographTrial(data, held.job, device=held.device), own)
+        data = fixed(held.prepared, held.job, held.answer.gains)
+        return verdict(MicrographTrial(data, held.job, device=held.device), seeding.derive(held.seed, "reconstruct"))
 
-    row = in_steps({**base, "way": STRAIGHT}, (mapped, judged))
-    return row, found[0].map if found else None
+    return in_steps({**base, "way": STRAIGHT}, (mapped, judged))
 
 
 def _structure(protein: Protein) -> Structure | None:
@@ -286,4 +278,5 @@ EXPERIMENT = Experiment(
     minutes=(80, 900),
     quick=SmallProtein(beside=Beside(starts=1)),
     full=SmallProtein(pixel=1.0, size=4096, count=20),
+    cases=("proteins", "optics"),
 )

@@ -160,6 +160,11 @@ def solve(stack: Stack, job: ParticleJob, seed: int, device: str) -> tuple[dict[
     return row, answer, found
 
 
+def solved(stack: Stack, job: ParticleJob, seed: int, device: str) -> dict[str, Any]:
+    """The row of :func:`solve`."""
+    return solve(stack, job, seed, device)[0]
+
+
 def encoder_error(stack: Stack, answer: ParticleAnswer, job: ParticleJob) -> float:
     """Median error of the poses that an encoder reads from images it was not fitted to, before any refinement."""
     run = answer.stages["encoder-1"]

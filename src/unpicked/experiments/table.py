@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVarTuple
 
+from unpicked import __version__
 from unpicked.io._files import output
 
 Row = Mapping[str, Any]  # of strings, numbers, lists of numbers and None
+Given = TypeVarTuple("Given")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class Settings:
         maps: MRC files to use instead of stand-ins.
         map_voxel: voxel size in angstrom of maps whose header has none.
         device: torch device.
-        finished: called with every finished row and its line of the table.
+        kept: rows that an interrupted run had finished, a list per call of :meth:`rows`.
+        finished: called with finished rows and their lines of the table.
     """
 
     seed: int = 0
@@ -158,7 +161,8 @@ class Settings:
     maps: tuple[Path, ...] = ()
     map_voxel: float | None = None
     device: str = "cpu"
-    finished: Callable[[Row, str], None] = lambda row, line: None
+    kept: Iterator[list[Row]] = field(default_factory=lambda: iter(()))
+    finished: Callable[[list[Row], list[str]], None] = lambda rows, lines: None
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -168,10 +172,20 @@ class Settings:
         """The seeds to run."""
         return range(self.seed, self.seed + (self.seeds or default))
 
-    def done(self, row: Row, columns: Sequence[Column]) -> Row:
-        """Tell of a finished row, and give it back."""
-        self.finished(row, ", ".join(f"{column.name} {column.show(row.get(column.name))}" for column in columns))
-        return row
+    def row(self, columns: Sequence[Column], compute: Callable[[*Given], Row], *given: *Given) -> Row:
+        """What is computed of what is given, or was in an interrupted run, and tell of it."""
+        return self.rows(columns, lambda *given: [compute(*given)], *given)[0]
+
+    def rows(self, columns: Sequence[Column], compute: Callable[[*Given], list[Row]], *given: *Given) -> list[Row]:
+        """The same of rows that are computed together. An experiment asks for its rows in one and the same order."""
+        found = next(self.kept, None)
+        if found is None:
+            found = compute(*given)
+        self.finished(
+            found,
+            [", ".join(f"{column.name} {column.show(row.get(column.name))}" for column in columns) for row in found],
+        )
+        return found
 
 
 class Runner(Protocol):
@@ -194,6 +208,7 @@ class Experiment:
         quick: sizes for a first look.
         full: sizes as published.
         needs: files of the shared data without which it cannot be run.
+        cases: fields of its sizes that hold what is gone through: strings, numbers, or things with a name.
     """
 
     name: str
@@ -203,6 +218,39 @@ class Experiment:
     quick: Runner
     full: Runner
     needs: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+
+    def sizes(self, full: bool, only: Sequence[str] = ()) -> Runner:
+        """The sizes, of some cases only.
+
+        Args:
+            full: as published.
+            only: cases to run, by a part of their names; fields in which no name has one of these parts stay whole.
+
+        Raises:
+            ValueError: for a word that no case has.
+        """
+        runner: Any = self.full if full else self.quick
+        named = {key: {str(getattr(case, "name", case)): case for case in getattr(runner, key)} for key in self.cases}
+        for word in only:
+            if not any(word.lower() in name.lower() for names in named.values() for name in names):
+                known = ", ".join(name for names in named.values() for name in names)
+                raise ValueError(
+                    f"{self.name} has no case like {word!r}; {f'its cases: {known}' if known else 'it has no cases'}"
+                )
+        for key, names in named.items():
+            left = tuple(case for name, case in names.items() if any(word.lower() in name.lower() for word in only))
+            runner = replace(runner, **{key: left}) if left else runner
+        found: Runner = runner
+        return found
+
+
+def run_of(runner: Runner, settings: Settings) -> dict[str, Any]:
+    """What rows depend on, as it is read back from JSON."""
+    asked = {"seed": settings.seed, "seeds": settings.seeds, "maps": settings.maps, "map_voxel": settings.map_voxel}
+    found = {"version": __version__, "sizes": vars(runner), **asked}
+    out: dict[str, Any] = json.loads(json.dumps(_plain(found)))
+    return out
 
 
 def write(table: Table, folder: Path, *, overwrite: bool = False) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from unpicked.data.snr import snr_box
 from unpicked.experiments.recovery import Fields, Volume, bpti, expanded, from_map, recover, shared
@@ -64,9 +65,9 @@ class TalkEM:
         rows: list[Row] = []
         for seed in seeds:
             for volume in volumes:
-                first = seed == seeds[0]
-                row = recover(volume, self.fields, snr_box(self.level), self.job, seed, settings.device, bound=first)
-                rows.append(settings.done(row, COLUMNS))
+                run = partial(recover, bound=seed == seeds[0])
+                level = snr_box(self.level)
+                rows.append(settings.row(COLUMNS, run, volume, self.fields, level, self.job, seed, settings.device))
         return Table(
             name="talk-em",
             title=f"{self.job.box}^3 volumes from micrographs, SNR {self.level:g} per pixel of the box",

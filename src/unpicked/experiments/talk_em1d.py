@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.signal import Signal
@@ -85,14 +84,11 @@ class TalkEM1D:
         )
         there = data[0].double().unfold(0, self.length, 1)[truth.positions(0)].mean(0)
         head = {"SNR": snr, "seed": seed, "known positions": self.error(there, target)}
-        return [
-            settings.done(head | {"method": method} | self.recover(job, data, target, seed), COLUMNS)
-            for method, job in METHODS.items()
-        ]
+        return [settings.row(COLUMNS, self.recover, method, data, target, seed, head) for method in METHODS]
 
-    def recover(self, job: SignalJob, data: Signal, target: torch.Tensor, seed: int) -> dict[str, Any]:
+    def recover(self, method: str, data: Signal, target: torch.Tensor, seed: int, head: Row) -> Row:
         """One signal, one method."""
-        job = replace(job, length=self.length)
+        job = replace(METHODS[method], length=self.length)
         answer = from_signal(data, job, seed=seed)
         ideal = from_signal(data, replace(job, moves=0), seed=seed, start=target)
         longer = math.nan
@@ -100,6 +96,8 @@ class TalkEM1D:
             wide = replace(job, moves=0, window=3 * self.length, stride=round(self.stride * self.length))
             longer = self.error(from_signal(data, wide, seed=seed, start=answer.target).target, target)
         return {
+            **head,
+            "method": method,
             "error": self.error(answer.target, target),
             "from the truth": self.error(ideal.target, target),
             "gap": answer.run.objective - ideal.run.objective,
