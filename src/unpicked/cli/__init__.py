@@ -12,6 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, convert
 
 import unpicked
+from unpicked.cli.sections import SECTIONS, Sections
 
 PLACE = "unpicked.cli"
 COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=("unpicked",))
@@ -82,7 +83,7 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    groups = {name: App(name=name, help=told) for name, told in GROUPS.items()}
+    groups = {name: App(name=name, help=told, help_formatter=Sections(SECTIONS[name])) for name, told in GROUPS.items()}
     for group in groups.values():
         app.command(group)
     for home, name, place, told in COMMANDS:
