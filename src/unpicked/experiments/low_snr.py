@@ -211,4 +211,5 @@ EXPERIMENT = Experiment(
     minutes=(240, 3000),
     quick=LowSNR(LEVELS),
     full=LowSNR(CURVE, starts=4),
+    cases=("levels",),
 )

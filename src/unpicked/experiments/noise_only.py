@@ -334,4 +334,5 @@ EXPERIMENT = Experiment(
     minutes=(40, 120),
     quick=NoiseOnly(),
     full=NoiseOnly(runs=40, with_structure=50),
+    cases=("kinds",),
 )

@@ -178,4 +178,5 @@ EXPERIMENT = Experiment(
     quick=PaperNoise(),
     full=PaperNoise(Stacks(128, 9000, 1000)),
     needs=(NEEDED,),
+    cases=("sets",),
 )

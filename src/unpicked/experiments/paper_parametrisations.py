@@ -213,4 +213,5 @@ EXPERIMENT = Experiment(
     quick=PaperParametrisations(),
     full=PaperParametrisations(Stacks(128, 9000, 1000), steps=10_000, seeds=10),
     needs=(NEEDED,),
+    cases=("methods",),
 )
