@@ -15,6 +15,7 @@ from unpicked.cli.picking import _as_run
 from unpicked.io.micrographs import files_of, read_micrographs
 from unpicked.io.mrc import write_image
 from unpicked.io.picks import read_picks
+from unpicked.report import report
 
 FEW = quick(box=7, lmax=4, views=30)
 
@@ -60,6 +61,21 @@ def test_a_run_tells_what_was_left_out(done, sim):
     assert "masks leave out 20.0% of the area" in " ".join(result["data"]["notes"])
     held = json.loads((done / "settings.json").read_text())["data_files"]
     assert sum("/masks/micrograph_" in entry for entry in held) == 2
+
+
+def test_the_page_shows_what_was_left_out(done, sim):
+    page = (done / "report.html").read_text()
+    assert page.count("<br>20.0 % left out") == 2 and "micrograph_0002.mrc" in page
+    report(done)
+    assert (done / "report.html").read_text() == page
+    data = read_micrographs(sim / "micrographs.star", masks=sim / "masks")
+    with np.load(done / "micrographs.npz", allow_pickle=False) as held:
+        for index in range(2):
+            np.testing.assert_array_equal(held["hidden"][index] == 0, data.mask(index))
+            np.testing.assert_allclose(held["pictures"][index], data[index], rtol=1e-6)
+        assert held["marks"].shape[1] == 2 and float(held["width"]) == 7
+        x, y = held["marks"].astype(int).T
+        assert data.mask(0)[y, x].float().mean() > 0.8
 
 
 def test_resuming_and_judging_take_the_same_masks_or_none(done, sim, tmp_path, capsys):

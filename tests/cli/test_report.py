@@ -315,6 +315,19 @@ def add_patches(run: Path, count: int = 3, **changes: Any) -> None:
     np.savez(run / "patches.npz", **{key: value for key, value in (arrays | changes).items() if value is not None})
 
 
+def add_pictures(run: Path, **changes: Any) -> None:
+    """Two pictures whose uppermost rows hold carbon, and are hidden."""
+    images = np.random.default_rng(2).normal(size=(2, 32, 40)).astype(np.float32)
+    hidden = np.zeros((2, 32, 40), np.float16)
+    hidden[0, :4], hidden[1, :8] = 1, 1
+    arrays = {
+        "pictures": images + 100 * hidden.astype(np.float32), "names": ["a.mrc", "b<i>.mrc"], "pixel_size": 8.0,
+        "total": 40, "hidden": hidden, "shares": [0.125, 0.25], "marks": [[9.0, 20.0], [20.0, 9.5], [30.0, 25.0]],
+        "width": 3.5,
+    }  # fmt: skip
+    np.savez(run / "micrographs.npz", **{key: value for key, value in (arrays | changes).items() if value is not None})
+
+
 def test_prior_and_data_share_the_shells(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert "Prior against data" not in text_of(report(run))
@@ -478,6 +491,85 @@ def test_patches_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str
     assert "its patches are not shown" in text_of(report(run))
 
 
+def test_micrographs_are_shown_with_what_is_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert 'id="micrographs"' not in text_of(report(run)), "older runs have no pictures"
+    add_pictures(run)
+    page = text_of(report(run))
+    for sentence in (
+        "2 of 40 micrographs, as read: the first, and those of which most is left out",
+        "binned to pixels of 8 Å",
+        "12.5 % left out; 3 particles found",
+        "25.0 % left out<",
+        "White bar: 100 Å",
+        "b&lt;i&gt;.mrc",
+    ):
+        assert sentence in page, sentence
+    assert page.count('class="area" fill="url(#left-out)" d="M') == 2 and page.count('class="found" d="M') == 1
+    assert all(f'id="{name}"' in page for name in re.findall(r'(?:href="|url\()#([^")]*)', page))
+    assert page.count('src="data:image/png;base64,') == 9 + 2 and text_of(report(run)) == page
+    add_pictures(run, hidden=None, shares=None, marks=None, width=None, total=2)
+    page = text_of(report(run))
+    assert "2 micrographs, as read; binned" in page and "left out" not in page and 'class="found"' not in page
+    assert page.count('src="data:image/png;base64,') == 9 + 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": None},
+        {"names": ["a"]},
+        {"pictures": np.full((2, 32, 40), np.nan)},
+        {"pictures": np.zeros((2, 0, 40))},
+        {"pictures": np.array([None] * 2, dtype=object)},
+        {"pixel_size": 0.0},
+        {"pixel_size": "wide"},
+        {"total": [1, 2]},
+        {"hidden": None},
+        {"hidden": np.zeros((2, 32, 41))},
+        {"shares": [0.1]},
+        {"marks": 1.0},
+        {"marks": np.zeros(2)},
+        {"marks": np.zeros((3, 3))},
+        {"width": None},
+    ],
+)
+def test_micrographs_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = make_run(tmp_path / "run")
+    add_pictures(run, **changes)
+    page = text_of(report(run))
+    assert "its micrographs are not shown" in page and 'id="micrographs"' not in page
+    (run / "micrographs.npz").write_bytes(b"no archive")
+    assert "its micrographs are not shown" in text_of(report(run))
+
+
+def test_outlines_enclose_what_is_left_out() -> None:
+    from unpicked.report.micrographs import outline, rings
+
+    def enclosed(path: str) -> float:
+        """Area within closed loops; holes count against it."""
+        loops = [np.array(re.findall(r"[-\d.]+", loop), float).reshape(-1, 2) for loop in path.split("Z")[:-1]]
+        return abs(sum(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) / 2 for x, y in (loop.T for loop in loops)))
+
+    area = np.zeros((40, 60))
+    assert outline(area) == ""
+    area[:, 45:] = 1  # to three edges of the picture
+    assert enclosed(outline(area)) == pytest.approx(40 * 15, rel=0.01)
+    area[10:20, 10:30], area[13:17, 14:24] = 1, 0
+    assert enclosed(outline(area)) == pytest.approx(40 * 15 + 200 - 40, rel=0.01)
+    assert rings(np.array([[5.0, 7.0]]), 2.0).startswith("M3.0 7.0a2.00 2.00")
+
+
+def test_hidden_areas_have_no_part_in_the_grey_scale(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_pictures(run)
+    uris = re.findall(r'src="([^"]*)" width="40" height="32"', text_of(report(run)))
+    assert len(uris) == 2
+    for uri in uris:
+        values = pixels(uri)[..., 0]
+        assert (values[:4] == 255).all() and 100 < np.median(values[8:]) < 155
+
+
 def test_history_without_a_likelihood_is_drawn_by_gain_and_change(tmp_path: Path) -> None:
     from unpicked.report import reading
 
@@ -506,6 +598,7 @@ def test_a_full_page_is_modest_alone_and_the_same_each_time(tmp_path: Path) -> N
     run = make_run(tmp_path / "run")
     add_halves(run)
     add_patches(run, count=12, averages=np.zeros((12, 7, 7)))
+    add_pictures(run)
     add(run, "data_share", [1.0, 0.98, 0.8, 0.45, 0.4, 0.2])
     truth = Map(blobs(), 4.0)
     first = report(run, truth=truth).read_bytes()

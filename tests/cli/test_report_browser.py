@@ -53,6 +53,9 @@ def page(tmp_path: Path) -> Path:
     (run / "history.csv").write_text("\n".join(["run,step,objective,sigma,density,energy,frozen", *lines]))
     images = np.random.default_rng(1).normal(size=(4, 9, 9))
     np.savez(run / "patches.npz", patches=images, projections=images, posterior=np.full(4, 0.5))
+    hidden = np.arange(81).reshape(1, 9, 9) < 20
+    np.savez(run / "micrographs.npz", pictures=images[:1], names=["a.mrc"], pixel_size=8.0, total=3, hidden=hidden,
+             shares=[0.25], marks=[[4.0, 5.0]], width=2.0)  # fmt: skip
     halves = {"fsc": [1, 0.9, 0.7, 0.4, 0.1, 0], "resolution_0143": 11.4, "at_nyquist": False, "shared_start": False}
     shown = {"energy": 423.5, "sigma": 1.0, "halves": halves, "data_share": [1, 1, 0.9, 0.6, 0.4, 0.2]}
     (run / "result.json").write_text(json.dumps({"command": "unpicked demo", "figures": shown}))

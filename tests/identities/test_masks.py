@@ -36,6 +36,7 @@ from unpicked.preprocess.outlying import without_outlying
 from unpicked.recipes.claims import MicrographClaim
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.micrographs import ready, whitened_once
+from unpicked.recipes.pictures import pictures
 from unpicked.recipes.tiles import OfTiles
 from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.contamination import TrueMasks, contaminated
@@ -391,6 +392,27 @@ def test_parts_and_halves_keep_their_masks(seen: Micrographs) -> None:
     assert torch.equal(torch.cat([left.mask(0), right.mask(0)], 1), seen.mask(1))
     assert torch.equal(counted(seen, 1), seen[1][seen.mask(1)])
     assert seen.digest != replace(seen, masks=None).digest
+
+
+def test_pictures_are_of_the_first_micrograph_and_of_those_of_which_most_is_hidden() -> None:
+    images = torch.randn((5, 650, 480), generator=torch.Generator().manual_seed(1))
+    masks = torch.ones(5, 650, 480, dtype=torch.bool)
+    for index, rows in enumerate((0, 30, 60, 6, 90)):
+        masks[index, :rows] = False
+        images[index, :rows] = math.nan
+    data = Micrographs(InMemory(images), 1.5, tuple(f"folder/{index}.mrc" for index in range(5)), masks=InMemory(masks))
+    ready = prepare(data, voxel_size=3.0)
+    corner = torch.tensor([[10.0, 20.0]])  # a place in working pixels, row and column
+    found = pictures(ready, {"places": corner, "patches": torch.zeros(1, 9, 9)})
+    assert found["names"] == ["0.mrc", "2.mrc", "4.mrc"] and found["total"] == 5
+    assert found["pictures"].shape == found["hidden"].shape == (3, 216, 160) and found["pixel_size"] == 4.5
+    assert found["pictures"].isfinite().all() and found["shares"] == [ready.corrections[k].hidden for k in (0, 2, 4)]
+    torch.testing.assert_close(found["pictures"][1, 20:], images[2, 60:648].view(196, 3, 160, 3).mean((1, 3)))
+    torch.testing.assert_close(found["hidden"].float().mean((1, 2)), torch.tensor([0, 60 / 648, 90 / 648]))
+    x, y = ((ready.to_file_pixels(torch.tensor([20.0, 10.0])) + 0.5) / 3).tolist()
+    assert found["marks"].tolist() == [[pytest.approx(x), pytest.approx(y)]] and found["width"] == pytest.approx(6)
+    bare = pictures(prepare(replace(data, masks=None, source=InMemory(images.nan_to_num()))))
+    assert bare["names"] == ["0.mrc", "1.mrc", "2.mrc"] and not {"hidden", "shares", "marks"} & set(bare)
 
 
 def test_what_knows_no_masks_refuses_them(seen: Micrographs) -> None:

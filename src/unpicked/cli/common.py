@@ -169,12 +169,12 @@ def write_history(path: Path, rows: Sequence[tuple[str, Mapping[str, float]]]) -
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A NumPy archive of some tensors, under a temporary name first."""
+    """A NumPy archive of tensors, numbers and words, under a temporary name first."""
     import numpy as np
 
-    temporary = path.with_name(path.name + ".part")
+    temporary, held = path.with_name(path.name + ".part"), dict(arrays)
     with open(temporary, "wb") as file:
-        np.savez(file, **{name: value.numpy() for name, value in arrays.items()})
+        np.savez(file, **held)
     os.replace(temporary, path)
 
 
@@ -222,6 +222,7 @@ def _clear(folder: Path, *, run: bool) -> None:
             "target.npy",
             "errors.npy",
             "patches.npz",
+            "micrographs.npz",
             "whitening.json",
             "verify.json",
             "checkpoint/**/*.pt*",

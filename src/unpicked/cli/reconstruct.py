@@ -111,8 +111,9 @@ def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: An
 
 
 def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
-    """Write ``volume.mrc``, half maps and likeliest particles, where there are any."""
+    """Write ``volume.mrc``, pictures of micrographs, half maps and likeliest particles, where there are any."""
     from unpicked.io import mrc
+    from unpicked.recipes.pictures import pictures
 
     mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
     if answer.halves is not None:
@@ -120,6 +121,7 @@ def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
             mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     if answer.gains is not None:
         shared.write_text(folder / WHITENING, json.dumps(answer.gains.to_json()) + "\n")
+    shared.write_arrays(folder / "micrographs.npz", pictures(answer.prepared, answer.gallery))
     if answer.gallery is not None:
         shared.write_arrays(folder / "patches.npz", answer.gallery)
     data, figures = answer.prepared.micrographs, answer.figures()

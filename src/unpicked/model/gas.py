@@ -22,6 +22,7 @@ from unpicked.model.noise import variance_of
 from unpicked.ops import evidence, lattice, seeding
 
 SHOWN = 0.5  # share of a particle's box that a mask leaves visible at least where one is told of
+LIKELY = 0.5  # probability beyond which a place is told of
 SCORED = 1 << 23  # numbers of weighted windows that are held at once where scores are taken
 
 
@@ -385,6 +386,7 @@ class _Whole:
             "patches": image.unfold(0, length, 1).unfold(1, length, 1)[rows, columns].cpu(),
             "projections": projections.cpu(),
             "posterior": found.posterior[:count].cpu(),
+            "places": (found.places[found.posterior >= LIKELY] + length // 2).cpu(),
         }
 
 
@@ -414,7 +416,8 @@ def _compared(scene: Scene) -> torch.Tensor:
 def best_sites(step: Step, image: torch.Tensor, count: int, seed: int) -> dict[str, torch.Tensor] | None:
     """The likeliest copies of one micrograph, the first of the data.
 
-    ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``.
+    ``patches`` and ``projections`` ``(n, L, L)``, ``posterior`` ``(n,)``; ``places`` ``(m, 2)``, row and column of the
+    centre of every copy that is more likely than not.
     """
     return step.best(image, count, seed) if isinstance(step, _Whole) else None
 

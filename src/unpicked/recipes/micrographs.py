@@ -42,7 +42,8 @@ class MicrographAnswer:
             solver took no information.
         data_share_kind: of what it is a share, see :func:`unpicked.recipes.parts.share`.
         halves: the two half maps, the second aligned to the first, and what comparing them gave.
-        gallery: the likeliest particles beside the projections that explain them.
+        gallery: the likeliest particles of the first micrograph beside the projections that explain them, and where
+            particles are.
         gains: by which the micrographs were whitened at the end, or None.
     """
 

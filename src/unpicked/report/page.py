@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from unpicked.data.maps import Map
-from unpicked.report import sections, tiles, verdict, words
+from unpicked.report import micrographs, sections, tiles, verdict, words
 from unpicked.report.reading import Halves, History, Run, Truth, kept_starts
 from unpicked.report.words import as_number, sentence
 
@@ -57,6 +57,7 @@ def _parts(run: Run) -> dict[str, Any]:
         views=_views(run),
         shells=sections.shells(run),
         directions=sections.directions(run),
+        micrographs=micrographs.micrographs(run),
         patches=sections.patches(run),
         posed=None,
         source="particle images" if dict(result.get("data") or {}).get("kind") == "images" else "micrographs",

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from unpicked.io.mrc import read_map
 from unpicked.io.particle_files import SPREAD
 from unpicked.io.particles import read_particle_table
 from unpicked.model.directions import Directions
-from unpicked.report import verdict
+from unpicked.report import archives, verdict
 from unpicked.report.words import as_number
 
 FILES = ("result.json", "history.csv", "volume.mrc")
@@ -74,16 +73,6 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class Patches:
-    """Places in the micrographs, the map's projections for them, and averages: ``(n, L, L)``; chances ``(n,)``."""
-
-    patches: NDArray[np.float64]
-    projections: NDArray[np.float64]
-    posterior: NDArray[np.float64]
-    averages: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
 class Posed:
     """Poses of the images of a stack.
 
@@ -111,6 +100,7 @@ class Run:
         halves: comparison of two half maps.
         share: per shell 0, 1, ... the part of the precision that comes from the data, 0 to 1.
         patches: examples of what was found.
+        pictures: of some micrographs.
         posed: poses of the images, of a run on a stack.
         seen: estimated density of directions of view, of a run on micrographs.
         notes: sentences on what could not be used.
@@ -123,7 +113,8 @@ class Run:
     truth: Truth | None = None
     halves: Halves | None = None
     share: tuple[float, ...] | None = None
-    patches: Patches | None = None
+    patches: archives.Patches | None = None
+    pictures: archives.Pictures | None = None
     posed: Posed | None = None
     seen: Directions | None = None
     notes: tuple[str, ...] = ()
@@ -169,7 +160,8 @@ def read(folder: Path, truth: Map | None) -> Run:
         _truth(folder, result, volume, truth, notes),
         _halves(folder, result, notes),
         _share(result, notes),
-        _patches(folder / "patches.npz", notes),
+        archives.patches(folder / "patches.npz", notes),
+        archives.pictures(folder / "micrographs.npz", notes),
         posed,
         _seen(result, notes),
         tuple(notes),
@@ -388,34 +380,3 @@ def _posed(path: Path, notes: list[str]) -> Posed | None:
         notes.append(f"{SPREAD} of {path.name} must not be negative; it is not shown")
         spread = None
     return Posed(poses.rotations[:, 2].double().numpy(), poses.shifts.double().numpy(), spread)
-
-
-def _patches(path: Path, notes: list[str]) -> Patches | None:
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            names = ("patches", "projections", "posterior", "averages")
-            found = {name: np.asarray(held[name], np.float64) for name in names if name in held}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}; its patches are not shown")
-        return None
-    images = [found[name] for name in ("patches", "projections", "averages") if name in found]
-    chance = found.get("posterior", np.zeros(0))
-    fits = (
-        {"patches", "projections", "posterior"} <= set(found)
-        and chance.ndim == 1
-        and len(chance) > 0
-        and all(image.shape == images[0].shape and image.ndim == 3 for image in images)
-        and images[0].shape[0] == len(chance)
-        and min(images[0].shape) > 0
-        and all(np.isfinite(values).all() for values in (*images, chance))
-    )
-    if not fits:
-        shapes = ", ".join(f"{name} {values.shape}" for name, values in found.items()) or "nothing known"
-        notes.append(
-            f"{path.name} must hold finite patches and projections (n, L, L) and posterior (n,); "
-            f"found {shapes}; its patches are not shown"
-        )
-        return None
-    return Patches(found["patches"], found["projections"], chance, found.get("averages"))

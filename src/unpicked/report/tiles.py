@@ -44,15 +44,17 @@ def projections(map: Map) -> tuple[Tile, ...]:
 
 def images(planes: Sequence[NDArray[np.float64]], labels: Sequence[str], edge: int = 240) -> tuple[Tile, ...]:
     """Images of one common grey scale, from the 0.5th to the 99.8th percentile, at least ``edge`` pixels wide."""
-    low, high = np.percentile(np.stack(planes), (0.5, 99.8))
+    scale = np.stack(planes)
+    return tuple(Tile(label, grey(plane, scale, edge)) for plane, label in zip(planes, labels, strict=True))
+
+
+def grey(plane: NDArray[np.float64], scale: NDArray[np.float64], edge: int = 1) -> str:
+    """A PNG data address of an image, at least ``edge`` pixels high; its grey scale is that of other values."""
+    low, high = np.percentile(scale, (0.5, 99.8))
     span = high - low if high > low else 1.0
-    tiles = []
-    for plane, label in zip(planes, labels, strict=True):
-        grey = (255 * ((plane - low) / span).clip(0, 1)).round().astype(np.uint8)
-        times = max(1, -(-edge // grey.shape[0]))
-        grey = grey.repeat(times, 0).repeat(times, 1)  # nearest neighbour, whatever the viewer does
-        tiles.append(Tile(label, png(grey[..., None])))
-    return tuple(tiles)
+    values = (255 * ((plane - low) / span).clip(0, 1)).round().astype(np.uint8)
+    times = max(1, -(-edge // plane.shape[0]))
+    return png(values.repeat(times, 0).repeat(times, 1)[..., None])  # nearest neighbour, whatever the viewer does
 
 
 def scale_bar(field: float) -> tuple[float, float]:

@@ -20,6 +20,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of a thing."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def angstrom(value: float | None, nyquist: float = 0) -> str:
     """A resolution; "none" where there is none, marked where it is the Nyquist limit."""
     if value is None:

@@ -19,8 +19,8 @@ def report(run: Path | str, *, truth: Map | None = None, overwrite: bool = True)
         run: folder that holds ``result.json``, ``history.csv`` and ``volume.mrc`` (or ``target.npy``, of a signal or
             an image, with its standard errors in ``errors.npy``); ``half1.mrc`` with
             ``half2.mrc``, and ``patches.npz`` (``patches``, ``projections`` and, if there are any, ``averages``,
-            ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist; so is ``particles.star`` of
-            a run on a particle stack.
+            ``(n, L, L)`` each; ``posterior``, ``(n,)``), are shown where they exist; so are ``micrographs.npz`` (see
+            :func:`unpicked.recipes.pictures.pictures`) and ``particles.star`` of a run on a particle stack.
         truth: map to compare with; default the one that ``result.json`` names under ``data.truth``, where the
             file still exists.
         overwrite: replace an existing page.
