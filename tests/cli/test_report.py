@@ -23,7 +23,7 @@ from unpicked.data.maps import Map
 from unpicked.io.mrc import write_map
 from unpicked.model.directions import Directions
 from unpicked.ops import fourier
-from unpicked.report import report
+from unpicked.report import reading, report
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -259,8 +259,6 @@ def test_a_poor_record_still_makes_a_page(tmp_path: Path, changes: dict[str, Any
 
 
 def test_stages_follow_one_another(tmp_path: Path) -> None:
-    from unpicked.report import reading
-
     first, second = rows(2)[:12], [row for row in rows(1) if row["run"] == "start-0"]
     history = [row | {"run": "stage-0 " + row["run"]} for row in first]
     history += [row | {"run": "stage-1 " + row["run"]} for row in second]
@@ -351,8 +349,8 @@ def test_prior_and_data_share_the_shells(tmp_path: Path) -> None:
 def test_a_share_that_makes_no_sense_is_a_note(tmp_path: Path, share: Any) -> None:
     run = make_run(tmp_path / "run")
     add(run, "data_share", share)
-    page = text_of(report(run))
-    assert "must be a list of numbers from 0 to 1" in page and "Prior against data" not in page
+    found = reading.read(run, None)
+    assert "must be a list of numbers from 0 to 1" in " ".join(found.notes) and found.share is None
 
 
 def test_half_maps_are_a_resolution_only_from_two_starts(tmp_path: Path) -> None:
@@ -450,9 +448,8 @@ def test_directions_of_view_are_drawn_and_told(tmp_path: Path) -> None:
 def test_directions_that_make_no_sense_are_a_note(tmp_path: Path, bad: object) -> None:
     run = make_run(tmp_path / "run")
     add(run, "views", bad)
-    report(run)
-    text = text_of(run / "report.html")
-    assert "directions of view are not shown" in text and "From where the particles are seen" not in text
+    found = reading.read(run, None)
+    assert "directions of view are not shown" in " ".join(found.notes) and found.seen is None
 
 
 def test_patches_stand_beside_projections(tmp_path: Path) -> None:
@@ -485,10 +482,8 @@ def test_patches_stand_beside_projections(tmp_path: Path) -> None:
 def test_patches_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
     run = make_run(tmp_path / "run")
     add_patches(run, **changes)
-    page = text_of(report(run))
-    assert "its patches are not shown" in page and "Projections beside patches" not in page
-    (run / "patches.npz").write_bytes(b"no archive")
-    assert "its patches are not shown" in text_of(report(run))
+    found = reading.read(run, None)
+    assert "its patches are not shown" in " ".join(found.notes) and found.patches is None
 
 
 def test_micrographs_are_shown_with_what_is_left_out(tmp_path: Path) -> None:
@@ -537,10 +532,27 @@ def test_micrographs_are_shown_with_what_is_left_out(tmp_path: Path) -> None:
 def test_micrographs_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
     run = make_run(tmp_path / "run")
     add_pictures(run, **changes)
+    found = reading.read(run, None)
+    assert "its micrographs are not shown" in " ".join(found.notes) and found.pictures is None
+
+
+def test_a_page_tells_what_it_cannot_show(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for name in ("patches", "micrographs"):
+        (run / f"{name}.npz").write_bytes(b"no archive")
+    add(run, "data_share", 3)
+    add(run, "views", [])
     page = text_of(report(run))
-    assert "its micrographs are not shown" in page and 'id="micrographs"' not in page
-    (run / "micrographs.npz").write_bytes(b"no archive")
-    assert "its micrographs are not shown" in text_of(report(run))
+    for told in ("its patches are", "its micrographs are", "directions of view are"):
+        assert f"{told} not shown" in page
+    assert "must be a list of numbers from 0 to 1" in page
+    for title in (
+        "Prior against data",
+        "From where the particles are seen",
+        "Projections beside patches",
+        'id="micrographs"',
+    ):
+        assert title not in page
 
 
 def test_outlines_enclose_what_is_left_out() -> None:
@@ -571,8 +583,6 @@ def test_hidden_areas_have_no_part_in_the_grey_scale(tmp_path: Path) -> None:
 
 
 def test_history_without_a_likelihood_is_drawn_by_gain_and_change(tmp_path: Path) -> None:
-    from unpicked.report import reading
-
     history = [
         row
         | {"log_likelihood": "nan", "objective": "", "gain": 1e4 * math.exp(-row["step"]), "change": 0.5 ** row["step"]}

@@ -43,9 +43,15 @@ def blobs(box: int = 11) -> torch.Tensor:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Path:
+def page(made: Path, tmp_path: Path) -> Path:
+    """The page, in a copy of its run."""
+    return Path(shutil.copytree(made.parent, tmp_path / "run")) / made.name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a small run with everything on it."""
-    run = tmp_path / "run"
+    run = tmp_path_factory.mktemp("page") / "run"
     run.mkdir()
     for name in ("volume.mrc", "half1.mrc", "half2.mrc"):
         write_map(Map(blobs(), 4.0), run / name)

@@ -105,11 +105,19 @@ def test_the_background_sets_the_grey_values(clean) -> None:
     places = [true_centres(truth, index) for index in range(2)]
     plain, found = extract(data, places, BOX), extract(data, places, BOX, background=4.5)
     outside = torch.hypot(*torch.meshgrid(*[torch.arange(BOX) - BOX // 2.0] * 2, indexing="ij")) > 4.5
-    for before, after in zip(plain, found, strict=True):
+    spreads: dict[str, list[float]] = {}
+    for name, before, after in zip(found.names, plain, found, strict=True):
         assert float(after[outside].mean()) == pytest.approx(0, abs=1e-9)
-        assert float(after[outside].square().mean()) == pytest.approx(1)
-        spread = before[outside].std(correction=0)
+        spread = before[outside].std(correction=0) / after[outside].std(correction=0)
+        spreads.setdefault(name.partition("@")[2], []).append(float(spread))
         assert torch.allclose(after * spread + before[outside].mean(), before)
+    assert len(spreads) == 2
+    for index, some in enumerate(spreads.values()):
+        assert max(some) == pytest.approx(min(some)), "one factor for a micrograph: particles keep their scale"
+        own = torch.stack(
+            [image[outside] for image, name in zip(plain, found.names, strict=True) if f"_{index + 1}.mrcs" in name]
+        )
+        assert some[0] == pytest.approx(float(own.var(1, correction=0).median().sqrt()))
 
 
 def test_what_cannot_be_cut_out_is_refused(clean) -> None:

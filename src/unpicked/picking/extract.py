@@ -24,8 +24,9 @@ def extract(
         data: micrographs, as read or prepared, not whitened.
         centres: per micrograph ``(n, 2)`` x (column) and y (row) in its pixels, from 0.
         box: edge of an image in pixels, with room for what contrast transfer carries out of the particle.
-        background: radius in pixels beyond which an image shows background: its mean there is taken off, and its
-            standard deviation there becomes 1. None leaves the grey values.
+        background: radius in pixels beyond which an image shows background: its mean there is taken off, and the
+            standard deviation there becomes 1 in the middle one of the images of its micrograph: the few pixels of
+            every one would scale its particle by chance. None leaves the grey values.
 
     Raises:
         ValueError: for positions that are not one list per micrograph or not finite, a box that does not fit, a radius
@@ -52,7 +53,10 @@ def extract(
     if lost:
         notes.append(f"{lost} positions too near to an edge are left out")
     if outside is not None:
-        notes.append(f"every image has mean 0 and standard deviation 1 beyond {background:g} pixels of its centre")
+        notes.append(
+            f"beyond {background:g} pixels of its centre every image has mean 0, and the middle one of a micrograph "
+            "standard deviation 1"
+        )
     return Particles(
         InMemory(torch.cat(pieces)),
         data.pixel_size,
@@ -85,9 +89,9 @@ def _outside(box: int, radius: float) -> torch.Tensor:
 
 
 def _normalised(images: torch.Tensor, outside: torch.Tensor, name: str) -> torch.Tensor:
-    """Mean 0 and standard deviation 1 of the background."""
+    """Mean 0 of every background, and standard deviation 1 of the middle one."""
     around = images[:, outside].double()
-    spread = around.std(1, correction=0)
+    spread = around.var(1, correction=0)
     if not bool((spread > 0).all()):
         raise ValueError(f"{name} is the same all around a position; leave it out")
-    return ((images - around.mean(1)[:, None, None]) / spread[:, None, None]).to(images.dtype)
+    return ((images - around.mean(1)[:, None, None]) / spread.median().sqrt()).to(images.dtype)

@@ -154,7 +154,9 @@ class ParticleTrial(Kept):
         return gridding.read(cube, gridding.spectrum(volume, cube), views, band.points)
 
     def _ramps(self, slices: torch.Tensor) -> torch.Tensor:
-        shifts = orientations.shift_grid(self.job.max_shift / self.coarse.pixel_size)
+        # so fine that half a step turns no phase by more than an eighth of a circle
+        step = min(1.0, self.band.box / (4 * self.band.radius))
+        shifts = orientations.shift_grid(self.job.max_shift / self.coarse.pixel_size, step)
         return self.band.ramp(shifts.to(slices.real))
 
     def _sample(self, data: Particles) -> Images:
