@@ -4,6 +4,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,6 +148,23 @@ def test_centred_lumps_without_structure_are_not_though_they_beat_every_noise(cl
     found = judged(clean, lumps(clean, 3), 1000.0)
     assert found.verdict == "not supported"
     assert all(fold.over_noise > 0 for fold in found.folds), "what only the Gaussian of the same moments sees through"
+
+
+def test_neither_the_scale_of_a_map_nor_what_surrounds_it_counts(clean: Particles) -> None:
+    """Only what lies beyond the second order: mean, covariance and noise are those of the featureless images."""
+    truth = stack(count=160, box=20, level=math.inf)[1].truth().values.float().flatten()
+    generator = torch.Generator().manual_seed(9)
+    scale = math.sqrt(1000 / float(clean.images().square().sum((1, 2)).mean()))
+    images = scale * clean.images() + torch.randn(clean.images().shape, generator=generator)
+    around = 0.5 * torch.exp(-(((fourier.distances(clean.shape) - 8) / 2) ** 2)).float()
+    gains = []
+    for factor, shown in ((1.0, images), (math.sqrt(2), images), (1.0, images + around)):
+        trial = ParticleTrial(Particles(InMemory(shown), clean.pixel_size, clean.names), ParticleJob())
+        run, part = SimpleNamespace(x=factor * scale * truth), trial.part(range(trial.count))
+        own, null = trial.score(run, part), trial.featureless(run, part, 0)
+        gains.append(sum(float((own(tiles) - null(tiles)).sum()) for tiles in trial.tiles(part)))
+    assert gains[0] > 50
+    assert gains[1] == pytest.approx(gains[0], rel=1e-3) and gains[2] == pytest.approx(gains[0], rel=0.1)
 
 
 def test_a_handful_of_images_cannot_be_judged(clean: Particles) -> None:

@@ -17,7 +17,7 @@ from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
 
 ROUNDS = 300  # of EM of the spectrum
-SCALES = (0.0, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)  # of a map's covariance, that the data choose from
+SCALES = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)  # of a map's covariance, that the data choose from
 _LEAST = 1e-9  # part of the mean power that a shell has at least
 _MOST = 1000  # images to which the spectrum is fitted, about
 _SOME = 100  # images by which the scale of a covariance is chosen, about
@@ -109,11 +109,13 @@ class Moments:
         mean: ``(2 p,)`` of real and imaginary parts times sqrt(2).
         covariance: ``(2 p, 2 p)``.
         noise: ``(p,)`` power per coefficient.
+        scale: of the covariance, as a part of that of the map's views.
     """
 
     mean: torch.Tensor
     covariance: torch.Tensor
     noise: torch.Tensor
+    scale: float = 1.0
 
     @staticmethod
     def of(slices: Complex[torch.Tensor, "k p"], band: Band, images: Images) -> Moments:
@@ -128,16 +130,15 @@ class Moments:
         rest = flat - flat.mean(0)
         covariance = rest.mT @ rest / len(flat)
         index = band.shells.to(flat.device)
-        exact = torch.unique(band.points.square().sum(1), return_inverse=True)[1].to(flat.device)
         weight, seen = images.weight.double().mean(0), power(images).mean(0)
-        round_part = rings(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), exact)
+        round_part = round_mean(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), band)
         mean = math.sqrt(2) * torch.cat([round_part, torch.zeros_like(round_part)])
         spread = covariance.diagonal().view(2, -1).sum(0) / 2  # power per coefficient
         some = images[:: max(1, len(images) // _SOME)]
         tried: list[tuple[float, Moments]] = []
         for scale in SCALES:
             left = rings(seen - weight * (round_part.square() + scale * spread), index)
-            found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())))
+            found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())), scale)
             tried.append((float(found.log_likelihood(some).sum()), found))
         return max(tried, key=lambda entry: entry[0])[1]
 
@@ -155,6 +156,11 @@ class Moments:
             whole = transfer[:, :, None] * self.covariance * transfer[:, None] + torch.diag(double)
             out.append(_normal(flat[part] - transfer * self.mean, whole) + jacobian)
         return torch.cat(out)
+
+
+def round_mean(values: Float[torch.Tensor, " p"], band: Band) -> Float[torch.Tensor, " p"]:
+    """Every value as the mean of those at the same radius exactly."""
+    return rings(values, torch.unique(band.points.square().sum(1), return_inverse=True)[1].to(values.device))
 
 
 def power(images: Images) -> Float[torch.Tensor, "n p"]:

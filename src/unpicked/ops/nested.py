@@ -51,6 +51,10 @@ class Nested:
         coarse, fine = (gridding.read(cube, spectrum, grid, band.points) for grid in grids)
         return Nested(coarse, fine, cells(views).to(volume.device))
 
+    def times(self, factor: float) -> Nested:
+        """Those of the map times a number."""
+        return Nested(factor * self.coarse, factor * self.fine, self.members)
+
 
 @dataclass(frozen=True, eq=False)
 class _Group:
@@ -92,30 +96,8 @@ def log_evidence(
             whole = [found.flatten(1).logsumexp(1) for _, found in orientations.scores(some, nested.fine, noise, ramps)]
             out[group.rows] = torch.cat(whole).double()
         else:
-            out[group.rows] = _scores(some, nested, group.views, noise, ramps)[0].flatten(1).logsumexp(1).double()
+            out[group.rows] = _scores(some, nested, group.views, noise, ramps).flatten(1).logsumexp(1).double()
     return out - math.log(len(nested.fine) * len(ramps))
-
-
-def residual(
-    images: Images, nested: Nested, noise: Float[torch.Tensor, " p"], ramps: Complex[torch.Tensor, "t p"]
-) -> Float[torch.Tensor, " p"]:
-    """Power per coefficient that is expected to be left of the images without what the slices explain, summed."""
-    square = images.coefficients.real.square() + images.coefficients.imag.square()
-    out = square.sum(0, dtype=torch.float64)
-    for group in _groups(images, nested, noise, ramps):
-        some = images[group.rows]
-        if group.views is None:
-            sums = orientations.posterior_sums(some, nested.fine, noise, ramps)
-            cross = (sums.numerator.conj() * nested.fine).real.sum(0)
-            own = (sums.weight * _square(nested.fine)).sum(0)
-        else:
-            found, slices = _scores(some, nested, group.views, noise, ramps)
-            posterior = found.flatten(1).softmax(1).view_as(found)
-            mean = torch.complex(posterior @ slices.real, posterior @ slices.imag)
-            cross = (mean.conj() * some.filtered[:, None] * ramps.conj()).real.sum((0, 1))
-            own = ((posterior.sum(1)[:, None] @ _square(slices))[:, 0] * some.weight).sum(0)
-        out -= (2 * cross - own).double()
-    return out
 
 
 def _groups(images: Images, nested: Nested, noise: torch.Tensor, ramps: torch.Tensor) -> Iterator[_Group]:
@@ -151,14 +133,14 @@ def _groups(images: Images, nested: Nested, noise: torch.Tensor, ramps: torch.Te
 
 def _scores(
     images: Images, nested: Nested, views: torch.Tensor, noise: torch.Tensor, ramps: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-likelihood ratios ``(m, t, v)`` of every image at views of its own, and their slices ``(m, v, p)``."""
+) -> torch.Tensor:
+    """Log-likelihood ratios ``(m, t, v)`` of every image at views of its own."""
     slices = nested.fine[views.clamp(min=0)]
     rows = 2 / noise * images.filtered[:, None] * ramps.conj()
     found = rows.real @ slices.real.mT
     found += rows.imag @ slices.imag.mT
     found -= (images.weight / noise).expand(len(images), -1)[:, None] @ _square(slices).mT
-    return found.masked_fill_((views < 0)[:, None], -torch.inf), slices
+    return found.masked_fill_((views < 0)[:, None], -torch.inf)
 
 
 def _square(values: torch.Tensor) -> torch.Tensor:

@@ -50,6 +50,11 @@ class Images:
     def __getitem__(self, part: slice | torch.Tensor) -> Images:
         return Images(self.coefficients[part], None if self.transfer is None else self.transfer[part])
 
+    def less(self, values: Float[torch.Tensor, " p"]) -> Images:
+        """The same without an image that all of them hold, given before its contrast transfer."""
+        shown = values if self.transfer is None else self.transfer * values
+        return Images(self.coefficients - shown.to(self.coefficients.real), self.transfer)
+
     def first(self, points: int) -> Images:
         """The same with the first points of the band only."""
         cut = None if self.transfer is None else self.transfer[:, :points]

@@ -18,7 +18,7 @@ from unpicked.data.particles import Particles
 from unpicked.data.surrogates import ScrambledImages
 from unpicked.estimators import search as searching
 from unpicked.evaluate.nulls import Null
-from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power, rings
+from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power, round_mean
 from unpicked.ops import gridding, nested, orientations, rotation
 from unpicked.ops.band import Band
 from unpicked.ops.gridding import Cube
@@ -34,8 +34,8 @@ from unpicked.verify import Score
 GROUPS = 64  # pieces of a stack
 LEAST = 4  # images of a piece
 VIEWS = 36_864  # by which held-out images are judged: about 7 degrees apart
-SAMPLE = 300  # images by which noise is fitted, at most
-ROUNDS, COARSE_ROUNDS = 4, 2  # of the noise's fit, and those of them on coarse views alone
+SAMPLE = 300  # images by which moments are fitted, at most
+FAINTEST = 0.25  # least part of the map's own power that its structure is judged with
 FOLD_ROUNDS = 3  # of the refinement of a fold, at most: only the low band is judged
 CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the particle
 
@@ -105,10 +105,7 @@ class ParticleTrial(Kept):
 
     def featureless(self, run: Reconstruction, data: Particles, seed: int) -> Score:
         """Gaussian images of the same mean and covariance as the map's views."""
-        slices = self._slices(run, VIEWS // 8)
-        ramps = self._ramps(slices)
-        turned = slices * ramps[torch.arange(len(slices), device=slices.device) % len(ramps)]
-        return Moments.of(turned, self.band, self._sample(data)).log_likelihood
+        return self._moments(run, data).log_likelihood
 
     def surrogate(self, seed: int) -> ParticleTrial:
         """Images of random phases, but for those that centre the particle."""
@@ -118,32 +115,33 @@ class ParticleTrial(Kept):
         return replace(self, data=data, job=replace(self.job, voxel=None), checkpoint=None, resume=False)
 
     def score(self, run: Reconstruction, data: Particles) -> Score:
-        """Marginal likelihood over views and shifts, with noise of a power per shell that is fitted to ``data``.
+        """Marginal likelihood over views and shifts, mean, covariance and noise as of the featureless images.
 
-        A lower bound (:mod:`unpicked.ops.nested`): views that an image has no chance to be seen from are left out of
-        the sum, and counted in its average. The nulls are exact.
+        So nothing but what lies beyond the second order tells the two apart: not the scale of the map, nor what
+        surrounds a particle. A lower bound (:mod:`unpicked.ops.nested`): views that an image has no chance to be seen
+        from are left out of the sum, and counted in its average. The nulls are exact.
         """
-        slices = Nested.of(run.x.float().view((self.band.box,) * 3), self.band, VIEWS)
-        coarse = slices.coarse
-        ramps, index, sample = self._ramps(coarse), self.band.shells.to(coarse.device), self._sample(data)
-        seen = power(sample).mean(0).float()
-        least = 1e-4 * float(seen.mean())
-        noise = rings(seen, index)
-        for number in range(ROUNDS):
-            if number < COARSE_ROUNDS:
-                sums = orientations.posterior_sums(sample, coarse, noise, ramps)
-                cross = (sums.numerator.conj() * coarse).real.sum(0)
-                own = (sums.weight * (coarse.real.square() + coarse.imag.square())).sum(0)
-                left = seen - (2 * cross - own) / len(sample)
-            else:
-                left = (nested.residual(sample, slices, noise, ramps) / len(sample)).float()
-            noise = rings(left.clamp(min=least), index)
+        moments, band = self._moments(run, data), self.band
+        slices = Nested.of(run.x.float().view((band.box,) * 3), band, VIEWS).times(
+            math.sqrt(max(moments.scale, FAINTEST))
+        )
+        ramps = self._ramps(slices.coarse)
+        own = round_mean((slices.coarse.mean(0) * ramps.mean(0)).real.double(), band)
+        around = moments.mean[: len(own)] / math.sqrt(2) - own
+        noise = moments.noise.float()
 
         def judged(tiles: Images) -> torch.Tensor:
-            empty = -(power(tiles) / noise + (math.pi * noise.double()).log()).sum(1)
-            return nested.log_evidence(tiles, slices, noise, ramps) + empty
+            left = tiles.less(around)
+            empty = -(power(left) / noise + (math.pi * noise.double()).log()).sum(1)
+            return nested.log_evidence(left, slices, noise, ramps) + empty
 
         return judged
+
+    def _moments(self, run: Reconstruction, data: Particles) -> Moments:
+        slices = self._slices(run, VIEWS // 8)
+        ramps = self._ramps(slices)
+        turned = slices * ramps[torch.arange(len(slices), device=slices.device) % len(ramps)]
+        return Moments.of(turned, self.band, self._sample(data))
 
     def _slices(self, run: Reconstruction, count: int) -> torch.Tensor:
         """Coefficients ``(count, p)`` of the map's views."""

@@ -105,7 +105,7 @@ class Fold:
         nulls: log-likelihood of the structure over each null, by name.
         best: name of the best null.
         plain: whether the best null is that of particles without structure.
-        over_noise: gain over the best null that knows no particles.
+        over_noise: gain of particles, with this structure or featureless, over the best null that knows none.
         over_noise_error: its standard error.
     """
 
@@ -380,6 +380,7 @@ def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bo
     totals = {name: float(gain.sum()) for name, gain in gains.items()}
     best = min(totals, key=lambda name: totals[name])
     noise = min((name for name in totals if name != FEATURELESS), key=lambda name: totals[name])
+    over_noise = gains[noise] - gains[FEATURELESS] if totals.get(FEATURELESS, 0.0) < 0 else gains[noise]
     return Fold(
         units=len(gains[best]),
         gain=totals[best],
@@ -387,8 +388,8 @@ def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bo
         nulls=totals,
         best=best,
         plain=best == FEATURELESS,
-        over_noise=totals[noise],
-        over_noise_error=_error(gains[noise]),
+        over_noise=float(over_noise.sum()),
+        over_noise_error=_error(over_noise),
     )
 
 
