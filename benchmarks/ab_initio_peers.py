@@ -219,13 +219,13 @@ def cryodrgn(folder: Path, data: Particles, options: argparse.Namespace) -> Answ
 
 
 def relion(folder: Path, data: Particles, options: argparse.Namespace) -> Answer:
-    """Stochastic gradient descent from nothing, then iterations of refinement from its map."""
+    """Stochastic gradient descent from nothing, then iterations of refinement from its map; no shifts, as ours."""
     write_stack(data.images(range(len(data))), folder / "particles.mrcs", data.pixel_size)
     (folder / "particles.star").write_text(_relion_star(data))
     (folder / "out").mkdir()
     program, diameter = str(shutil.which("relion_refine")), round(0.9 * data.box * data.pixel_size)
     shared = ["--particle_diameter", str(diameter), "--sym", "C1", "--flatten_solvent", "--zero_mask", "--j", "1"]
-    shared += ["--oversampling", "1", "--offset_range", "1", "--offset_step", "1", "--dont_check_norm"]
+    shared += ["--oversampling", "1", "--offset_range", "0", "--offset_step", "1", "--dont_check_norm"]
     shared += ["--random_seed", str(options.seed), "--healpix_order"]
     first, middle, last = (str(number) for number in options.relion_iterations)
     sgd = ["--sgd", "--denovo_3dref", "--K", "1", "--sgd_ini_iter", first, "--sgd_inbetween_iter", middle]

@@ -16,9 +16,10 @@ from unpicked.data.micrographs import InMemory
 from unpicked.data.particles import Particles
 from unpicked.data.surrogates import ScrambledImages, random_phases
 from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite
-from unpicked.ops import fourier
+from unpicked.ops import fourier, orientations
 from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
+from unpicked.recipes import stack_trials
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.stack_trials import ParticleTrial
 from unpicked.verify import FEATURELESS, verify
@@ -48,7 +49,8 @@ def test_nulls_of_white_noise_are_one_density() -> None:
     assert torch.allclose(StackWhite(2.5).log_likelihood(images), wanted)
     assert torch.allclose(StackSpectrum(BAND.shells, known, 0 * known).log_likelihood(images), wanted)
     for some in (images, Images(images.coefficients, ones)):
-        moments = Moments(flat, torch.zeros(2 * points, 2 * points, dtype=torch.float64), known)
+        still = torch.ones(1, points, dtype=torch.complex64)
+        moments = Moments(flat, torch.zeros(2 * points, 2 * points, dtype=torch.float64), known, 0 * known, still)
         assert torch.allclose(moments.log_likelihood(some), wanted)
     assert StackWhite().fitted([images[:100], images[100:]]).power == pytest.approx(2.5, rel=0.05)
 
@@ -73,20 +75,23 @@ def test_the_spectrum_tells_specimen_and_detector_apart_by_the_contrast_transfer
         StackSpectrum(index).log_likelihood(images)
 
 
+@pytest.mark.parametrize("reach", [0.0, 1.0])
 @pytest.mark.parametrize("transferred", [False, True])
-def test_moments_are_the_gaussian_of_their_mean_and_covariance(transferred: bool) -> None:
+def test_moments_are_the_gaussian_of_their_mean_and_covariance_at_all_shifts(transferred: bool, reach: float) -> None:
     points = len(BAND)
-    slices = complex_normal(50, torch.tensor(3.0), 2) + 1
+    slices, ramps = complex_normal(50, torch.tensor(3.0), 2) + 1, BAND.ramp(orientations.shift_grid(reach))
     transfer = torch.linspace(0.2, 1.0, 40 * points, dtype=torch.float64).view(40, points) if transferred else None
     images = Images(complex_normal(40, torch.tensor(2.0), 3), transfer)
-    found = Moments.of(slices, BAND, images)
-    flat = math.sqrt(2) * torch.cat([images.coefficients.real, images.coefficients.imag], 1)
+    found = Moments.of(slices, ramps, BAND, images)
     wanted = []
     for row in range(40):
         seen = torch.ones(2 * points, dtype=torch.float64) if transfer is None else transfer[row].repeat(2)
         covariance = torch.outer(seen, seen) * found.covariance + torch.diag(found.noise.repeat(2))
         one = torch.distributions.MultivariateNormal(seen * found.mean, covariance)
-        wanted.append(one.log_prob(flat[row]) + points * math.log(2))
+        left = images.coefficients[row] - seen[:points] * found.around
+        moved = [left * ramp.conj() for ramp in ramps]
+        flat = torch.stack([math.sqrt(2) * torch.cat([part.real, part.imag]) for part in moved])
+        wanted.append(one.log_prob(flat).logsumexp(0) - math.log(len(ramps)) + points * math.log(2))
     assert torch.allclose(found.log_likelihood(images), torch.stack(wanted), rtol=1e-6)
 
 
@@ -150,8 +155,9 @@ def test_centred_lumps_without_structure_are_not_though_they_beat_every_noise(cl
     assert all(fold.over_noise > 0 for fold in found.folds), "what only the Gaussian of the same moments sees through"
 
 
-def test_neither_the_scale_of_a_map_nor_what_surrounds_it_counts(clean: Particles) -> None:
+def test_neither_the_scale_of_a_map_nor_what_surrounds_it_counts(clean: Particles, monkeypatch) -> None:
     """Only what lies beyond the second order: mean, covariance and noise are those of the featureless images."""
+    monkeypatch.setattr(stack_trials, "VIEWS", 4608)
     truth = stack(count=160, box=20, level=math.inf)[1].truth().values.float().flatten()
     generator = torch.Generator().manual_seed(9)
     scale = math.sqrt(1000 / float(clean.images().square().sum((1, 2)).mean()))
@@ -165,6 +171,27 @@ def test_neither_the_scale_of_a_map_nor_what_surrounds_it_counts(clean: Particle
         gains.append(sum(float((own(tiles) - null(tiles)).sum()) for tiles in trial.tiles(part)))
     assert gains[0] > 50
     assert gains[1] == pytest.approx(gains[0], rel=1e-3) and gains[2] == pytest.approx(gains[0], rel=0.1)
+
+
+def test_round_particles_off_their_centres_have_no_structure(clean: Particles, monkeypatch) -> None:
+    """Judged by their own map: a mixture over shifts is no Gaussian, and no structure either."""
+    monkeypatch.setattr(stack_trials, "VIEWS", 800)  # of a round map all are alike
+    generator = torch.Generator().manual_seed(5)
+    reach, box = 2.0, clean.box
+    axis = torch.arange(box, dtype=torch.float64) - box // 2
+    away = 2 * reach * torch.rand(4 * len(clean), 2, generator=generator, dtype=torch.float64) - reach
+    places = away[away.norm(dim=1) <= reach][: len(clean)]
+    x, y = axis - places[:, :1], axis - places[:, 1:]
+    images = torch.exp(-(y[:, :, None].square() + x[:, None].square()) / 8)
+    volume = torch.exp(-(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) / 8) / math.sqrt(8 * math.pi)
+    scale = math.sqrt(1000 / float(images[0].square().sum()))
+    shown = scale * images + torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    data = Particles(InMemory(shown.float()), clean.pixel_size, clean.names[: len(images)])
+    trial = ParticleTrial(data, ParticleJob(max_shift=reach * clean.pixel_size))
+    run, part = SimpleNamespace(x=scale * volume.float().flatten()), trial.part(range(trial.count))
+    own, null = trial.score(run, part), trial.featureless(run, part, 0)
+    gains = torch.stack([(own(tiles) - null(tiles)).sum() for tiles in trial.tiles(part)])
+    assert float(gains.sum()) < 3 * float(gains.std() * len(gains) ** 0.5) + 1
 
 
 def test_a_handful_of_images_cannot_be_judged(clean: Particles) -> None:

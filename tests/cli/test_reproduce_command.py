@@ -91,16 +91,46 @@ def test_an_interrupted_experiment_goes_on_after_its_last_row(reproduce, tmp_pat
     command = ("em-iterations", "--seeds", "1", "--out", "o", "--json")
     with monkeypatch.context() as patch:
         assert len(counted(patch, stop=2)) == 0
-        assert reproduce(*command)[0] != 0
+        status, _, err = reproduce(*command)
+        assert status == 3, err
     kept = json.loads((tmp_path / "o" / "em-iterations.rows.json").read_text())["rows"]
-    assert len(kept) == 2
+    assert len(kept) == 2 and all(len(rows) == 1 for rows in kept.values())
+    with monkeypatch.context() as patch:
+        assert len(counted(patch, stop=0)) == 0
+        status, _, err = reproduce(*command)
+        assert status == 3 and "the same command" in err
+    again = json.loads((tmp_path / "o" / "em-iterations.rows.json").read_text())["rows"]
+    assert again == kept, "stopped once more, nothing is lost"
     runs = counted(monkeypatch)
     assert is_refused(reproduce(*command, "--seed", "1"), "2 rows", "other settings", "--overwrite")
     table = finished(reproduce(*command), tmp_path / "o", "em-iterations", 3)
-    assert len(runs) == 1 and table["rows"][:2] == [row for rows in kept for row in rows]
+    assert len(runs) == 1 and table["rows"][:2] == [row for rows in kept.values() for row in rows]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "no"])
+def test_rows_are_known_by_what_they_are_of_not_by_their_place():
+    def one(name, seed):
+        return {"name": name, "seed": seed}
+
+    told = {}
+    asked = Settings(finished=lambda key, rows, lines: told.update({key: rows}))
+    columns = (Column("name"),)
+    for name in ("a", "b"):
+        asked.row(columns, one, name, 0)
+    again = Settings(kept=told)
+    assert [again.row(columns, one, name, 0)["name"] for name in ("b", "c", "a")] == ["b", "c", "a"]
+    assert again.row(columns, one, "a", 1)["seed"] == 1 and len(told) == 2
+
+
+BAD = [
+    "",
+    "[]",
+    '{"rows": []}',
+    "no",
+    *(f'{{"run": {{}}, "rows": {rows}}}' for rows in ("5", "null", "[5]", '{"a": [5]}', '{"a": []}')),
+]
+
+
+@pytest.mark.parametrize("text", BAD)
 def test_rows_that_are_none_are_refused(reproduce, tmp_path, text):
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "em-iterations.rows.json").write_text(text)
@@ -115,6 +145,13 @@ def test_only_some_cases(reproduce):
     assert found.sizes(True) is found.full
     assert is_refused(reproduce("small-protein", "--only", "GroEL"), "GroEL", "4AKE dimer", "1 um")
     assert is_refused(reproduce("mtd2d-em", "--only", "x"), "no cases")
+    assert is_refused(reproduce("small-protein", "--only", " "), "no case")
+
+
+def test_nothing_is_passed_where_nothing_or_only_a_part_was_asked():
+    table = Table("t", "t", "s", (), (), (), (), Plot((), "x", "y"))
+    met = replace(table, checks=(Check("c", "", "", "", True),))
+    assert table.passed is None and met.passed is True and replace(met, whole=False).passed is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -277,7 +314,7 @@ def test_what_fails_beside_small_proteins_is_told_in_its_row(monkeypatch):
     monkeypatch.setattr(picked, "from_particles", fails)
     told = []
     table = toy_exposures(size=200, beside=picked.Beside(views=100)).run(
-        Settings(finished=lambda rows, lines: told.extend(row["way"] for row in rows))
+        Settings(finished=lambda key, rows, lines: told.extend(row["way"] for row in rows))
     )
     assert told == ["micrographs", "LoG picks", "template picks", "posterior picks"]
     _, blobs, templates, posterior = table.rows

@@ -413,6 +413,9 @@ def test_pictures_are_of_the_first_micrograph_and_of_those_of_which_most_is_hidd
     assert found["marks"].tolist() == [[pytest.approx(x), pytest.approx(y)]] and found["width"] == pytest.approx(6)
     bare = pictures(prepare(replace(data, masks=None, source=InMemory(images.nan_to_num()))))
     assert bare["names"] == ["0.mrc", "1.mrc", "2.mrc"] and not {"hidden", "shares", "marks"} & set(bare)
+    narrow = Micrographs(InMemory(images[:1, :24].repeat(1, 1, 25).nan_to_num()), 1.5, ("a\udcff.mrc",))
+    strip = pictures(prepare(narrow, voxel_size=3.0))
+    assert strip["pictures"].shape[1:] == (1, 500) and strip["names"][0].encode() == b"a?.mrc"
 
 
 def test_what_knows_no_masks_refuses_them(seen: Micrographs) -> None:

@@ -56,14 +56,6 @@ def test_it_is_a_tight_lower_bound(slices: Nested, energy: float, lens: bool) ->
     assert found.mean() > 0 or energy < 1000, "the truth explains its images"
 
 
-def test_a_map_times_a_number(slices: Nested) -> None:
-    images, noise = seen(1000.0)
-    ramps = BAND.ramp(orientations.shift_grid(1.0))
-    once, half = slices.times(0.5), Nested(slices.coarse / 2, slices.fine / 2, slices.members)
-    found = nested.log_evidence(images, once, noise, ramps)
-    assert torch.equal(found, nested.log_evidence(images, half, noise, ramps))
-
-
 def test_a_grid_too_small_for_cells_is_taken_whole() -> None:
     assert len(nested.cells(200)) == 200
     few = Nested.of(torch.randn(24, 24, 24, generator=torch.Generator().manual_seed(0)), BAND, 200)

@@ -128,8 +128,9 @@ def _told(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, KeyboardInterrupt):
-        goes_on = " go on with --resume" if "reconstruct" in COMMAND.get() else " start again with --overwrite"
-        return _say(f"stopped; what was finished is kept,{goes_on}", 3)
+        words = {"reconstruct": "go on with --resume", "reproduce": "go on with the same command"}
+        goes_on = next((told for name, told in words.items() if name in COMMAND.get()), "start again with --overwrite")
+        return _say(f"stopped; what was finished is kept, {goes_on}", 3)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")
         return 0

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from unpicked.cli.common import Common, write_text
+from unpicked.cli.common import Common, identity, write_text
 from unpicked.experiments import NAMES, load
 from unpicked.experiments.recovery import require
 from unpicked.experiments.table import Row, Settings, run_of, write
@@ -49,7 +49,7 @@ def reproduce(
     seeds
         Runs per setting; the experiment's own number if not given.
     only
-        Some of its cases, by words in their names, such as BPTI.
+        Some of its cases, by parts of their names: of proteins and optics, say, those that have one of the parts.
     map
         MRC maps to use where the experiment has stand-ins.
     map_voxel
@@ -57,7 +57,7 @@ def reproduce(
     out
         Folder of the results.
     overwrite
-        Replace the results of an earlier run of this experiment.
+        Replace the results of an earlier run of this experiment, also of an interrupted one with other settings.
     """
     if show:
         return _list(common.json)
@@ -73,11 +73,14 @@ def reproduce(
     runner = experiment.sizes(full, only)
     asked = Settings(common.seed, seeds, map, map_voxel, device)
     _claim(out, name, overwrite)
-    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked), common.quiet)
-    earlier = [] if overwrite else kept.earlier()
+    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked) | {"maps": identity(map)}, common.quiet)
+    earlier = kept.read(overwrite)
     if earlier:
-        common.say(f"goes on after {sum(len(rows) for rows in earlier)} rows of an interrupted run, of {kept.path}")
-    table = runner.run(replace(asked, kept=iter(earlier), finished=kept.add))
+        count = sum(len(rows) for rows in earlier.values())
+        common.say(f"goes on after {count} rows of an interrupted run; without {kept.path} it would begin anew")
+    table = runner.run(replace(asked, kept=earlier, finished=kept.add))
+    if only:
+        table = replace(table, whole=False, notes=(*table.notes, f"only some cases were run: {', '.join(only)}"))
     paths = write(table, out, overwrite=overwrite)
     kept.path.unlink(missing_ok=True)
     common.say("\n".join([table.text(), "", *(str(path) for path in paths)]))
@@ -92,34 +95,41 @@ class _Kept:
         path: the file.
         run: what rows depend on.
         quiet: no line per row on standard error.
-        done: rows so far, a list for what was computed together.
+        done: rows by what they were computed of.
     """
 
     path: Path
     run: Mapping[str, Any]
     quiet: bool
-    done: list[list[Row]] = field(default_factory=list)
+    done: dict[str, list[Row]] = field(default_factory=dict)
 
-    def earlier(self) -> list[list[Row]]:
-        """Rows of an interrupted run with these settings."""
+    def read(self, overwrite: bool) -> dict[str, list[Row]]:
+        """Rows of an interrupted run with these settings, which are kept; of one with others none, if they may go."""
         if not self.path.exists():
-            return []
+            return {}
         try:
             found = json.loads(self.path.read_text())
             run, rows = found["run"], found["rows"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.path} does not hold the rows of an interrupted run; try --overwrite") from None
-        if run != self.run:
-            raise ValueError(
-                f"{self.path} holds {sum(map(len, rows))} rows of an interrupted run with other settings; go on "
-                "with it by its own command, or try --overwrite or another --out"
-            )
-        return list(rows)
+            sound = all(some and all(isinstance(row, dict) for row in some) for some in rows.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            sound, run, rows = False, None, {}
+        if sound and run == self.run:
+            self.done.update(rows)
+            return dict(self.done)
+        if overwrite:
+            return {}
+        if not sound:
+            raise ValueError(f"{self.path} does not hold the rows of an interrupted run; try --overwrite")
+        raise ValueError(
+            f"{self.path} holds {sum(map(len, rows.values()))} rows of an interrupted run with other settings; go on "
+            "with it by its own command, or try --overwrite or another --out"
+        )
 
-    def add(self, rows: list[Row], lines: list[str]) -> None:
-        """Keep finished rows, and tell of them."""
-        self.done.append(rows)
-        write_text(self.path, json.dumps({"run": self.run, "rows": self.done}, indent=2) + "\n")
+    def add(self, key: str, rows: list[Row], lines: list[str]) -> None:
+        """Keep finished rows, but not those that failed, and tell of them."""
+        if key not in self.done and not any(str(row.get("verdict")).startswith("fails") for row in rows):
+            self.done[key] = rows
+            write_text(self.path, json.dumps({"run": self.run, "rows": self.done}, indent=2) + "\n")
         if not self.quiet:
             print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -100,29 +100,36 @@ class StackSpectrum:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Gaussian images: the round mean of the data, the covariance that the views of a map have, and noise.
+    """Gaussian particles at all shifts: mean and covariance of a map's views, what surrounds them, and noise.
 
     What a structure shows beyond it lies in moments of order three and more. Centred density of any kind is of
-    this form: blobs, shells, lumps of random phases.
+    this form, wherever its centre is within the shifts: blobs, shells, lumps of random phases.
 
     Attributes:
-        mean: ``(2 p,)`` of real and imaginary parts times sqrt(2).
-        covariance: ``(2 p, 2 p)``.
+        mean: ``(2 p,)`` of real and imaginary parts times sqrt(2), of the particle at no shift.
+        covariance: ``(2 p, 2 p)``, as well.
         noise: ``(p,)`` power per coefficient.
+        around: ``(p,)`` round part of the mean of the data that is not the particle's, before contrast transfer.
+        ramps: ``(t, p)`` of the shifts, all alike.
         scale: of the covariance, as a part of that of the map's views.
     """
 
     mean: torch.Tensor
     covariance: torch.Tensor
     noise: torch.Tensor
+    around: torch.Tensor
+    ramps: torch.Tensor
     scale: float = 1.0
 
     @staticmethod
-    def of(slices: Complex[torch.Tensor, "k p"], band: Band, images: Images) -> Moments:
-        """The mean of some images, ring by ring, and the covariance of slices, at the scale that suits them best.
+    def of(
+        slices: Complex[torch.Tensor, "k p"], ramps: Complex[torch.Tensor, "t p"], band: Band, images: Images
+    ) -> Moments:
+        """The moments of slices, at the scale that suits some images best.
 
         Args:
-            slices: a map's views, evenly spread, with shifts.
+            slices: a map's views, evenly spread.
+            ramps: exp(-2 pi i q.t / N) of the shifts.
             band: of the coefficients.
             images: to which it is fitted.
         """
@@ -131,30 +138,36 @@ class Moments:
         covariance = rest.mT @ rest / len(flat)
         index = band.shells.to(flat.device)
         weight, seen = images.weight.double().mean(0), power(images).mean(0)
-        round_part = round_mean(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), band)
-        mean = math.sqrt(2) * torch.cat([round_part, torch.zeros_like(round_part)])
-        spread = covariance.diagonal().view(2, -1).sum(0) / 2  # power per coefficient
+        whole = round_mean(images.filtered.real.double().mean(0) / weight.clamp(min=1e-6), band)
+        shifted = round_mean((slices.mean(0) * ramps.mean(0)).real.double(), band)
+        spread = (slices.real.double().square() + slices.imag.double().square()).mean(0) - shifted.square()
         some = images[:: max(1, len(images) // _SOME)]
         tried: list[tuple[float, Moments]] = []
         for scale in SCALES:
-            left = rings(seen - weight * (round_part.square() + scale * spread), index)
-            found = Moments(mean, scale * covariance, left.clamp(min=1e-3 * float(seen.mean())), scale)
+            root = math.sqrt(scale)
+            left = rings(seen - weight * (whole.square() + scale * spread), index)
+            noise, around = left.clamp(min=1e-3 * float(seen.mean())), whole - root * shifted
+            found = Moments(root * flat.mean(0), scale * covariance, noise, around, ramps, scale)
             tried.append((float(found.log_likelihood(some).sum()), found))
         return max(tried, key=lambda entry: entry[0])[1]
 
     def log_likelihood(self, tiles: Images) -> Float[torch.Tensor, " n"]:
         """Of every image."""
-        flat, points = _parts(tiles.coefficients), len(self.noise)
-        double = torch.cat([self.noise, self.noise])
-        jacobian = points * math.log(2.0)  # from sqrt(2) (Re, Im) to complex coefficients
+        points, shifts = len(self.noise), len(self.ramps)
+        moved = tiles.less(self.around).coefficients[:, None] * self.ramps.conj()
+        flat, double = _parts(moved), torch.cat([self.noise, self.noise])
+        constant = points * math.log(2.0) - math.log(shifts)  # the first from sqrt(2) (Re, Im) to complex coefficients
         if tiles.transfer is None:
-            return _normal(flat - self.mean, self.covariance + torch.diag(double)) + jacobian
+            rest = (flat - self.mean).flatten(0, 1)
+            found = _normal(rest, self.covariance + torch.diag(double)).unflatten(0, (len(flat), shifts))
+            return found.logsumexp(1) + constant
         out = []
         for first in range(0, len(flat), max(1, _ROOM // len(double) ** 2)):
             part = slice(first, first + max(1, _ROOM // len(double) ** 2))
             transfer = tiles.transfer[part].double().repeat(1, 2)
             whole = transfer[:, :, None] * self.covariance * transfer[:, None] + torch.diag(double)
-            out.append(_normal(flat[part] - transfer * self.mean, whole) + jacobian)
+            rest = flat[part] - (transfer * self.mean)[:, None]
+            out.append(_normal(rest, whole).logsumexp(1) + constant)
         return torch.cat(out)
 
 
@@ -187,12 +200,10 @@ def rings(values: Float[torch.Tensor, " p"], index: torch.Tensor) -> Float[torch
 
 
 def _normal(rest: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Log density of rows ``(n, d)`` under one covariance, or one for each."""
+    """Log density of rows ``(n, d)`` under one covariance, or of ``(n, t, d)`` under one for each n."""
     factor: Any = torch.linalg.cholesky(covariance)
-    if factor.dim() == 2:
-        white = torch.linalg.solve_triangular(factor, rest.mT, upper=False).mT
-    else:
-        white = torch.linalg.solve_triangular(factor, rest[:, :, None], upper=False)[:, :, 0]
+    white = torch.linalg.solve_triangular(factor, rest.mT, upper=False)
     spread = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    out: torch.Tensor = -0.5 * (white.square().sum(-1) + rest.shape[-1] * math.log(2 * math.pi)) - spread
+    square = white.square().sum(-2)
+    out: torch.Tensor = -0.5 * (square + rest.shape[-1] * math.log(2 * math.pi)) - spread[..., None]
     return out

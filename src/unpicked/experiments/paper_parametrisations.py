@@ -150,13 +150,13 @@ class PaperParametrisations:
         told = ", ".join(f"{name} {value:.1f}" for name, value in single.items())
         out = []
         if single:
-            decided = min(single.values()) < LOST
+            decided = min(single.values()) < LOST and len(single) == 3
             out.append(
                 Check(
                     what="one pose per image",
                     published="s2s2 is the fastest and the most accurate, Euler angles the slowest",
                     target="s2s2 has the least median error, where any finds the poses",
-                    ours=f"{told} degrees" + ("" if decided else ": none finds them"),
+                    ours=f"{told} degrees" + ("" if min(single.values()) < LOST else ": none finds them"),
                     passed=min(single, key=lambda name: single[name]) == "s2s2" if decided else None,
                 )
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVarTuple
@@ -99,6 +99,7 @@ class Table:
         notes: sentences: what stands in for what, what was left out.
         plot: the figure.
         settings: sizes that were used.
+        whole: all cases were run.
     """
 
     name: str
@@ -110,12 +111,13 @@ class Table:
     notes: tuple[str, ...]
     plot: Plot
     settings: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = True
 
     @property
     def passed(self) -> bool | None:
-        """Whether every target is met; None where one is undecided and none is missed."""
+        """Whether every target is met; None where one is undecided and none is missed, or only some cases were run."""
         found = [check.passed for check in self.checks]
-        return False if False in found else None if None in found else True
+        return False if False in found else True if self.whole and found and None not in found else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``; a number that is not finite is None (null)."""
@@ -152,8 +154,9 @@ class Settings:
         maps: MRC files to use instead of stand-ins.
         map_voxel: voxel size in angstrom of maps whose header has none.
         device: torch device.
-        kept: rows that an interrupted run had finished, a list per call of :meth:`rows`.
-        finished: called with finished rows and their lines of the table.
+        kept: rows that an interrupted run had finished, by what they were computed of.
+        finished: called with that, finished rows, and their lines of the table.
+        seen: what rows were asked for.
     """
 
     seed: int = 0
@@ -161,8 +164,9 @@ class Settings:
     maps: tuple[Path, ...] = ()
     map_voxel: float | None = None
     device: str = "cpu"
-    kept: Iterator[list[Row]] = field(default_factory=lambda: iter(()))
-    finished: Callable[[list[Row], list[str]], None] = lambda rows, lines: None
+    kept: Mapping[str, list[Row]] = field(default_factory=dict)
+    finished: Callable[[str, list[Row], list[str]], None] = lambda key, rows, lines: None
+    seen: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -174,17 +178,19 @@ class Settings:
 
     def row(self, columns: Sequence[Column], compute: Callable[[*Given], Row], *given: *Given) -> Row:
         """What is computed of what is given, or was in an interrupted run, and tell of it."""
-        return self.rows(columns, lambda *given: [compute(*given)], *given)[0]
+        return self._rows(columns, key_of(compute, given), lambda: [compute(*given)])[0]
 
     def rows(self, columns: Sequence[Column], compute: Callable[[*Given], list[Row]], *given: *Given) -> list[Row]:
-        """The same of rows that are computed together. An experiment asks for its rows in one and the same order."""
-        found = next(self.kept, None)
-        if found is None:
-            found = compute(*given)
-        self.finished(
-            found,
-            [", ".join(f"{column.name} {column.show(row.get(column.name))}" for column in columns) for row in found],
-        )
+        """The same of rows that are computed together."""
+        return self._rows(columns, key_of(compute, given), lambda: compute(*given))
+
+    def _rows(self, columns: Sequence[Column], key: str, compute: Callable[[], list[Row]]) -> list[Row]:
+        if key in self.seen:
+            raise RuntimeError(f"two rows are computed of the same: {key}")
+        self.seen.add(key)
+        found = self.kept[key] if key in self.kept else compute()
+        lines = [", ".join(f"{column.name} {column.show(row.get(column.name))}" for column in columns) for row in found]
+        self.finished(key, found, lines)
         return found
 
 
@@ -225,7 +231,8 @@ class Experiment:
 
         Args:
             full: as published.
-            only: cases to run, by a part of their names; fields in which no name has one of these parts stay whole.
+            only: cases to run, by parts of their names: of every field those that have one of them, and all of a field
+                that has none.
 
         Raises:
             ValueError: for a word that no case has.
@@ -233,7 +240,7 @@ class Experiment:
         runner: Any = self.full if full else self.quick
         named = {key: {str(getattr(case, "name", case)): case for case in getattr(runner, key)} for key in self.cases}
         for word in only:
-            if not any(word.lower() in name.lower() for names in named.values() for name in names):
+            if not word.strip() or not any(word.lower() in name.lower() for names in named.values() for name in names):
                 known = ", ".join(name for names in named.values() for name in names)
                 raise ValueError(
                     f"{self.name} has no case like {word!r}; {f'its cases: {known}' if known else 'it has no cases'}"
@@ -245,9 +252,22 @@ class Experiment:
         return found
 
 
+def key_of(compute: Callable[..., Any], given: Sequence[Any]) -> str:
+    """What rows are computed of, in words: names, numbers and settings; the rest is the same for all rows."""
+    words = [getattr(compute, "__name__", "")]
+    for value in given:
+        if isinstance(value, str | int | float | Mapping):
+            words.append(str(value))
+        elif hasattr(value, "name"):
+            words.append(str(value.name))
+        elif type(value).__module__.startswith(("unpicked.recipes", "unpicked.experiments")):
+            words += [told] if "tensor(" not in (told := str(value)) else []
+    return " | ".join(words)
+
+
 def run_of(runner: Runner, settings: Settings) -> dict[str, Any]:
     """What rows depend on, as it is read back from JSON."""
-    asked = {"seed": settings.seed, "seeds": settings.seeds, "maps": settings.maps, "map_voxel": settings.map_voxel}
+    asked = {"seed": settings.seed, "seeds": settings.seeds, "map_voxel": settings.map_voxel, "device": settings.device}
     found = {"version": __version__, "sizes": vars(runner), **asked}
     out: dict[str, Any] = json.loads(json.dumps(_plain(found)))
     return out

@@ -51,10 +51,6 @@ class Nested:
         coarse, fine = (gridding.read(cube, spectrum, grid, band.points) for grid in grids)
         return Nested(coarse, fine, cells(views).to(volume.device))
 
-    def times(self, factor: float) -> Nested:
-        """Those of the map times a number."""
-        return Nested(factor * self.coarse, factor * self.fine, self.members)
-
 
 @dataclass(frozen=True, eq=False)
 class _Group:

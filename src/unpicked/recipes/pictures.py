@@ -29,11 +29,11 @@ def pictures(prepared: Prepared, gallery: Mapping[str, torch.Tensor] | None = No
     source, masks = prepared.source, prepared.source.masks
     shares = [correction.hidden for correction in prepared.corrections]
     shown = _chosen(shares)
-    factor = -(-max(source.source.shape) // EDGE)
+    factor = min(-(-max(source.source.shape) // EDGE), *source.source.shape)
     pixel = source.voxel_size / source.grid.ratio
     out: dict[str, Any] = {
         "pictures": torch.stack([_mended(_binned(source.source.read(index), factor)) for index in shown]),
-        "names": [Path(source.names[index]).name for index in shown],
+        "names": [Path(source.names[index]).name.encode("utf-8", "replace").decode() for index in shown],
         "pixel_size": pixel * factor,
         "total": len(source),
     }

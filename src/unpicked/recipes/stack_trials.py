@@ -18,7 +18,7 @@ from unpicked.data.particles import Particles
 from unpicked.data.surrogates import ScrambledImages
 from unpicked.estimators import search as searching
 from unpicked.evaluate.nulls import Null
-from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power, round_mean
+from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power
 from unpicked.ops import gridding, nested, orientations, rotation
 from unpicked.ops.band import Band
 from unpicked.ops.gridding import Cube
@@ -104,7 +104,7 @@ class ParticleTrial(Kept):
         return found.last
 
     def featureless(self, run: Reconstruction, data: Particles, seed: int) -> Score:
-        """Gaussian images of the same mean and covariance as the map's views."""
+        """Gaussian particles, at all shifts, of the same mean and covariance as the map's views."""
         return self._moments(run, data).log_likelihood
 
     def surrogate(self, seed: int) -> ParticleTrial:
@@ -122,12 +122,8 @@ class ParticleTrial(Kept):
         from are left out of the sum, and counted in its average. The nulls are exact.
         """
         moments, band = self._moments(run, data), self.band
-        slices = Nested.of(run.x.float().view((band.box,) * 3), band, VIEWS).times(
-            math.sqrt(max(moments.scale, FAINTEST))
-        )
-        ramps = self._ramps(slices.coarse)
-        own = round_mean((slices.coarse.mean(0) * ramps.mean(0)).real.double(), band)
-        around = moments.mean[: len(own)] / math.sqrt(2) - own
+        volume = run.x.float().view((band.box,) * 3) * math.sqrt(max(moments.scale, FAINTEST))
+        slices, ramps, around = Nested.of(volume, band, VIEWS), moments.ramps, moments.around
         noise = moments.noise.float()
 
         def judged(tiles: Images) -> torch.Tensor:
@@ -139,9 +135,7 @@ class ParticleTrial(Kept):
 
     def _moments(self, run: Reconstruction, data: Particles) -> Moments:
         slices = self._slices(run, VIEWS // 8)
-        ramps = self._ramps(slices)
-        turned = slices * ramps[torch.arange(len(slices), device=slices.device) % len(ramps)]
-        return Moments.of(turned, self.band, self._sample(data))
+        return Moments.of(slices, self._ramps(slices), self.band, self._sample(data))
 
     def _slices(self, run: Reconstruction, count: int) -> torch.Tensor:
         """Coefficients ``(count, p)`` of the map's views."""
@@ -152,9 +146,9 @@ class ParticleTrial(Kept):
         return gridding.read(cube, gridding.spectrum(volume, cube), views, band.points)
 
     def _ramps(self, slices: torch.Tensor) -> torch.Tensor:
-        # so fine that half a step turns no phase by more than an eighth of a circle
-        step = min(1.0, self.band.box / (4 * self.band.radius))
-        shifts = orientations.shift_grid(self.job.max_shift / self.coarse.pixel_size, step)
+        # up to the largest, so fine that half a step turns no phase by more than an eighth of a circle
+        reach, most = self.job.max_shift / self.coarse.pixel_size, min(1.0, self.band.box / (4 * self.band.radius))
+        shifts = orientations.shift_grid(reach, reach / max(1, math.ceil(reach / most)) or 1.0)
         return self.band.ramp(shifts.to(slices.real))
 
     def _sample(self, data: Particles) -> Images:
