@@ -152,6 +152,13 @@ def test_a_target_in_the_data_is_supported_and_seeds_repeat(seed: int) -> None:
         assert verify(trial, seed=seed).z == found.z
 
 
+def test_a_gain_of_next_to_nothing_is_no_evidence() -> None:
+    fold = Fold(32, 0.01, 0.001, {}, FEATURELESS, True, 50.0, 1.0)
+    found = concluded([fold, fold], "tile")
+    assert found.z > 5 and found.verdict == "undecided" and "3 log units" in found.sentence
+    assert concluded([replace(fold, gain=4.0, error=0.5)] * 2, "tile").verdict == "supported"
+
+
 def test_bumps_without_structure_are_told_apart_from_noise() -> None:
     target = torch.tensor([1.0, 2.0, 2.5, 2.0, 1.0], dtype=torch.float64)
     signal = white(12000)

@@ -25,6 +25,7 @@ from unpicked.verify.agreement import Rival, agreement, determined, floor, shell
 from unpicked.verify.omit import Omitted
 
 SIGMAS = 3.0  # standard errors by which a structure must be better
+LEAST = 3.0  # log units that it must gain, so that no rounding of large sums is taken for evidence
 UNITS = 8  # pieces of a fold that make a standard error; of fewer, their tiles do
 FEATURELESS = "particles without structure"
 REPEATED = ("surrogates", "starts", "omits")  # what may be added to a verdict
@@ -229,8 +230,8 @@ def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
 
     Returns:
         "supported" where the structure of each fold is better than every null on the other and the sum by three
-        standard errors; "not supported" where it is worse in both; else "undecided". How far the maps of the folds
-        agree is told beside a structure that is supported.
+        standard errors and three log units; "not supported" where it is worse in both; else "undecided". How far the
+        maps of the folds agree is told beside a structure that is supported.
     """
     return _verify(trial, seed)[0]
 
@@ -402,7 +403,7 @@ def concluded(folds: Sequence[Fold], unit: str, piece: str = "piece") -> Verdict
         return Verdict("undecided", _without_error(folds, unit, piece), z, tuple(folds), unit)
     units, worst = sum(fold.units for fold in folds), min(folds, key=lambda fold: fold.gain)
     told = f"held-out evidence {_signed(gain)} log units over {worst.best}, z = {z:.1f}"
-    if all(fold.gain > 0 for fold in folds) and z > SIGMAS:
+    if all(fold.gain > 0 for fold in folds) and z > SIGMAS and gain > LEAST:
         return Verdict("supported", f"The data support this structure: {told}.", z, tuple(folds), unit)
     noise = sum(fold.over_noise for fold in folds)
     spread = math.sqrt(sum(fold.over_noise_error**2 for fold in folds))
@@ -414,7 +415,9 @@ def concluded(folds: Sequence[Fold], unit: str, piece: str = "piece") -> Verdict
             sentence = f"Not supported: {told}; the data hold nothing that this structure explains."
         return Verdict("not supported", sentence, z, tuple(folds), unit)
     more = ""
-    if z > SIGMAS:
+    if z > SIGMAS and gain <= LEAST:
+        more = f"; it takes at least {LEAST:g} log units"
+    elif z > SIGMAS:
         more = "; but what one fold gave explains the other no better: a poor optimum? try more starts"
     elif z > 0:
         wanted = math.ceil(units * (SIGMAS / z) ** 2)
