@@ -467,25 +467,6 @@ def test_patches_stand_beside_projections(tmp_path: Path) -> None:
     assert "12 of 30 places" in page and page.count("chance of a particle") == 12
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"posterior": None},
-        {"posterior": np.zeros(2)},
-        {"projections": np.zeros((3, 7, 8))},
-        {"patches": np.full((3, 7, 7), np.nan)},
-        {"averages": np.zeros((2, 7, 7))},
-        {"patches": np.array([None] * 3, dtype=object)},
-        {"patches": np.array(["a"] * 3)},
-    ],
-)
-def test_patches_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
-    run = make_run(tmp_path / "run")
-    add_patches(run, **changes)
-    found = reading.read(run, None)
-    assert "its patches are not shown" in " ".join(found.notes) and found.patches is None
-
-
 def test_micrographs_are_shown_with_what_is_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert 'id="micrographs"' not in text_of(report(run)), "older runs have no pictures"
@@ -509,31 +490,44 @@ def test_micrographs_are_shown_with_what_is_left_out(tmp_path: Path) -> None:
     assert page.count('src="data:image/png;base64,') == 9 + 2
 
 
+BAD_PATCHES: list[dict[str, Any]] = [
+    {"posterior": None},
+    {"posterior": np.zeros(2)},
+    {"projections": np.zeros((3, 7, 8))},
+    {"patches": np.full((3, 7, 7), np.nan)},
+    {"averages": np.zeros((2, 7, 7))},
+    {"patches": np.array([None] * 3, dtype=object)},
+    {"patches": np.array(["a"] * 3)},
+]
+BAD_PICTURES: list[dict[str, Any]] = [
+    {"names": None},
+    {"names": ["a"]},
+    {"pictures": np.full((2, 32, 40), np.nan)},
+    {"pictures": np.zeros((2, 0, 40))},
+    {"pictures": np.array([None] * 2, dtype=object)},
+    {"pixel_size": 0.0},
+    {"pixel_size": "wide"},
+    {"total": [1, 2]},
+    {"hidden": None},
+    {"hidden": np.zeros((2, 32, 41))},
+    {"shares": [0.1]},
+    {"marks": 1.0},
+    {"marks": np.zeros(2)},
+    {"marks": np.zeros((3, 3))},
+    {"width": None},
+]
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"names": None},
-        {"names": ["a"]},
-        {"pictures": np.full((2, 32, 40), np.nan)},
-        {"pictures": np.zeros((2, 0, 40))},
-        {"pictures": np.array([None] * 2, dtype=object)},
-        {"pixel_size": 0.0},
-        {"pixel_size": "wide"},
-        {"total": [1, 2]},
-        {"hidden": None},
-        {"hidden": np.zeros((2, 32, 41))},
-        {"shares": [0.1]},
-        {"marks": 1.0},
-        {"marks": np.zeros(2)},
-        {"marks": np.zeros((3, 3))},
-        {"width": None},
-    ],
+    ("name", "changes"),
+    [*(("patches", bad) for bad in BAD_PATCHES), *(("micrographs", bad) for bad in BAD_PICTURES)],
 )
-def test_micrographs_that_make_no_sense_are_a_note(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_archives_that_make_no_sense_are_a_note(tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
     run = make_run(tmp_path / "run")
-    add_pictures(run, **changes)
+    (add_patches if name == "patches" else add_pictures)(run, **changes)
     found = reading.read(run, None)
-    assert "its micrographs are not shown" in " ".join(found.notes) and found.pictures is None
+    assert f"its {name} are not shown" in " ".join(found.notes)
+    assert (found.patches if name == "patches" else found.pictures) is None
 
 
 def test_a_page_tells_what_it_cannot_show(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_an_interrupted_experiment_goes_on_after_its_last_row(reproduce, tmp_pat
     assert len(runs) == 1 and table["rows"][:2] == [row for rows in kept.values() for row in rows]
 
 
-def test_rows_are_known_by_what_they_are_of_not_by_their_place():
+def test_rows_are_known_by_their_keys_not_by_their_place():
     def one(name, seed):
         return {"name": name, "seed": seed}
 
@@ -115,10 +115,11 @@ def test_rows_are_known_by_what_they_are_of_not_by_their_place():
     asked = Settings(finished=lambda key, rows, lines: told.update({key: rows}))
     columns = (Column("name"),)
     for name in ("a", "b"):
-        asked.row(columns, one, name, 0)
+        asked.row(columns, (name, 0), one, name, 0)
     again = Settings(kept=told)
-    assert [again.row(columns, one, name, 0)["name"] for name in ("b", "c", "a")] == ["b", "c", "a"]
-    assert again.row(columns, one, "a", 1)["seed"] == 1 and len(told) == 2
+    assert [again.row(columns, (name, 0), one, name, 9)["seed"] for name in ("b", "c", "a")] == [0, 9, 0]
+    assert again.row(columns, ("a", 1), one, "a", 1)["seed"] == 1 and len(told) == 2
+    assert again.row(columns, ("a", 0), one, "a", 7)["seed"] == 7, "a second one of the key is not the first"
 
 
 BAD = [

@@ -95,7 +95,7 @@ class _Kept:
         path: the file.
         run: what rows depend on.
         quiet: no line per row on standard error.
-        done: rows by what they were computed of.
+        done: rows by their keys.
     """
 
     path: Path

@@ -57,7 +57,7 @@ class Consistency:
         for snr in self.levels:
             for samples in self.samples:
                 for seed in settings.runs(self.seeds):
-                    rows.append(settings.row(COLUMNS, self.errors, snr, samples, seed))
+                    rows.append(settings.row(COLUMNS, (snr, samples, seed), self.errors, snr, samples, seed))
         return Table(
             name="consistency",
             title=f"error against data, L = {self.length}: positions estimated, and marginalised",

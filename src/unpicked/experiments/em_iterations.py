@@ -75,7 +75,9 @@ class EMIterations:
         """All levels, all seeds, and the slope in double logarithms."""
         specimen = bead_chain(self.box, self.chain)
         rows = [
-            settings.row(COLUMNS, self.count, specimen, level, particles, seed, settings.device)
+            settings.row(
+                COLUMNS, (level, particles, seed), self.count, specimen, level, particles, seed, settings.device
+            )
             for seed in settings.runs(self.seeds)
             for level, particles in zip(self.energies, self.particles, strict=True)
         ]

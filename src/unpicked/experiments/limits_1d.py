@@ -124,7 +124,7 @@ class Limits1D:
         rows: list[Row] = []
         for seed in settings.runs(self.seeds):
             for level in self.levels:
-                rows += settings.rows(COLUMNS, self.rows, level, seed)
+                rows += settings.rows(COLUMNS, (level, seed), self.rows, level, seed)
         return Table(
             name="limits-1d",
             title="error against the Cramer-Rao bound, L = 5, all parameters unknown",

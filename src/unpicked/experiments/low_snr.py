@@ -99,7 +99,11 @@ class LowSNR:
                 left_out.append(f"{level.name} left out: no file {CHAIN}")
                 continue
             for number, seed in enumerate(settings.runs(level.seeds)):
-                rows.append(settings.row(COLUMNS, self.row, level, volume, seed, settings.device, number == 0))
+                rows.append(
+                    settings.row(
+                        COLUMNS, (level.name, seed), self.row, level, volume, seed, settings.device, number == 0
+                    )
+                )
         return Table(
             name="low-snr",
             title="relative error against the number of particles, random starts",

@@ -66,7 +66,7 @@ class Mtd2dAutocorrelation:
         """All seeds; few images first."""
         rows: list[Row] = []
         for seed in settings.runs(self.seeds):
-            rows += settings.rows(COLUMNS, self.recover, seed)
+            rows += settings.rows(COLUMNS, (seed,), self.recover, seed)
         return Table(
             name="mtd2d-autocorrelation",
             title=f"{self.length} x {self.length} targets at all angles by moments, SNR {self.snr:g}",

@@ -45,7 +45,7 @@ class Mtd2dEM:
 
     def run(self, settings: Settings) -> Table:
         """All data sets."""
-        rows = [settings.row(COLUMNS, self.recover, seed) for seed in settings.runs(self.seeds)]
+        rows = [settings.row(COLUMNS, (seed,), self.recover, seed) for seed in settings.runs(self.seeds)]
         good = sum(row["gap"] >= -1 for row in rows)
         return Table(
             name="mtd2d-em",

@@ -90,11 +90,14 @@ class NoiseOnly:
         runs = settings.runs(self.runs)
         for dims, judged in (("1-D", self.signal), ("2-D", self.image)):
             for kind in self.kinds:
-                rows.append(settings.row(COLUMNS, _summed, dims, kind, judged, runs))
-            rows.append(settings.row(COLUMNS, _summed, dims, "structure", judged, settings.runs(self.with_structure)))
+                rows.append(settings.row(COLUMNS, (dims, kind), _summed, dims, kind, judged, runs))
+            wanted = settings.runs(self.with_structure)
+            rows.append(settings.row(COLUMNS, (dims, "structure"), _summed, dims, "structure", judged, wanted))
         if self.runs_3d:
             for kind, number in ((ALL, self.runs_3d), ("structure", self.with_structure_3d)):
-                rows.append(settings.row(COLUMNS, _summed, "3-D", kind, self.volume, settings.runs(number)))
+                rows.append(
+                    settings.row(COLUMNS, ("3-D", kind), _summed, "3-D", kind, self.volume, settings.runs(number))
+                )
         return Table(
             name="noise-only",
             title="verdicts on noise of many kinds, and on data that hold a structure",

@@ -39,7 +39,7 @@ class PaperCTF:
                 stack = self.sizes.read(name, seed)
                 for method in self.methods:
                     job = replace(self.job, method=method)
-                    rows.append(settings.row(COLUMNS, solved, stack, job, seed, settings.device))
+                    rows.append(settings.row(COLUMNS, (name, method, seed), solved, stack, job, seed, settings.device))
         return Table(
             name="paper-ctf",
             title=f"With and without contrast transfer at 0 dB, {self.sizes.fitted} images of {self.sizes.box} pixels",

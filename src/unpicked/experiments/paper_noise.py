@@ -52,7 +52,7 @@ class PaperNoise:
                 for method in self.methods:
                     job = replace(self.job, method=method)
                     compute = self.watched if (name, method) == ("A", "encoder") else solved
-                    rows.append(settings.row(columns, compute, stack, job, seed, settings.device))
+                    rows.append(settings.row(columns, (name, method, seed), compute, stack, job, seed, settings.device))
         return Table(
             name="paper-noise",
             title=f"Noise from none to -10 dB, {self.sizes.fitted} images of {self.sizes.box} pixels",

@@ -64,7 +64,7 @@ class PaperParametrisations:
         for seed in settings.runs(self.seeds):
             stack = self.sizes.read("A", seed)
             for method in self.methods:
-                rows.append(settings.row(COLUMNS, self.one, stack, method, seed, settings.device))
+                rows.append(settings.row(COLUMNS, (method, seed), self.one, stack, method, seed, settings.device))
         return Result(
             name="paper-parametrisations",
             title=f"Auto-encoders on {self.sizes.fitted} clean images of {self.sizes.box} pixels",

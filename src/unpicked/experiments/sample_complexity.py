@@ -56,7 +56,7 @@ class SampleComplexity:
         rows: list[Row] = []
         for ratio in self.ratios:
             for seed in settings.runs(self.seeds):
-                rows += settings.rows(COLUMNS, self.recover, ratio, seed)
+                rows += settings.rows(COLUMNS, (ratio, seed), self.recover, ratio, seed)
         return Table(
             name="sample-complexity",
             title="error of the moments' answer against the number of samples and the noise",

@@ -185,9 +185,11 @@ class SmallProtein:
             "E planned": particle_energy(protein.mass, self.plan(optics), 2 * self.voxel),
         }
         held = Field(ready(data, job), job, truth, wanted, seed, settings.device)
-        first = settings.row(COLUMNS, straight, held, base)
-        picked = (settings.row(COLUMNS, row_of, held, picker, self.beside, base) for picker in self.beside.pickers)
-        return [first, *picked]
+        key = protein.name, optics.name, seed
+        rows = [settings.row(COLUMNS, (*key, STRAIGHT), straight, held, base)]
+        for picker in self.beside.pickers:
+            rows.append(settings.row(COLUMNS, (*key, picker), row_of, held, picker, self.beside, base))
+        return rows
 
     def plan(self, optics: Optics) -> Microscope:
         """What `unpicked plan` is told of these exposures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,9 +155,9 @@ class Settings:
         maps: MRC files to use instead of stand-ins.
         map_voxel: voxel size in angstrom of maps whose header has none.
         device: torch device.
-        kept: rows that an interrupted run had finished, by what they were computed of.
-        finished: called with that, finished rows, and their lines of the table.
-        seen: what rows were asked for.
+        kept: rows that an interrupted run had finished, by their keys.
+        finished: called with the key of finished rows, the rows, and their lines of the table.
+        seen: keys of rows that were asked for; those of one key are counted.
     """
 
     seed: int = 0
@@ -166,7 +167,7 @@ class Settings:
     device: str = "cpu"
     kept: Mapping[str, list[Row]] = field(default_factory=dict)
     finished: Callable[[str, list[Row], list[str]], None] = lambda key, rows, lines: None
-    seen: set[str] = field(default_factory=set)
+    seen: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -176,21 +177,30 @@ class Settings:
         """The seeds to run."""
         return range(self.seed, self.seed + (self.seeds or default))
 
-    def row(self, columns: Sequence[Column], compute: Callable[[*Given], Row], *given: *Given) -> Row:
-        """What is computed of what is given, or was in an interrupted run, and tell of it."""
-        return self._rows(columns, key_of(compute, given), lambda: [compute(*given)])[0]
+    def row(
+        self, columns: Sequence[Column], key: Sequence[Any], compute: Callable[[*Given], Row], *given: *Given
+    ) -> Row:
+        """A row computed of what is given, or the one of an interrupted run, and tell of it.
 
-    def rows(self, columns: Sequence[Column], compute: Callable[[*Given], list[Row]], *given: *Given) -> list[Row]:
+        Args:
+            columns: of the table.
+            key: what tells the row from all others, in plain values.
+            compute: makes the row.
+            *given: to ``compute``.
+        """
+        return self.rows(columns, key, lambda *given: [compute(*given)], *given)[0]
+
+    def rows(
+        self, columns: Sequence[Column], key: Sequence[Any], compute: Callable[[*Given], list[Row]], *given: *Given
+    ) -> list[Row]:
         """The same of rows that are computed together."""
-        return self._rows(columns, key_of(compute, given), lambda: compute(*given))
-
-    def _rows(self, columns: Sequence[Column], key: str, compute: Callable[[], list[Row]]) -> list[Row]:
-        if key in self.seen:
-            raise RuntimeError(f"two rows are computed of the same: {key}")
-        self.seen.add(key)
-        found = self.kept[key] if key in self.kept else compute()
+        name = ", ".join(str(part) for part in key)
+        self.seen[name] += 1
+        if self.seen[name] > 1:
+            name += f", {self.seen[name]}"
+        found = self.kept[name] if name in self.kept else compute(*given)
         lines = [", ".join(f"{column.name} {column.show(row.get(column.name))}" for column in columns) for row in found]
-        self.finished(key, found, lines)
+        self.finished(name, found, lines)
         return found
 
 
@@ -250,19 +260,6 @@ class Experiment:
             runner = replace(runner, **{key: left}) if left else runner
         found: Runner = runner
         return found
-
-
-def key_of(compute: Callable[..., Any], given: Sequence[Any]) -> str:
-    """What rows are computed of, in words: names, numbers and settings; the rest is the same for all rows."""
-    words = [getattr(compute, "__name__", "")]
-    for value in given:
-        if isinstance(value, str | int | float | Mapping):
-            words.append(str(value))
-        elif hasattr(value, "name"):
-            words.append(str(value.name))
-        elif type(value).__module__.startswith(("unpicked.recipes", "unpicked.experiments")):
-            words += [told] if "tensor(" not in (told := str(value)) else []
-    return " | ".join(words)
 
 
 def run_of(runner: Runner, settings: Settings) -> dict[str, Any]:

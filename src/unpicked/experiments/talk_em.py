@@ -65,9 +65,8 @@ class TalkEM:
         rows: list[Row] = []
         for seed in seeds:
             for volume in volumes:
-                run = partial(recover, bound=seed == seeds[0])
-                level = snr_box(self.level)
-                rows.append(settings.row(COLUMNS, run, volume, self.fields, level, self.job, seed, settings.device))
+                run = partial(recover, volume, self.fields, snr_box(self.level), self.job, seed, settings.device)
+                rows.append(settings.row(COLUMNS, (volume.name, seed), partial(run, bound=seed == seeds[0])))
         return Table(
             name="talk-em",
             title=f"{self.job.box}^3 volumes from micrographs, SNR {self.level:g} per pixel of the box",

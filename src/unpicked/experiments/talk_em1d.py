@@ -84,7 +84,10 @@ class TalkEM1D:
         )
         there = data[0].double().unfold(0, self.length, 1)[truth.positions(0)].mean(0)
         head = {"SNR": snr, "seed": seed, "known positions": self.error(there, target)}
-        return [settings.row(COLUMNS, self.recover, method, data, target, seed, head) for method in METHODS]
+        return [
+            settings.row(COLUMNS, (snr, seed, method), self.recover, method, data, target, seed, head)
+            for method in METHODS
+        ]
 
     def recover(self, method: str, data: Signal, target: torch.Tensor, seed: int, head: Row) -> Row:
         """One signal, one method."""

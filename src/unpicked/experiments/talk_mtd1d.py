@@ -72,9 +72,9 @@ class TalkMTD1D:
         rows: list[Row] = []
         for copies in self.copies:
             for seed in settings.runs(self.seeds):
-                rows += settings.rows(COLUMNS, self.rows, copies, seed)
+                rows += settings.rows(COLUMNS, (copies, seed), self.rows, copies, seed)
         if self.giant:
-            rows += settings.rows(COLUMNS, self.rows, self.giant, settings.seed)
+            rows += settings.rows(COLUMNS, ("giant", settings.seed), self.rows, self.giant, settings.seed)
         return Table(
             name="talk-mtd1d",
             title=f"a step of {self.length} samples at sigma = {self.sigma:g}, from the moments of one long signal",
