@@ -251,7 +251,7 @@ class Experiment:
         named = {key: {str(getattr(case, "name", case)): case for case in getattr(runner, key)} for key in self.cases}
         for word in only:
             if not word.strip() or not any(word.lower() in name.lower() for names in named.values() for name in names):
-                known = ", ".join(name for names in named.values() for name in names)
+                known = "; ".join(name for names in named.values() for name in names)
                 raise ValueError(
                     f"{self.name} has no case like {word!r}; {f'its cases: {known}' if known else 'it has no cases'}"
                 )
