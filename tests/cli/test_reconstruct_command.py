@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from answers import answered, is_refused
+from answers import answered, fails, is_refused
 from unpicked.cli import main
+from unpicked.cli.common import alone
 from unpicked.cli.micrographs import Input
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
@@ -294,6 +295,22 @@ def test_an_empty_folder_is_taken(reconstruct, sim, done, tmp_path):
     (tmp_path / "run").mkdir()
     assert reconstruct(sim / "micrographs.star", tmp_path / "run")[0] == 0
     assert set(files(tmp_path / "run")) == RUN
+
+
+@pytest.mark.parametrize("how", ["--resume", "--overwrite"])
+def test_a_folder_in_which_another_process_runs_is_left_alone(reconstruct, command, sim, finished, how):
+    before = files(finished)
+    with alone(finished):
+        assert is_refused(reconstruct(sim / "micrographs.star", finished, how), finished, "in use", "another folder")
+        assert is_refused(command("verify", finished), finished, "in use")
+    assert files(finished) == before
+    assert reconstruct(sim / "micrographs.star", finished, how)[0] == 0
+
+
+def test_a_folder_is_kept_to_one_process_and_a_new_one_leaves_no_trace(tmp_path):
+    with alone(tmp_path / "a" / "new"):
+        assert fails(lambda: alone(tmp_path / "a" / "new").__enter__(), "in use")
+    assert not (tmp_path / "a" / "new").exists()
 
 
 def test_overwrite_replaces_the_run_and_nothing_else(reconstruct, sim, finished):

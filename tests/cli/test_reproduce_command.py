@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from answers import answered, is_refused
+from unpicked.cli.common import alone
 from unpicked.data.maps import Map
 from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, talk_em
 from unpicked.experiments.recovery import Fields
@@ -46,6 +47,13 @@ def finished(answer, folder, name, rows):
     assert len(table["rows"]) == rows and err.count("\n") == rows
     assert table["name"] == name and table["checks"] and table["source"] and table["settings"]
     return table
+
+
+def test_a_folder_in_which_another_process_runs_is_left_alone(reproduce, tmp_path):
+    (tmp_path / "out").mkdir()
+    with alone(tmp_path / "out"):
+        assert is_refused(reproduce("talk-em", "--out", tmp_path / "out"), "in use", "another folder")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_list_tells_names_sources_and_times(reproduce):

@@ -53,6 +53,9 @@ ESTIMATORS = {
     "em, free offsets": Row(PLAIN, Patches(side=7, law="free")),
     "em, directions": Row(replace(PLAIN, estimate_views="all")),
     "gas, directions in minibatches": Row(replace(PLAIN, frozen=2, batch=0.5, estimate_views="all"), Gas(screen=None)),
+    "gas, directions scored": Row(
+        replace(PLAIN, acceleration=Fisher(warm=1, every=2), estimate_views="all"), Gas(screen=None)
+    ),
     "relaxed": Row(replace(PLAIN, frozen=3, relaxation=1.5)),
     "minibatches": Row(replace(PLAIN, frozen=2, batch=0.5)),
     "gas, fisher in minibatches": Row(

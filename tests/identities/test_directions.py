@@ -119,6 +119,52 @@ def test_a_fit_never_lowers_its_objective_and_ends_at_a_stationary_point() -> No
         assert objective(Directions(found.coefficients + step)) < objective(found)
 
 
+def test_the_gradient_is_that_of_the_objective() -> None:
+    directions, density = rotation.super_fibonacci(80)[:, 2], drawn(6, 0.3)
+    counts = torch.rand(80, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    a = density.coefficients.clone().requires_grad_()
+    (counts @ torch.log_softmax(basis(6, directions) @ a, 0)).backward()
+    torch.testing.assert_close(counts @ density.scores(directions), a.grad)
+    wanted, step = torch.zeros(len(a)).double(), 1e-5
+    for index in range(len(a)):
+        there, back = (density.coefficients + sign * step * torch.eye(len(a)).double()[index] for sign in (1, -1))
+        wanted[index] = (Directions(back).energy - Directions(there).energy) / (2 * step)
+    found = density.gradient(directions, counts) - counts @ density.scores(directions)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_scoring_ends_where_em_does_and_goes_farther_where_directions_are_hidden() -> None:
+    """Copies whose directions are known, then of which nine in ten show nothing of theirs."""
+    directions = rotation.super_fibonacci(300)[:, 2]
+    wanted = 400 * Directions.around(AXIS, 2.0).log_weights(directions).exp()
+
+    def after(steps: int, shown: float, scored: bool) -> Directions:
+        now = Directions.uniform()
+        for _ in range(steps):
+            counts = shown * wanted + (1 - shown) * 400 * now.log_weights(directions).exp()
+            scores = now.scores(directions)
+            information = (scores.mT * (shown * wanted)) @ scores
+            now = now.stepped(directions, counts, information) if scored else now.fitted(directions, counts)
+        return now
+
+    known = Directions.uniform().fitted(directions, wanted)
+    torch.testing.assert_close(after(40, 1.0, True).coefficients, known.coefficients, atol=1e-3, rtol=0)
+    end = after(400, 0.1, False)
+    torch.testing.assert_close(after(40, 0.1, True).coefficients, end.coefficients, atol=1e-2, rtol=0)
+    early = [float((after(6, 0.1, scored).coefficients - end.coefficients).norm()) for scored in (True, False)]
+    assert early[0] < 0.5 * early[1], "few steps of scoring get nearer than as many of EM"
+
+
+def test_twenty_views_tell_of_their_side() -> None:
+    views = Preference(8.0, (1.0, -2.0, 0.5)).rotations(20, torch.Generator().manual_seed(3))
+    grid = rotation.super_fibonacci(1600)[:, 2]
+    found = Directions.uniform().fitted(
+        grid, torch.bincount((views[:, 2] @ grid.mT).argmax(1), minlength=1600).double()
+    )
+    assert found.share < 0.3, "of the sphere; the truth is 0.17"
+    assert float(found.mean @ AXIS / AXIS.norm() / found.mean.norm()) > 0.97
+
+
 @pytest.mark.parametrize("count", [100, 1000, 10_000])
 def test_uniform_views_are_found_to_be_uniform(count: int) -> None:
     shares = []

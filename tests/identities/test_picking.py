@@ -14,6 +14,7 @@ from unpicked.ops import rotation
 from unpicked.picking import fit_scale, pick
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.preference import Preference
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,18 @@ def test_positions_between_pixels_share_the_views(simulated) -> None:
         away = rotation.geodesic_distance(found.rotations, wanted.rotations[near.indices].double())
         assert len(found) == len(wanted.corners) and float(near.values.max()) < 1
         assert float(away.median()) < 25  # degrees; a chain of beads looks much the same from behind
+
+
+def test_preferred_views_are_found_with_the_scale() -> None:
+    """Of a map that is known, particles that stand out of the noise tell from where they are seen."""
+    specimen, preference = bead_chain(11, 1, voxel_size=6.0), Preference(8.0, (1.0, 1.0, 0.5))
+    data, truth = simulate_micrographs(
+        specimen, count=3, size=(160, 160), density=0.1, noise=energy(2000), seed=2, preference=preference
+    )
+    scaled = Micrographs(InMemory(torch.stack([image / truth.sigma for image in data])), 6.0, ("a", "b", "c"))
+    run = fit_scale(scaled, specimen.truth(), view_distribution="estimated")
+    seen, wanted = run.model.view.seen, torch.tensor([1.0, 1.0, 0.5]).double()
+    assert float(seen.mean @ wanted / (seen.mean.norm() * wanted.norm())) > 0.9
+    assert seen.share < 0.6
+    found = torch.cat([one.rotations[:, 2] for one in pick(scaled, run, views=400)])
+    assert float(((found @ wanted) / wanted.norm()).mean()) > 0.6

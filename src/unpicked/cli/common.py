@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -9,7 +10,8 @@ import resource
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +93,36 @@ class Output:
     """Folder for the results."""
     overwrite: bool = False
     """Replace the results of an earlier run in that folder."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a folder, made where it is not there, to this process until the block ends; nothing is left of that.
+
+    Where the file system knows no locks, two processes are not kept apart.
+
+    Raises:
+        ValueError: where another process keeps it.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield  # told by `claim`
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"{folder} is in use by another process; wait for its end, or take another folder") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapping[str, Any] | None = None) -> bool:

@@ -38,6 +38,8 @@ class Assumed:
     noise: Literal["auto", "white", "coloured"] | None = None
     """Spectrum of the noise: white, or measured in every micrograph; auto, if not given: measured where there is
     contrast transfer."""
+    view_distribution: Literal["uniform", "estimated"] | None = None
+    """How often each direction is seen: equally often, if not given, or as the micrographs say."""
 
     def __post_init__(self) -> None:
         if self.views < 1:
@@ -49,7 +51,9 @@ class Assumed:
 
     def of_job(self) -> dict[str, Any]:
         """What is given of how a reconstruction would take the same micrographs."""
-        told = {name: getattr(self, name) for name in ("density", "spacing", "ignore_ctf", "noise")}
+        told = {
+            name: getattr(self, name) for name in ("density", "spacing", "ignore_ctf", "noise", "view_distribution")
+        }
         return {name: value for name, value in told.items() if value is not None}
 
 
@@ -70,8 +74,8 @@ def pick(
     probability that a particle is there (rlnAutopickFigureOfMerit) and its likeliest rotation. RELION and cryoSPARC
     read the STAR file.
 
-    With the folder of a run, what is not given is as in that run: spacing, noise, contrast transfer, how the files are
-    read; and its own micrographs are whitened as it whitened them at the end.
+    With the folder of a run, what is not given is as in that run: spacing, noise, contrast transfer, view distribution,
+    how the files are read; and its own micrographs are whitened as it whitened them at the end.
 
     Example:
         unpicked pick run sim/micrographs.star --out picks.star
@@ -150,7 +154,7 @@ def _as_run(
             own, notes = bare, (f"masks of {run} are not used: not all micrographs are its own, or as they were",)
         else:
             notes = (f"masks as in {run}",)
-    before = {name: getattr(job, name) for name in ("spacing", "ignore_ctf", "noise")}
+    before = {name: getattr(job, name) for name in ("spacing", "ignore_ctf", "noise", "view_distribution")}
     return before | told, replace(own, **given), notes
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from unpicked.cli.common import Common, identity, write_text
+from unpicked.cli.common import Common, alone, identity, write_text
 from unpicked.experiments import NAMES, load
 from unpicked.experiments.recovery import require
-from unpicked.experiments.table import Row, Settings, run_of, write
+from unpicked.experiments.table import Row, Runner, Settings, Table, run_of, write
 
 
 def reproduce(
@@ -72,8 +72,17 @@ def reproduce(
         require(needed, name)
     runner = experiment.sizes(full, only)
     asked = Settings(common.seed, seeds, map, map_voxel, device)
+    with alone(out):
+        table = _made(out, name, runner, asked, only, overwrite, common)
+    return common.end(table.to_json())
+
+
+def _made(
+    out: Path, name: str, runner: Runner, asked: Settings, only: tuple[str, ...], overwrite: bool, common: Common
+) -> Table:
+    """The table, from the first row or from where an interrupted run ended, written."""
     _claim(out, name, overwrite)
-    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked) | {"maps": identity(map)}, common.quiet)
+    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked) | {"maps": identity(asked.maps)}, common.quiet)
     earlier = kept.read(overwrite)
     if earlier:
         count = sum(len(rows) for rows in earlier.values())
@@ -84,7 +93,7 @@ def reproduce(
     paths = write(table, out, overwrite=overwrite)
     kept.path.unlink(missing_ok=True)
     common.say("\n".join([table.text(), "", *(str(path) for path in paths)]))
-    return common.end(table.to_json())
+    return table
 
 
 @dataclass

@@ -96,6 +96,18 @@ def complete(
         notes: the first of the answer's notes, which can be said before it is sought.
         trial: takes ``checkpoint``, ``resume`` and ``report``; None leaves the answer unverified.
     """
+    with shared.alone(run.output.out):
+        return _completed(run, files, solve, write, notes, trial)
+
+
+def _completed(
+    run: Run,
+    files: Iterable[str | Path],
+    solve: Callable[..., Answer],
+    write: Callable[[Path, Answer], Written],
+    notes: tuple[str, ...],
+    trial: Callable[..., Trial[Any]] | None,
+) -> int:
     common, folder = run.common, run.output.out
     known = {**run.settings, "data_files": shared.identity(files)}
     if shared.claim(folder, overwrite=run.output.overwrite, resume=run.resume, settings=known):

@@ -121,7 +121,9 @@ def verify(
             "starts": (STARTS if starts is None else starts) - 1,
             "omits": omits,
         }
-        status, word = _run(Path(paths[0]), counts, device, common)
+        runs.finished(Path(paths[0]))
+        with shared.alone(Path(paths[0])):
+            status, word = _run(Path(paths[0]), counts, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
 

@@ -193,7 +193,7 @@ class LBFGS(_FromGradients):
     def memory(self, x: torch.Tensor) -> Memory:
         """The last points and gradients, and the average of J."""
         rows = torch.zeros(self.depth + 1, len(x), dtype=x.dtype, device=x.device)
-        past = _nothing_observed(x) if self.scored else {}
+        past = nothing_observed(x) if self.scored else {}
         return {"points": rows, "gradients": rows.clone(), "steps": torch.tensor(0), **past}
 
     def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
@@ -203,39 +203,40 @@ class LBFGS(_FromGradients):
         points[0], gradients[0] = point.x, point.gradient
         memory = memory | {"points": points, "gradients": gradients, "steps": torch.tensor(held)}
         if self.scored:
-            memory |= _observed(memory, point, 0.5)
-        observed = self.scored and bool(memory["held"])
+            memory |= observed(memory, point.information, 0.5)
+        informed = self.scored and bool(memory["held"])
         pairs = []
         for newer in range(held - 1):
             step, change = points[newer] - points[newer + 1], gradients[newer + 1] - gradients[newer]
             if float(step.dot(change)) > 1e-12 * float(step.norm() * change.norm()):
                 pairs.append((step, change, 1 / step.dot(change)))
-        if not observed and (not pairs or (self.scored and held <= _WARM)):
+        if not informed and (not pairs or (self.scored and held <= _WARM)):
             return point.image, memory
         q, shares = point.gradient.clone(), []
         for step, change, rho in pairs:
             shares.append(rho * step.dot(q))
             q = q - shares[-1] * change
-        z = point.problem.newton(point.x, memory["information"], q, _LEAST) if observed else point.problem.solve(q)
+        z = point.problem.newton(point.x, memory["information"], q, _LEAST) if informed else point.problem.solve(q)
         for (step, change, rho), share in zip(reversed(pairs), reversed(shares), strict=True):
             z = z + (share - rho * change.dot(z)) * step
-        return point.x + (_limited(z, point.x, 0.5) if observed else z), memory
+        return point.x + (_limited(z, point.x, 0.5) if informed else z), memory
 
 
 _WARM = 3  # steps of EM before scored ones
 _LEAST = 0.01  # part of the complete data's information in their curvature, which remembered steps correct
 
 
-def _nothing_observed(x: torch.Tensor) -> Memory:
+def nothing_observed(x: torch.Tensor) -> Memory:
+    """No J about x yet."""
     return {"information": torch.zeros(len(x), len(x), dtype=x.dtype, device=x.device), "held": torch.tensor(0)}
 
 
-def _observed(memory: Memory, point: Point, past: float) -> Memory:
-    """The average of J with that of this point, if it has one; ``past`` is the weight of what was held."""
+def observed(memory: Memory, new: torch.Tensor | None, past: float) -> Memory:
+    """The average of J with another, if there is one; ``past`` is the weight of what was held."""
     held = int(memory["held"])
-    if point.information is None:
+    if new is None:
         return {"information": memory["information"], "held": memory["held"]}
-    new = point.information.to(point.x)
+    new = new.to(memory["information"])
     mean = past * memory["information"] + (1 - past) * new if held else new
     return {"information": mean, "held": torch.tensor(held + 1)}
 
@@ -288,11 +289,11 @@ class Fisher:
 
     def memory(self, x: torch.Tensor) -> Memory:
         """The average of J."""
-        return _nothing_observed(x)
+        return nothing_observed(x)
 
     def propose(self, memory: Memory, point: Point) -> tuple[torch.Tensor, Memory]:
         """A Newton step of limited length; EM's own before the first J."""
-        memory = _observed(memory, point, self.memory_share)
+        memory = observed(memory, point.information, self.memory_share)
         if not int(memory["held"]):
             return point.x + self.relaxation * point.residual, memory
         step = point.problem.newton(point.x, memory["information"], point.gradient)

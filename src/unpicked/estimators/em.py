@@ -16,7 +16,7 @@ from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.masks import counted
 from unpicked.estimators import maximisation, minibatches
-from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
+from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed, nothing_observed, observed
 from unpicked.estimators.base import Batch, State, believed
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats, through_of
@@ -123,6 +123,8 @@ class EM:
             state["views"] = model.view.parameters.double().cpu()
             if isinstance(model.view, Projection):
                 state["views.last"] = state["views"].clone()
+                if self.acceleration.turning:
+                    state |= _named("views", nothing_observed(state["views"]))
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
@@ -159,7 +161,8 @@ class EM:
         step, seed = int(state["step"]), int(state["seed"])
         chosen = frozenset(minibatches.part(count, parts, step, seed) if parts > 1 else range(count))
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
-        score = maximisation.score(model, state["x"].to(templates)) if self._informed(model, state) else None
+        told, law = self._informed(model, state), "views.held" in state
+        score = maximisation.score(model, state["x"].to(templates), views=law) if told else None
         sums = model.placement.step(templates, model.log_weights, model.noise, score=score)
         drawn = seeding.derive(seed, "E-step", self._turning(step))
         for index, image in Batch(batch.data, [index for index in batch.indices if index in chosen]):
@@ -186,7 +189,8 @@ class EM:
             through_of(model.placement),
         )
         gradient = problem.gradient(x)
-        point = Point(x, gradient, problem, stats.get("information"))
+        information, size = stats.get("information"), len(x)
+        point = Point(x, gradient, problem, None if information is None else information[:size, :size])
         new = dict(state)
         if self.joint:
             target = point.image
@@ -213,7 +217,13 @@ class EM:
             counts = (own if smooth else stats)["views"].unflatten(0, (len(model.view), -1)).sum(1)
             turning = self.estimate_views == "kinds" or not self._frozen(step)
             found = model.view.estimated(counts, turning=turning).cpu()
-            new |= self._onward(state, state["views"].lerp(found, rate)) if smooth else {"views": found}
+            if isinstance(model.view, Projection):
+                told = None if information is None else information[size:, size:]
+                new |= self._onward(model.view, state, counts, state["views"].lerp(found, rate), told, rate)
+                uphill = model.view.gradient(counts).cpu()
+                new["gain"] = new["gain"] + 0.5 * uphill.dot(new["views.last"] - state["views"])
+            else:
+                new["views"] = found
         if self.joint and isinstance(self.acceleration, Mixing) and self._frozen(step):
             new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
@@ -269,15 +279,29 @@ class EM:
             return False
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
 
-    def _onward(self, state: State, found: torch.Tensor) -> State:
-        """A density of directions beyond EM's, with the momentum of the last step unless it led the wrong way.
+    def _onward(
+        self,
+        view: Projection,
+        state: State,
+        counts: torch.Tensor,
+        found: torch.Tensor,
+        information: torch.Tensor | None,
+        rate: float,
+    ) -> State:
+        """A density of directions beyond EM's: by scoring, or before with the momentum of the last step.
 
         Noise hides nearly all information on some of it (of opposite views, mirror images), where EM crawls. Nesterov's
-        momentum is stable for any map as contracting as EM's (restarts: O'Donoghue & Candes 2015).
+        momentum is stable for any map as contracting as EM's (restarts: O'Donoghue & Candes 2015), unless the last step
+        led the wrong way.
         """
-        step = found - state["views.last"]
+        memory, step = _within("views", state), found - state["views.last"]
+        if "held" in memory:
+            memory |= observed(memory, information, _PAST)
+            if int(memory["held"]) and self._frozen(int(state["step"])):
+                target = state["views"].lerp(view.stepped(counts, memory["information"]), rate)
+                return {"views": target} | _named("views", memory | {"last": target})
         ahead = not (self.monotone and self._frozen(int(state["step"]))) and float(step @ (found - state["views"])) > 0
-        return {"views": found + _MOMENTUM * step if ahead else found, "views.last": found}
+        return {"views": found + _MOMENTUM * step if ahead else found} | _named("views", memory | {"last": found})
 
     def _turning(self, step: int) -> int:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
@@ -361,7 +385,7 @@ class EM:
         return target, _named("best", best) | _named("memory", memory)
 
 
-_MOMENTUM = 0.8  # of directions of view
+_MOMENTUM, _PAST = 0.8, 0.5  # of directions of view: momentum, and weight of the past in their information
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
 
 

@@ -16,6 +16,7 @@ from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
 from unpicked.model.placements import through_of, unfiltered
 from unpicked.model.transfer import Transfer
+from unpicked.model.views import Projection
 from unpicked.objects.base import Object, Projector
 from unpicked.ops import fourier, rotation, seeding, solve
 from unpicked.priors import Prior, majorant, precision
@@ -114,13 +115,8 @@ class Problem:
         """
         self._at(x)
         complete = self._uniform()
-        factor, flaw = torch.linalg.cholesky_ex(complete) if complete is not None else (information, torch.tensor(1))
-        if not bool(flaw):
-            white = torch.linalg.solve_triangular(factor, information, upper=False)
-            white = torch.linalg.solve_triangular(factor, white.mT, upper=False)
-            shares, vectors = torch.linalg.eigh((white + white.mT) / 2)
-            basis = factor @ vectors
-            information = (basis * shares.clamp(least, 1.0)) @ basis.mT
+        if complete is not None:
+            information = solve.between(information, complete, least)
         factor, flaw = torch.linalg.cholesky_ex(information + self.curvature)
         return self.solve(right) if bool(flaw) else torch.cholesky_solve(right[:, None], factor)[:, 0]
 
@@ -212,24 +208,32 @@ class Problem:
         )
 
 
-def score(model: Model, x: torch.Tensor) -> Score:
-    """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype."""
+def score(model: Model, x: torch.Tensor, *, views: bool = False) -> Score:
+    """What makes scores of weighted windows and weights (``Scene.score``), at the coefficients x and in their dtype.
+
+    With ``views`` those of the coefficients of the density of directions follow.
+    """
     placement, through = model.placement, through_of(model.placement)
     operator = unfiltered(placement).seen(model.view, model.object, x)
     images, variance = operator.project(x), model.variance(x)
     dense = _basis(model, operator, x) if images.numel() * len(x) <= _BASIS else None
     as_seen: dict[int, torch.Tensor] = {}  # by the last micrograph's filter
+    law = model.view.scores.to(x) if views and isinstance(model.view, Projection) else None
+    size = len(x) + (0 if law is None else law.shape[1])
 
     def scored(numerators: torch.Tensor, weights: torch.Tensor, filter: int = 0) -> torch.Tensor:
         if not len(numerators):  # transforms of nothing fail
-            return x.new_zeros(0, len(x))
+            return x.new_zeros(0, size)
         if filter not in as_seen:
             as_seen.clear()
             as_seen[filter] = images if through is None else through.weighted(images, through.squares[filter])
         weights, expected = weights.to(images), as_seen[filter]
         residuals = numerators.to(images) - (weights if weights.dim() > 2 else weights[..., None, None]) * expected
         found: torch.Tensor = operator.backproject(residuals) if dense is None else residuals.flatten(1) @ dense
-        return found / variance
+        if law is None:
+            return found / variance
+        counts = weights if weights.dim() == 2 else weights.flatten(2).amax(2)
+        return torch.cat([found / variance, counts.unflatten(1, (len(law), -1)).sum(2) @ law], 1)
 
     return scored
 

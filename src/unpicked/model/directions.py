@@ -5,9 +5,10 @@ sphere of directions d, the third rows of the rotations, in the frame of the obj
 spherical harmonics, log f(d) = sum_{l >= 1} a_lm B_lm(d) - log Z, B orthonormal under the mean over the sphere: it is
 positive, and one preferred direction (von Mises-Fisher, degree 1) or axis (Bingham, degree 2) is one of them.
 
-Smooth densities are believed: a multivariate t law of nu degrees of freedom on (l (l + 1) / 2) a_lm / scale, which is
-a Gaussian on the Laplacian of log f whose variance is unknown. Data that tell of no preference so choose strong
-smoothing, a clear preference chooses little.
+Smooth densities are believed: in every degree l a multivariate t law of nu degrees of freedom on
+(l (l + 1) / 2) a_lm / scale, which is a Gaussian on the Laplacian of log f whose variance is unknown. A degree of which
+the data tell nothing so is smoothed away, one that is clear is hardly held back, and says nothing of the others: twenty
+views from one side tell of that side. One law for all degrees together would take 63 of them and more.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ from typing import Any
 from jaxtyping import Float
 
 from unpicked._lazy import torch
-from unpicked.ops import special
+from unpicked.ops import solve, special
 
 LMAX = 6  # degree of the log-density
-FREEDOM, SCALE = 1.0, 1.0  # nu, and the scale of degree 1, of the t law
-_NODES, _AXES = (
-    48,
-    16,
-)  # circles of latitude of the quadratures over directions of view, and over those of Fourier space
+FREEDOM, SCALE = 1.0, 0.5  # nu, and the scale, of the t laws
+_NODES, _AXES = 48, 16  # circles of latitude of the quadratures over directions of view, and those of Fourier space
 _CIRCLE = 72  # nodes of a great circle
 _STEPS = 60  # of Newton's method at most
+_LEAST, _LENGTH, _LONGEST = 0.05, 0.9, 1.0  # of scoring: information, step in Newton's own, r.m.s. step of log f
 _LARGEST = 1e6  # concentration that is told
 
 
@@ -83,7 +82,7 @@ class Directions:
 
     @cached_property
     def energy(self) -> float:
-        """-log of the t law, up to a constant."""
+        """-log of the t laws, up to a constant."""
         return float(_energy(self.coefficients, _stiffness(self.lmax).to(self.coefficients)))
 
     @cached_property
@@ -163,7 +162,7 @@ class Directions:
     def fitted(self, directions: Float[torch.Tensor, "k 3"], counts: Float[torch.Tensor, " k"]) -> Directions:
         """The likeliest density, smoothness believed, given the expected copies ``counts`` seen along ``directions``.
 
-        Damped Newton steps from this density: the objective, EM's with the t law, never falls.
+        Damped Newton steps from this density: the objective, EM's with the t laws, never falls.
         """
         functions, counts = basis(self.lmax, directions), counts.to(directions.device, torch.float64)
         stiffness = _stiffness(self.lmax).to(functions)
@@ -190,6 +189,44 @@ class Directions:
             if gained <= 1e-9 * max(1.0, float(total)):
                 break
         return Directions(a.cpu())
+
+    def scores(self, directions: Float[torch.Tensor, "k 3"]) -> Float[torch.Tensor, "k m"]:
+        """Gradients of :meth:`log_weights` by the coefficients."""
+        functions = basis(self.lmax, directions)
+        return functions - torch.softmax(functions @ self._on(directions), 0) @ functions
+
+    def stepped(
+        self,
+        directions: Float[torch.Tensor, "k 3"],
+        counts: Float[torch.Tensor, " k"],
+        information: Float[torch.Tensor, "m m"],
+    ) -> Directions:
+        """A step of scoring from this density, from expected copies that it has led to.
+
+        Where noise hides the directions nearly all information is missing, opposite directions are told apart by least,
+        and the density that explains the expected copies best, EM's, is hardly another one.
+
+        Args:
+            directions: of the views.
+            counts: expected copies seen along them.
+            information: outer products of the scores of small parts of the data, summed; it is held between a part of
+                what known directions would tell, and all of it.
+        """
+        scores, a, total = self.scores(directions), self._on(directions), counts.sum().to(directions.device)
+        stiffness = _stiffness(self.lmax).to(scores)
+        whole = (scores.mT * (total * self.log_weights(directions).exp())) @ scores
+        whole = whole + 1e-6 * total * torch.eye(len(a)).to(whole)
+        told = solve.between(information.to(scores), whole, _LEAST) + torch.diag(_pull(a, stiffness) * stiffness)
+        step = torch.linalg.solve(told, self.gradient(directions, counts))
+        return Directions((a + step * (_LONGEST / step.norm().clamp(min=1e-300)).clamp(max=_LENGTH)).cpu())
+
+    def gradient(
+        self, directions: Float[torch.Tensor, "k 3"], counts: Float[torch.Tensor, " k"]
+    ) -> Float[torch.Tensor, " m"]:
+        """Of the log-posterior, by the coefficients, where this density has led to these expected copies."""
+        scores, a = self.scores(directions), self._on(directions)
+        stiffness = _stiffness(self.lmax).to(scores)
+        return counts.to(scores) @ scores - _pull(a, stiffness) * stiffness * a
 
     @cached_property
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -237,12 +274,21 @@ def _stiffness(lmax: int) -> torch.Tensor:
 
 
 def _energy(a: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (FREEDOM + len(a)) * torch.log1p((stiffness * a.square()).sum() / (FREEDOM * SCALE**2))
+    sizes, squares = _by_degree(a, stiffness)
+    return 0.5 * ((FREEDOM + sizes) * torch.log1p(squares / (FREEDOM * SCALE**2))).sum()
 
 
 def _pull(a: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
-    """The precision of the Gaussian that touches the t law at a, and lies below it elsewhere."""
-    return (FREEDOM + len(a)) / (FREEDOM * SCALE**2 + (stiffness * a.square()).sum())
+    """The precision of the Gaussians that touch the t laws at a, and lie below them elsewhere."""
+    sizes, squares = _by_degree(a, stiffness)
+    return ((FREEDOM + sizes) / (FREEDOM * SCALE**2 + squares)).repeat_interleave(sizes.long())
+
+
+def _by_degree(a: torch.Tensor, stiffness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Number of coefficients, and sum of ``stiffness * a^2``, of every degree."""
+    sizes = torch.arange(1, math.isqrt(len(a) + 1), device=a.device) * 2 + 1
+    squares = torch.stack([part.sum() for part in (stiffness * a.square()).split(sizes.tolist())])
+    return sizes.to(a), squares
 
 
 @special.constants(2)

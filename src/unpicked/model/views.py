@@ -165,6 +165,20 @@ class Projection:
         start = self.seen or Directions.uniform()
         return start.fitted(self.rotations[:, 2], counts).coefficients
 
+    @property
+    def scores(self) -> torch.Tensor:
+        """``(k, m)`` gradient of every view's log-weight by the coefficients of the density of directions."""
+        return (self.seen or Directions.uniform()).scores(self.rotations[:, 2])
+
+    def gradient(self, counts: torch.Tensor) -> torch.Tensor:
+        """Of the log-posterior by the coefficients of the density, given the expected copies of every view."""
+        return (self.seen or Directions.uniform()).gradient(self.rotations[:, 2], counts)
+
+    def stepped(self, counts: torch.Tensor, information: torch.Tensor) -> torch.Tensor:
+        """Coefficients a step of scoring on, given the expected copies of every view and the data's information."""
+        start = self.seen or Directions.uniform()
+        return start.stepped(self.rotations[:, 2], counts, information).coefficients
+
     def weighted(self, parameters: torch.Tensor) -> Projection:
         """The same rotations with this density of directions."""
         return replace(self, seen=Directions(parameters))

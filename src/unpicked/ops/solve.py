@@ -51,3 +51,23 @@ def conjugate_gradients(
         direction = better + (new / inner) * direction
         inner = new
     return x
+
+
+def between(
+    matrix: Float[torch.Tensor, "n n"], whole: Float[torch.Tensor, "n n"], least: float
+) -> Float[torch.Tensor, "n n"]:
+    """A symmetric matrix held between ``least * whole`` and ``whole``, in every direction that both share.
+
+    Args:
+        matrix: positive semi-definite.
+        whole: positive definite; where it is not, ``matrix`` is returned as it is.
+        least: from 0 to 1.
+    """
+    factor, flaw = torch.linalg.cholesky_ex(whole)
+    if bool(flaw):
+        return matrix
+    white = torch.linalg.solve_triangular(factor, matrix, upper=False)
+    white = torch.linalg.solve_triangular(factor, white.mT, upper=False)
+    shares, vectors = torch.linalg.eigh((white + white.mT) / 2)
+    basis = factor @ vectors
+    return (basis * shares.clamp(least, 1.0)) @ basis.mT

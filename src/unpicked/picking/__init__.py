@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
+from unpicked.estimators.acceleration import Fisher, Relaxed
 from unpicked.estimators.em import EM, signal_power
 from unpicked.model.gas import Gas, sites_of
 from unpicked.model.model import Model
@@ -25,7 +26,7 @@ from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation, seeding
 from unpicked.reconstruct import Reconstruction, reconstruct
 
-FITTING = 100  # views by which scale, noise and density are found
+FITTING, FINER = 100, 400  # views by which scale, noise and density are found, and where views are preferred
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ def fit_scale(
     *,
     density: float | None = None,
     spacing: str = "separated",
+    view_distribution: str = "uniform",
     seed: int = 0,
     device: str = "cpu",
 ) -> Reconstruction:
@@ -62,18 +64,24 @@ def fit_scale(
         map: matter bright.
         density: covered fraction; estimated if not given.
         spacing: least distance of two particles: "separated" (2 box - 1 pixels) or "arbitrary" (box pixels).
+        view_distribution: "uniform", or "estimated": how often each direction is seen is fitted, too.
         seed: of the sampler.
         device: torch device of the computation, and of :func:`pick` with its answer.
     """
-    object = Voxels(map.box)
+    object, estimated = Voxels(map.box), view_distribution == "estimated"
     known = Scaled(object, object.fit(map.values.double()))
     model = Model(
         known,
-        Projection(rotation.super_fibonacci(FITTING).to(device)),
+        Projection(rotation.super_fibonacci(FINER if estimated else FITTING).to(device)),
         Anywhere(density or 0.1, Gas(), "separated" if spacing == "separated" else "arbitrary"),
         noise=White(1.0),
     )
-    estimator = EM(iterations=12, frozen=12, estimate_density=density is None, tolerance=0.5)
+    passes = 24 if estimated else 12
+    estimator = EM(
+        iterations=passes, frozen=passes, estimate_density=density is None, tolerance=0.05 if estimated else 0.5,
+        estimate_views="all" if estimated else "no",
+        acceleration=Fisher(warm=2, every=3) if estimated else Relaxed(),
+    )  # fmt: skip
     # a start of its own: one at random may take a map of both signs for its negative
     shown = model.measured(data)
     one = known.x.new_ones(1).to(device)

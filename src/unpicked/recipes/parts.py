@@ -94,6 +94,15 @@ def _scores(job: MicrographJob, object: Volume) -> bool:
     return LIKELIHOODS[job.likelihood](job.box).scored and object.size <= DENSE
 
 
+def weighed(job: MicrographJob, known: Known, *, final: bool) -> Literal["no", "all"]:
+    """Whether a stage estimates how often directions are seen.
+
+    Where single particles hardly tell their views, the last one only: before, a preference that is not there would be
+    believed with the first wrong map, and would hold it (``benchmarks/view_distribution.py``).
+    """
+    return "all" if job.view_distribution == "estimated" and (final or known.energy >= FAINT) else "no"
+
+
 def information(run: Reconstruction) -> torch.Tensor | None:
     """What the data say about the coefficients: as observed, else what they would with places and views known.
 

@@ -53,7 +53,7 @@ def pick_from_map(
     Args:
         data: as read.
         map: matter bright, at most 64 voxels.
-        job: density, spacing, noise and contrast transfer; its box and voxel are those of the map.
+        job: density, spacing, noise, contrast transfer and view distribution; its box and voxel are those of the map.
         views: orientations that are tried.
         least: probability that a pick has at least.
         gains: by which a run whitened these very micrographs; None: by what they hold, where their noise is not white.
@@ -76,7 +76,10 @@ def pick_from_map(
             f"nearest is {working.pixel_size:.4g} A; rescale the map"
         )
     working = fixed(prepared, job, gains).micrographs
-    run = fit_scale(working, map, density=job.density, spacing=job.spacing, seed=seed, device=device)
+    run = fit_scale(
+        working, map, density=job.density, spacing=job.spacing, view_distribution=job.view_distribution,
+        seed=seed, device=device,
+    )  # fmt: skip
     found = list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]()
     for name, one in zip(working.names, pick(working, run, views=views, least=least, seed=seed), strict=True):
         if tell is not None:

@@ -132,7 +132,7 @@ class Stages:
                 frozen=frozen,
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
-                estimate_views="all" if job.view_distribution == "estimated" else "no",
+                estimate_views=parts.weighed(job, known, final=final),
                 relaxation=1.6,
                 batch=batch,
                 acceleration=solver if final or solver.turning else Relaxed(),
