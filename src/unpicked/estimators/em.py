@@ -15,8 +15,8 @@ from typing import Literal
 from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.masks import counted
-from unpicked.estimators import maximisation, minibatches
-from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed, nothing_observed, observed
+from unpicked.estimators import maximisation, minibatches, view_steps
+from unpicked.estimators.acceleration import Acceleration, Mixing, Point, Relaxed
 from unpicked.estimators.base import Batch, State, believed
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats, through_of
@@ -120,11 +120,7 @@ class EM:
         }
         state |= _named("placement", model.placement.estimates(None, model.side, known=True))
         if isinstance(model.view, Weighable) and self._weighs(model):
-            state["views"] = model.view.parameters.double().cpu()
-            if isinstance(model.view, Projection):
-                state["views.last"] = state["views"].clone()
-                if self.acceleration.turning:
-                    state |= _named("views", nothing_observed(state["views"]))
+            state |= view_steps.begun(model.view, scored=self.acceleration.turning)
         if self.joint:
             if not model.placement.exact:
                 raise ValueError(f"joint steps need a likelihood that is exact; got {model.placement!r}; try Patches()")
@@ -212,18 +208,16 @@ class EM:
         new |= self._noise(model, state, own, operator.project(settled), rate)
         known = not self.estimate_density
         new |= _named("placement", model.placement.estimates(stats, model.side, known=known))
-        if isinstance(model.view, Weighable) and self._weighs(model):
-            smooth = isinstance(model.view, Projection)  # of other views counts are not comparable, densities are
-            counts = (own if smooth else stats)["views"].unflatten(0, (len(model.view), -1)).sum(1)
+        if isinstance(model.view, Projection) and self._weighs(model):
+            told = None if information is None else information[size:, size:]
+            frozen = self._frozen(step)
+            moved, gain = view_steps.directed(
+                model.view, state, own, told, rate, scored=frozen, ahead=not (self.monotone and frozen)
+            )
+            new |= moved | {"gain": new["gain"] + gain}
+        elif isinstance(model.view, Weighable) and self._weighs(model):
             turning = self.estimate_views == "kinds" or not self._frozen(step)
-            found = model.view.estimated(counts, turning=turning).cpu()
-            if isinstance(model.view, Projection):
-                told = None if information is None else information[size:, size:]
-                new |= self._onward(model.view, state, counts, state["views"].lerp(found, rate), told, rate)
-                uphill = model.view.gradient(counts).cpu()
-                new["gain"] = new["gain"] + 0.5 * uphill.dot(new["views.last"] - state["views"])
-            else:
-                new["views"] = found
+            new["views"] = view_steps.counted(model.view, stats, turning=turning)
         if self.joint and isinstance(self.acceleration, Mixing) and self._frozen(step):
             new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
@@ -278,30 +272,6 @@ class EM:
         if self.estimate_views == "kinds" and isinstance(model.view, Projection):
             return False
         return self.estimate_views != "no" and isinstance(model.view, Weighable)
-
-    def _onward(
-        self,
-        view: Projection,
-        state: State,
-        counts: torch.Tensor,
-        found: torch.Tensor,
-        information: torch.Tensor | None,
-        rate: float,
-    ) -> State:
-        """A density of directions beyond EM's: by scoring, or before with the momentum of the last step.
-
-        Noise hides nearly all information on some of it (of opposite views, mirror images), where EM crawls. Nesterov's
-        momentum is stable for any map as contracting as EM's (restarts: O'Donoghue & Candes 2015), unless the last step
-        led the wrong way.
-        """
-        memory, step = _within("views", state), found - state["views.last"]
-        if "held" in memory:
-            memory |= observed(memory, information, _PAST)
-            if int(memory["held"]) and self._frozen(int(state["step"])):
-                target = state["views"].lerp(view.stepped(counts, memory["information"]), rate)
-                return {"views": target} | _named("views", memory | {"last": target})
-        ahead = not (self.monotone and self._frozen(int(state["step"]))) and float(step @ (found - state["views"])) > 0
-        return {"views": found + _MOMENTUM * step if ahead else found} | _named("views", memory | {"last": found})
 
     def _turning(self, step: int) -> int:
         """The pass whose random numbers and views are used: its own, or the first frozen one."""
@@ -385,7 +355,6 @@ class EM:
         return target, _named("best", best) | _named("memory", memory)
 
 
-_MOMENTUM, _PAST = 0.8, 0.5  # of directions of view: momentum, and weight of the past in their information
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
 
 
