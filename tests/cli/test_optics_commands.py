@@ -155,6 +155,13 @@ def test_picks_are_found_with_their_poses(sim, tmp_path, capsys):
     )
 
 
+def test_picks_tell_from_where_particles_are_seen(sim, tmp_path, capsys):
+    words = ["pick", sim / "truth.mrc", sim / "micrographs.star", "--views", "40", "--view-distribution", "estimated"]
+    status, out, _ = answered(capsys, *words, "--out", tmp_path / "picks.star", "--json")
+    views = json.loads(out.splitlines()[-1])["views"]
+    assert status == 0 and 0.5 < views["share"] <= 1 and len(views["axis"]) == 3, "simulated from all sides alike"
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [(["--least", "1.5"], "--least"), (["--views", "0"], "--views"), (["--density", "2"], "--density")],
@@ -212,6 +219,7 @@ def test_a_run_picks_as_it_was_made(done, sim, tmp_path, capsys, asked):
 def test_settings_of_a_run_are_those_of_its_picks(sim, tmp_path, capsys, asked):
     run, pick = tmp_path / "run", ["pick", tmp_path / "run", sim / "micrographs.star", "--out", tmp_path / "p.star"]
     words = ["--ignore-ctf", "--noise", "white", "--spacing", "arbitrary", "--contrast", "bright", "--no-verify"]
+    words += ["--view-distribution", "estimated"]
     few = ["--box", "7", "--lmax", "3", "--views", "8", "--iterations", "1", "--starts", "1", "--moves", "0"]
     made = answered(capsys, "reconstruct", "micrographs", sim / "micrographs.star", *few, *words, "--out", run)
     assert made[0] == 0, made[2]
@@ -219,6 +227,10 @@ def test_settings_of_a_run_are_those_of_its_picks(sim, tmp_path, capsys, asked):
     assert is_refused(answered(capsys, *pick, "--quiet"), "stopped here")
     data, job, gains = asked[-1]
     assert (job.ignore_ctf, job.noise, job.spacing, gains) == (True, "white", "arbitrary", None)
+    assert job.view_distribution == "estimated"
+    answered(capsys, *pick, "--view-distribution", "uniform")
+    assert asked[-1][1].view_distribution == "uniform"
+    answered(capsys, *pick)
     assert torch.equal(data[0], bright[0])
     answered(capsys, *pick, "--contrast", "dark", "--noise", "coloured")
     assert torch.equal(asked[-1][0][0], -bright[0]) and asked[-1][1].noise == "coloured"

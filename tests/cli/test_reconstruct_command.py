@@ -1,6 +1,8 @@
 """``unpicked reconstruct micrographs``: the whole small job, from files to a run folder, and on after a stop."""
 
 import csv
+import errno
+import fcntl
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -20,7 +23,7 @@ import torch
 
 from answers import answered, fails, is_refused
 from unpicked.cli import main
-from unpicked.cli.common import alone
+from unpicked.cli.common import IN_USE, alone
 from unpicked.cli.micrographs import Input
 from unpicked.data.maps import Map
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
@@ -308,9 +311,55 @@ def test_a_folder_in_which_another_process_runs_is_left_alone(reconstruct, comma
 
 
 def test_a_folder_is_kept_to_one_process_and_a_new_one_leaves_no_trace(tmp_path):
-    with alone(tmp_path / "a" / "new"):
-        assert fails(lambda: alone(tmp_path / "a" / "new").__enter__(), "in use")
-    assert not (tmp_path / "a" / "new").exists()
+    new = tmp_path / "a" / "b" / "new"
+    with alone(new):
+        assert fails(lambda: alone(new).__enter__(), "in use")
+        with alone(new, ".other"):
+            pass
+        assert fails(lambda: alone(new).__enter__(), "in use")
+    assert list(tmp_path.iterdir()) == []
+    with alone(new):
+        (new / "result.json").touch()
+    assert files(tmp_path) == {"a/b/new/result.json": b""}
+
+
+def test_a_file_that_a_dead_process_left_keeps_nobody_out(tmp_path, reconstruct, sim):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / IN_USE).touch()
+    assert reconstruct(sim / "micrographs.star", run)[0] == 0
+    assert set(files(run)) == RUN
+
+
+def test_two_processes_never_hold_one_folder_together(tmp_path):
+    """One takes the folder, removes its file and lets go, again and again, while others try."""
+    taken, held = [], threading.Lock()
+
+    def take() -> None:
+        for _ in range(200):
+            try:
+                with alone(tmp_path):
+                    assert held.acquire(blocking=False), "two hold it"
+                    taken.append(1)
+                    held.release()
+            except ValueError:
+                pass
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) > 20 and not held.locked() and list(tmp_path.iterdir()) == []
+
+
+def test_where_files_cannot_be_locked_a_run_goes_on(tmp_path, monkeypatch):
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with alone(tmp_path / "run"), alone(tmp_path / "run"):
+        pass
 
 
 def test_overwrite_replaces_the_run_and_nothing_else(reconstruct, sim, finished):

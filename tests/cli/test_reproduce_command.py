@@ -51,7 +51,7 @@ def finished(answer, folder, name, rows):
 
 def test_a_folder_in_which_another_process_runs_is_left_alone(reproduce, tmp_path):
     (tmp_path / "out").mkdir()
-    with alone(tmp_path / "out"):
+    with alone(tmp_path / "out", ".talk-em"):
         assert is_refused(reproduce("talk-em", "--out", tmp_path / "out"), "in use", "another folder")
     assert list((tmp_path / "out").iterdir()) == []
 

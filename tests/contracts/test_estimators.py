@@ -19,6 +19,7 @@ from unpicked.estimators import maximisation
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Point, Relaxed, Squarem
 from unpicked.estimators.base import Batch, add, log_likelihood
 from unpicked.estimators.em import EM
+from unpicked.model.directions import Directions
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere, Gas, Likelihood, Patches, Window
@@ -943,3 +944,47 @@ def test_steps_without_the_information_they_asked_for_are_those_of_em_s_curvatur
         if step > 3:
             assert torch.equal(ours, theirs)
         x = ours
+
+
+@pytest.mark.parametrize("subpixel", [1, 2])
+@pytest.mark.parametrize("likelihood", [Gas(screen=None), Patches()])
+def test_scores_of_views_add_up_to_the_gradient_of_the_density(likelihood: Likelihood, subpixel: int) -> None:
+    model = toy(likelihood=likelihood)
+    seen = Directions.around(torch.tensor([1.0, -1.0, 0.5]).double(), 1.5)
+    model = replace(model, view=replace(model.view, seen=seen))  # type: ignore[type-var]
+    model = replace(model, placement=replace(model.placement, subpixel=subpixel))  # type: ignore[type-var]
+    x = blob(model)
+    data = micrographs(model, x, 0.8)
+    model, whole = model.measured(data), maximisation.score(model, x, views=True)
+    found: list[torch.Tensor] = []
+
+    def score(numerators: torch.Tensor, weights: torch.Tensor, group: int) -> torch.Tensor:
+        found.append(whole(numerators, weights, group))
+        return found[-1]
+
+    step = model.placement.step(model.templates(x), model.log_weights, model.noise, score=score)
+    for index, image in enumerate(data):
+        step.add(image.double(), index, index)
+    stats, size = step.finish(), len(x) + len(seen.coefficients)
+    counts = stats["views"].unflatten(0, (len(model.view), -1)).sum(1)
+    law, wanted = torch.cat(found)[:, len(x) :].sum(0), counts @ model.view.scores  # type: ignore[attr-defined]
+    assert stats["information"].shape == (size, size) and float(wanted.norm()) > 0.5
+    # windows that hold a part of a copy show not all of its pixels
+    assert float((law - wanted).norm()) < (1e-4 if isinstance(likelihood, Gas) else 0.25) * float(wanted.norm())
+    plain = maximisation.score(model, x)(torch.zeros(0, *stats["numerator"].shape), torch.zeros(0, len(counts)), 0)
+    assert plain.shape == (0, len(x))
+
+
+def test_other_coefficients_forget_what_was_known_of_views() -> None:
+    estimator = replace(PLAIN, acceleration=Fisher(warm=0, every=1), estimate_views="all")
+    model = toy(likelihood=Gas(screen=None))
+    x = blob(model)
+    data = micrographs(model, x, 0.8)
+    state = estimator.init(data, model, x, 1)
+    for _ in range(2):
+        now = estimator.current(model, state)
+        state = estimator.update(now, state, estimator.accumulate(now, Batch(data, range(2)), state), Ridge(1.0))
+    assert int(state["views.held"]) == 2 and float(state["views.information"].norm()) > 0
+    moved = estimator.moved(model, state, 2 * x)
+    assert int(moved["views.held"]) == 0 and not moved["views.information"].any()
+    assert torch.equal(moved["views.last"], state["views"]) and torch.equal(moved["views"], state["views"])

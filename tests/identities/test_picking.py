@@ -55,6 +55,6 @@ def test_preferred_views_are_found_with_the_scale() -> None:
     run = fit_scale(scaled, specimen.truth(), view_distribution="estimated")
     seen, wanted = run.model.view.seen, torch.tensor([1.0, 1.0, 0.5]).double()
     assert float(seen.mean @ wanted / (seen.mean.norm() * wanted.norm())) > 0.9
-    assert seen.share < 0.6
+    assert 0.1 < seen.share < 0.35, "the truth is 0.17"
     found = torch.cat([one.rotations[:, 2] for one in pick(scaled, run, views=400)])
     assert float(((found @ wanted) / wanted.norm()).mean()) > 0.6

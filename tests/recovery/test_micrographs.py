@@ -21,7 +21,8 @@ from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.ops import rotation
 from unpicked.priors import Flat
-from unpicked.recipes import MicrographJob, from_micrographs
+from unpicked.recipes import MicrographJob, from_micrographs, parts
+from unpicked.recipes.known import Known
 from unpicked.simulate.contamination import contaminated
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
@@ -84,10 +85,18 @@ def test_chain_at_the_level_of_the_talk(seed: int) -> None:
     assert math.isfinite(found.relative_error)
 
 
+@pytest.mark.parametrize(("level", "early"), [(100.0, "no"), (400.0, "all")])
+def test_faint_particles_tell_their_views_last(level: float, early: str) -> None:
+    known = Known(power=1.0, energy=level)
+    assert parts.weighed(MicrographJob(box=7, view_distribution="estimated"), known, final=False) == early
+    assert parts.weighed(MicrographJob(box=7, view_distribution="estimated"), known, final=True) == "all"
+    assert parts.weighed(MicrographJob(box=7), known, final=True) == "no"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.0, 5.0])
 def test_directions_of_view_are_found_with_the_true_map(kappa: float) -> None:
-    """Strong smoothing keeps uniform views uniform, and tells of less preference than there is."""
+    """Smoothing keeps uniform views uniform, and tells of hardly more preference than there is."""
     specimen, axis = bead_chain(7, 1), torch.tensor([2.0, -1.0, 1.0], dtype=torch.float64)
     data, truth = simulate_micrographs(
         specimen, count=2, size=(200, 200), density=0.12, noise=energy(400), seed=4,

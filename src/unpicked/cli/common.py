@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -11,7 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from cyclopts import Parameter
 import unpicked
 from unpicked._lazy import torch
 from unpicked.cli import COMMAND
+
+IN_USE = ".in-use"  # file of a folder that a process keeps to itself
 
 
 @Parameter(name="*")
@@ -96,33 +99,53 @@ class Output:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a folder, made where it is not there, to this process until the block ends; nothing is left of that.
+def alone(folder: Path, what: str = "") -> Iterator[None]:
+    """Keep a folder, or ``what`` in it, to this process until the block ends; a folder left empty goes again.
 
-    Where the file system knows no locks, two processes are not kept apart.
+    A file in it is locked, which the system undoes however the process ends; where the file system has no locks, or
+    lets no file be written, two processes are not kept apart.
 
     Raises:
         ValueError: where another process keeps it.
     """
-    if folder.exists() and not folder.is_dir():
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    if not made and not folder.is_dir():
         yield  # told by `claim`
         return
-    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ValueError(f"{folder} is in use by another process; wait for its end, or take another folder") from None
-    except OSError:
-        pass
+    path = folder / f"{what}{IN_USE}"
+    handle = _locked(path)
     try:
         yield
     finally:
-        os.close(handle)
-        if made and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        with suppress(OSError):
+            if handle is not None:
+                path.unlink(missing_ok=True)
+            for empty in made:
+                empty.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """A file, made where it is not there, that is locked as long as it is open; None where there are no locks."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return None
+            told = f"{path.parent} is in use by another process; wait for its end, or take another folder"
+            raise ValueError(told) from None
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # its owner removed it meanwhile
 
 
 def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapping[str, Any] | None = None) -> bool:
@@ -136,7 +159,7 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give a folder")
     held = folder / "settings.json"
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != IN_USE for path in folder.iterdir()):
         if overwrite:
             _clear(folder, run=settings is not None)
         elif not resume or not held.exists():

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from unpicked.cli import runs
-from unpicked.cli.common import Common, Output, claim
+from unpicked.cli.common import Common, Output, alone, claim
 
 
 def demo(
@@ -59,19 +59,20 @@ def demo(
     files = [str(data / "micrographs.star")]
     micrographs = read_micrographs(files)
     settings = {"files": files, **asdict(job), "contrast": "dark", "seed": common.seed, "device": device}
-    claim(run, overwrite=overwrite, settings=settings)
-    answer = from_micrographs(
-        micrographs, job, seed=common.seed, checkpoint=run / "checkpoint", device=device, report=common.progress
-    )
-    path = data / "truth.mrc"
-    truth = mrc.read_map(path)
-    judged = runs.Run(
-        Output(run, overwrite), settings, common, began, truth=path,
-        compare=lambda: compare(mrc.read_map(run / "volume.mrc"), truth),
-    )  # fmt: skip
-    written = write_volume(run, answer)
-    trial = partial(MicrographTrial, answer.prepared, job, device=device)
-    summary = runs.close(judged, written, runs.verified(judged, trial))
+    with alone(run):
+        claim(run, overwrite=overwrite, settings=settings)
+        answer = from_micrographs(
+            micrographs, job, seed=common.seed, checkpoint=run / "checkpoint", device=device, report=common.progress
+        )
+        path = data / "truth.mrc"
+        truth = mrc.read_map(path)
+        judged = runs.Run(
+            Output(run, overwrite), settings, common, began, truth=path,
+            compare=lambda: compare(mrc.read_map(run / "volume.mrc"), truth),
+        )  # fmt: skip
+        written = write_volume(run, answer)
+        trial = partial(MicrographTrial, answer.prepared, job, device=device)
+        summary = runs.close(judged, written, runs.verified(judged, trial))
     found = summary["figures"]["compare"]
     common.say(
         f"{summary['result']}\n{summary['figures']['verify']['sentence']}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +96,7 @@ def pick(
     _writable(out, overwrite)
     refuse_input("--out", out, files)
     from unpicked.io import star_layouts
+    from unpicked.recipes.parts import seen
     from unpicked.recipes.picks import pick_from_map
 
     data, map, job, gains = _read(volume, files, assumed, input, common)
@@ -112,7 +114,11 @@ def pick(
         f"{out}: {count} particles on {len(data)} micrographs; E = {last['energy']:.1f} per particle, "
         f"about {last['particles']:.0f} are expected"
     )
-    fitted = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
+    fitted: dict[str, Any] = {"energy": last["energy"], "density": last["density"], "expected": last["particles"]}
+    if (views := seen(found.run)) is not None:
+        told = views.to_json()
+        common.say(f"views: from about {told['share']:.2f} of the sphere, along {_direction(told['axis'])} of the map")
+        fitted["views"] = told
     return common.end({"out": str(out), "count": count, "micrographs": len(data), **fitted})
 
 
@@ -168,6 +174,10 @@ def _as_whitened(run: Path, data: Micrographs) -> tuple[Gains | None, str]:
         others = f"{len(places) - len(known)} of {len(places)} micrographs"
         return None, f"{others} are not those of the run, or were changed since: the noise is measured in all of them"
     return gains.part(known), f"whitened as the run in {run} whitened them"
+
+
+def _direction(axis: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in axis) + ")"
 
 
 def _writable(out: Path, overwrite: bool) -> None:

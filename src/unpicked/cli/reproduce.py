@@ -72,7 +72,7 @@ def reproduce(
         require(needed, name)
     runner = experiment.sizes(full, only)
     asked = Settings(common.seed, seeds, map, map_voxel, device)
-    with alone(out):
+    with alone(out, f".{name}"):
         table = _made(out, name, runner, asked, only, overwrite, common)
     return common.end(table.to_json())
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,9 +122,9 @@ def verify(
             "starts": (STARTS if starts is None else starts) - 1,
             "omits": omits,
         }
-        runs.finished(Path(paths[0]))
-        with shared.alone(Path(paths[0])):
-            status, word = _run(Path(paths[0]), counts, device, common)
+        run = Path(paths[0])
+        with shared.alone(run) if run.is_dir() else nullcontext():
+            status, word = _run(run, counts, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
 

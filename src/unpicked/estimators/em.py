@@ -137,7 +137,7 @@ class EM:
     def moved(self, model: Model, state: State, x: torch.Tensor) -> State:
         """The state at other coefficients, to which the steps that led to the old ones say nothing."""
         new = state | {"x": x}
-        return new | self._forget(self._packed(model, new))
+        return new | view_steps.forgotten(state) | self._forget(self._packed(model, new))
 
     def current(self, model: Model, state: State) -> Model:
         """The model with present noise, placement, weights and turn of the views."""

@@ -23,6 +23,14 @@ def begun(view: Weighable, *, scored: bool) -> Memory:
     return {"views": views} | {f"views.{name}": value for name, value in memory.items()}
 
 
+def forgotten(state: Mapping[str, Any]) -> Memory:
+    """The memory of other coefficients, emptied; nothing where none is kept."""
+    if "views.last" not in state:
+        return {}
+    memory = nothing_observed(state["views"]) if "views.held" in state else {}
+    return {f"views.{name}": value for name, value in ({"last": state["views"].clone()} | memory).items()}
+
+
 def counted(view: Weighable, stats: Stats, *, turning: bool) -> torch.Tensor:
     """The ``views`` that explain the expected copies best."""
     return view.estimated(_copies(len(view.log_weights), stats), turning=turning).cpu()

@@ -118,7 +118,9 @@ class Stages:
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
         turns = rotation.super_fibonacci(views).to(self.device)
-        model = replace(model, object=volume, view=Projection(turns, parts.seen(line[-1]) if line else None))
+        weights = parts.weighed(job, known, final=final)
+        seen = parts.seen(line[-1]) if line and weights == "all" else None
+        model = replace(model, object=volume, view=Projection(turns, seen))
         solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
         frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
         turning, batch = passes - frozen, 1.0
@@ -132,7 +134,7 @@ class Stages:
                 frozen=frozen,
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
-                estimate_views=parts.weighed(job, known, final=final),
+                estimate_views=weights,
                 relaxation=1.6,
                 batch=batch,
                 acceleration=solver if final or solver.turning else Relaxed(),
