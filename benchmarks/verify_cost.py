@@ -34,7 +34,8 @@ from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.particles import simulate_particles
 from unpicked.simulate.signals import simulate_signal, target
 from unpicked.simulate.specimens import specimen_from_structure
-from unpicked.verify import Trial, Verdict, verify, verify_with_surrogates
+from unpicked.verify import Trial, verify, verify_with_surrogates
+from unpicked.verify.verdict import Verdict
 
 WANTED, FULL = 1.2, 6.0
 PROTEIN = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"

@@ -22,7 +22,8 @@ from unpicked.ops.orientations import Images
 from unpicked.recipes import stack_trials
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.stack_trials import ParticleTrial
-from unpicked.verify import FEATURELESS, verify
+from unpicked.verify import verify
+from unpicked.verify.verdict import FEATURELESS
 
 BAND = Band(12, 5)
 

@@ -23,8 +23,9 @@ from unpicked.recipes.images import ready as images_ready
 from unpicked.recipes.trials import ImageTrial, MicrographTrial, SignalTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
-from unpicked.verify import FEATURELESS, Fold, concluded, verify, verify_with_surrogates, with_surrogates
+from unpicked.verify import verify, verify_with_surrogates
 from unpicked.verify.agreement import Rival, agreement, determined, floor
+from unpicked.verify.verdict import FEATURELESS, Fold, concluded, with_surrogates
 
 JOB = SignalJob(5, starts=2, iterations=60, moves=1)
 

@@ -17,7 +17,8 @@ from unpicked.cli.common import Common, Output
 
 if TYPE_CHECKING:
     from unpicked.reconstruct import History, Reconstruction, Report
-    from unpicked.verify import Trial, Verdict
+    from unpicked.verify import Trial
+    from unpicked.verify.verdict import Verdict
 
 Answer = TypeVar("Answer")  # what a recipe gives
 Job = TypeVar("Job")

@@ -25,7 +25,8 @@ from unpicked.simulate.images import random_targets, simulate_images
 from unpicked.simulate.micrographs import Specimen, place, simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 from unpicked.simulate.signals import simulate_signal, target
-from unpicked.verify import Verdict, verify
+from unpicked.verify import verify
+from unpicked.verify.verdict import Verdict
 
 COLUMNS = (
     Column("data"),

@@ -27,7 +27,7 @@ from unpicked.recipes.micrographs import notes_of_noise, notes_of_transfer, whit
 from unpicked.recipes.tiles import by_patches, share_of
 from unpicked.recipes.trials import VIEWS, Planar, radial_fit
 from unpicked.simulate.decoys import chain, shuffled
-from unpicked.verify import Score
+from unpicked.verify.verdict import Score
 
 GUESSED = 0.1  # covered fraction, before it is known
 LARGEST = 64  # working voxels

@@ -29,7 +29,7 @@ from unpicked.recipes.particle_methods import low_band
 from unpicked.recipes.particles import from_particles, sizes
 from unpicked.recipes.trials import Kept, cheaper
 from unpicked.reconstruct import Reconstruction
-from unpicked.verify import Score
+from unpicked.verify.verdict import Score
 
 GROUPS = 64  # pieces of a stack
 LEAST = 4  # images of a piece

@@ -14,7 +14,7 @@ from unpicked.model.model import Model
 from unpicked.model.noise import variance_of
 from unpicked.model.placements import through_of
 from unpicked.model.transfer import Transfer
-from unpicked.verify import Score
+from unpicked.verify.verdict import Score
 
 CALIBRATED = 400  # patches to which the share of empty ones is fitted
 

@@ -41,7 +41,8 @@ from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
-from unpicked.verify import Score, Unjudged
+from unpicked.verify import Unjudged
+from unpicked.verify.verdict import Score
 
 if TYPE_CHECKING:
     from unpicked.recipes.images import Start as ImageStart

@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.verify import Pieces, Score, Verdict, Word, cross_fit, folds_of
+from unpicked.verify import Pieces, cross_fit, folds_of
+from unpicked.verify.verdict import Score, Verdict, Word
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
 LEAST = 24  # tiles before that is said
