@@ -277,7 +277,7 @@ EXPERIMENT = Experiment(
     name="small-protein",
     summary="proteins of 44, 22 and 6.5 kDa in simulated exposures, 1 um and a phase plate, straight and picked",
     source=SOURCE,
-    minutes=(80, 220),
+    minutes=(80, 180),
     quick=SmallProtein(beside=Beside(starts=1)),
     full=SmallProtein(pixel=1.0, size=4096, count=20),
     cases=("proteins", "optics"),
