@@ -135,6 +135,7 @@ _PLACES = {
     "fsc": "evaluate.fsc",
     "fsc_interval": "evaluate.fsc",
     "halves": "evaluate.halves",
+    "mask_around": "evaluate.mask",
     "local_resolution": "evaluate.local",
     "directional": "evaluate.directional",
     "read_map": "io.mrc",

@@ -26,7 +26,7 @@ from unpicked.io.star import read_star, write_star
 JOB = ("--no-verify", "--rounds", 1, "--starts", 1, "--threads", 1)
 BOX, VOXEL, COUNT = 24, 2.0, 100
 PROTEIN = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
-RUN = {"volume.mrc", "particles.star", "result.json", "settings.json", "history.csv", "report.html"}
+RUN = {"volume.mrc", "mask.mrc", "particles.star", "result.json", "settings.json", "history.csv", "report.html"}
 
 
 @pytest.fixture
@@ -90,6 +90,15 @@ def top(path):
 def test_the_run_folder_holds_the_named_outputs_and_nothing_else(done):
     assert top(done) == RUN | {"half1.mrc", "half2.mrc"}
     assert {item.name for item in done.iterdir() if item.is_dir()} == {"checkpoint"}
+
+
+def test_the_mask_serves_the_halves(done, command):
+    mask, map = read_map(done / "mask.mrc"), read_map(done / "volume.mrc")
+    assert (mask.box, mask.voxel_size) == (map.box, map.voxel_size)
+    assert mask.values.min() >= 0 and mask.values.max() == 1
+    status, out, err = command("halves", done / "half1.mrc", done / "half2.mrc", "--mask", done / "mask.mrc", "--json")
+    assert status == 0, err
+    assert json.loads(out.splitlines()[-1])["fsc_corrected"]
 
 
 def test_every_row_of_the_input_comes_back_in_its_order_with_a_pose_and_its_spread(sim, done):

@@ -34,6 +34,7 @@ from unpicked.recipes.known import Known, kept
 JOB = "--box 8 --lmax 4 --no-verify --views 12 --iterations 2 --starts 1 --moves 0 --threads 1".split()
 LONG = "--box 8 --lmax 4 --no-verify --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
 RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "patches.npz", "micrographs.npz"}
+RUN |= {"mask.mrc"}
 RUN |= {"checkpoint/stage-0/start-0.pt", "checkpoint/stage-0/known.json"}
 
 

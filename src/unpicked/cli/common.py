@@ -272,8 +272,9 @@ def _clear(folder: Path, *, run: bool) -> None:
     """Remove what an earlier run, or an earlier simulation, wrote: by name, so that nothing else is touched."""
     ours: tuple[str, ...]
     if run:
-        ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "half1.mrc", "half2.mrc")
+        ours = ("result.json", "settings.json", "history.csv", "report.html", "volume.mrc", "mask.mrc", "half1.mrc")
         ours += (
+            "half2.mrc",
             "target.npy",
             "errors.npy",
             "patches.npz",

@@ -111,14 +111,10 @@ def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: An
 
 
 def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:
-    """Write ``volume.mrc``, pictures of micrographs, half maps and likeliest particles, where there are any."""
-    from unpicked.io import mrc
+    """Write maps and mask, pictures of micrographs and likeliest particles, where there are any."""
     from unpicked.recipes.pictures import pictures
 
-    mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
-    if answer.halves is not None:
-        for number, half in enumerate(answer.halves[:2], 1):
-            mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
+    runs.write_maps(folder, answer.map, answer.halves)
     if answer.gains is not None:
         shared.write_text(folder / WHITENING, json.dumps(answer.gains.to_json()) + "\n")
     shared.write_arrays(folder / "micrographs.npz", pictures(answer.prepared, answer.gallery))

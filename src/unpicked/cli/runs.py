@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +16,7 @@ from unpicked.cli import common as shared
 from unpicked.cli.common import Common, Output
 
 if TYPE_CHECKING:
+    from unpicked.data.maps import Map
     from unpicked.reconstruct import History, Reconstruction, Report
     from unpicked.verify import Trial
     from unpicked.verify.verdict import Verdict
@@ -198,6 +199,17 @@ def judge(run: Run) -> dict[str, Any]:
         shared.write_text(path, json.dumps(summary, indent=2) + "\n")
     report(run.output.out)
     return summary
+
+
+def write_maps(folder: Path, map: Map, halves: Sequence[Any] | None) -> None:
+    """``volume.mrc``, ``mask.mrc`` around its molecule, and ``half1.mrc`` and ``half2.mrc`` where there are halves."""
+    from unpicked.evaluate.mask import mask_around
+    from unpicked.io import mrc
+
+    mrc.write_map(map, folder / "volume.mrc", overwrite=True)
+    mrc.write_map(mask_around(map), folder / "mask.mrc", overwrite=True)
+    for number, half in enumerate((halves or ())[:2], 1):
+        mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
 
 
 def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -141,20 +141,16 @@ def particles(
 
 
 def write_stack(folder: Path, answer: ParticleAnswer, *, source: Particles) -> runs.Written:
-    """Write ``volume.mrc``, ``particles.star`` and half maps."""
-    from unpicked.io import mrc
+    """Write maps, mask and ``particles.star``."""
     from unpicked.io.particle_files import SPREAD, write_particles
 
-    mrc.write_map(answer.map, folder / "volume.mrc", overwrite=True)
+    runs.write_maps(folder, answer.map, answer.halves)
     columns: dict[str, list[float]] = {}
     if not answer.spread.isnan().all():  # some methods predict none; beyond 180 degrees nothing is known
         columns[SPREAD] = answer.spread.nan_to_num(180, 180).clamp(max=180).tolist()
     told = write_particles(
         folder / "particles.star", source, answer.poses, columns=columns, relocate=True, overwrite=True
     )
-    if answer.halves is not None:
-        for number, half in enumerate(answer.halves[:2], 1):
-            mrc.write_map(half, folder / f"half{number}.mrc", overwrite=True)
     figures = answer.figures()
     return runs.Written(
         data={
