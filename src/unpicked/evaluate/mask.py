@@ -34,6 +34,7 @@ def mask_around(map: Map, *, extend: float | None = None, edge: float | None = N
         >>> float(mask_around(Map(values, 4.0)).values[8, 8, 8])
         1.0
     """
+    import numpy as np
     from scipy import ndimage
 
     values = map.values.detach().double().cpu()
@@ -53,7 +54,7 @@ def mask_around(map: Map, *, extend: float | None = None, edge: float | None = N
     if count:
         sizes = torch.from_numpy(ndimage.sum_labels(matter, pieces, range(1, count + 1)))
         kept = [number for number, size in enumerate(sizes.tolist(), 1) if size >= _KEPT * float(sizes.max())]
-        inside = ndimage.binary_fill_holes((pieces[..., None] == kept).any(-1))
+        inside = ndimage.binary_fill_holes(np.isin(pieces, kept))
     else:
         inside = ball
     away = torch.from_numpy(ndimage.distance_transform_edt(~inside)) - extend
