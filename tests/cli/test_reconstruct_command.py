@@ -358,9 +358,16 @@ def test_where_files_cannot_be_locked_a_run_goes_on(tmp_path, monkeypatch):
     def none(handle: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
+    with alone(tmp_path / "run"):
+        assert fails(lambda: alone(tmp_path / "run").__enter__(), "in use"), "where they can be"
     monkeypatch.setattr(fcntl, "flock", none)
-    with alone(tmp_path / "run"), alone(tmp_path / "run"):
-        pass
+    entered = []
+    with alone(tmp_path / "run"):
+        entered.append(files(tmp_path / "run"))
+        with alone(tmp_path / "run"):
+            entered.append(files(tmp_path / "run"))
+    assert entered == [{}, {}], "both go on, and leave no file that locks nothing"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overwrite_replaces_the_run_and_nothing_else(reconstruct, sim, finished):

@@ -139,6 +139,8 @@ def _locked(path: Path) -> int | None:
         except OSError as error:
             os.close(handle)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                with suppress(OSError):
+                    path.unlink()
                 return None
             told = f"{path.parent} is in use by another process; wait for its end, or take another folder"
             raise ValueError(told) from None

@@ -8,7 +8,8 @@ positive, and one preferred direction (von Mises-Fisher, degree 1) or axis (Bing
 Smooth densities are believed: in every degree l a multivariate t law of nu degrees of freedom on
 (l (l + 1) / 2) a_lm / scale, which is a Gaussian on the Laplacian of log f whose variance is unknown. A degree of which
 the data tell nothing so is smoothed away, one that is clear is hardly held back, and says nothing of the others: twenty
-views from one side tell of that side. One law for all degrees together would take 63 of them and more.
+views from one side tell of that side. One law for all degrees together would smooth such a side away, for the sake of
+the degrees that it does not have.
 """
 
 from __future__ import annotations

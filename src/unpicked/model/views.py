@@ -151,9 +151,13 @@ class Projection:
         return f"{len(self)} rotations {float(self.rotations.double().cos().sum()):.12g}" + told
 
     @property
+    def _law(self) -> Directions:
+        return self.seen or Directions.uniform()
+
+    @property
     def parameters(self) -> torch.Tensor:
         """Coefficients of the density of directions."""
-        return (self.seen or Directions.uniform()).coefficients
+        return self._law.coefficients
 
     @property
     def energy(self) -> float:
@@ -162,22 +166,20 @@ class Projection:
 
     def estimated(self, counts: torch.Tensor, *, turning: bool) -> torch.Tensor:
         """Coefficients of the likeliest smooth density of directions, which says the same of views that turn."""
-        start = self.seen or Directions.uniform()
-        return start.fitted(self.rotations[:, 2], counts).coefficients
+        return self._law.fitted(self.rotations[:, 2], counts).coefficients
 
     @property
     def scores(self) -> torch.Tensor:
         """``(k, m)`` gradient of every view's log-weight by the coefficients of the density of directions."""
-        return (self.seen or Directions.uniform()).scores(self.rotations[:, 2])
+        return self._law.scores(self.rotations[:, 2])
 
     def gradient(self, counts: torch.Tensor) -> torch.Tensor:
         """Of the log-posterior by the coefficients of the density, given the expected copies of every view."""
-        return (self.seen or Directions.uniform()).gradient(self.rotations[:, 2], counts)
+        return self._law.gradient(self.rotations[:, 2], counts)
 
     def stepped(self, counts: torch.Tensor, information: torch.Tensor) -> torch.Tensor:
         """Coefficients a step of scoring on, given the expected copies of every view and the data's information."""
-        start = self.seen or Directions.uniform()
-        return start.stepped(self.rotations[:, 2], counts, information).coefficients
+        return self._law.stepped(self.rotations[:, 2], counts, information).coefficients
 
     def weighted(self, parameters: torch.Tensor) -> Projection:
         """The same rotations with this density of directions."""
