@@ -15,7 +15,7 @@ from stacks import stack
 from unpicked.data.micrographs import InMemory
 from unpicked.data.particles import Particles
 from unpicked.data.surrogates import ScrambledImages, random_phases
-from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite
+from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, missing_noise
 from unpicked.ops import fourier, orientations
 from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
@@ -96,6 +96,19 @@ def test_moments_are_the_gaussian_of_their_mean_and_covariance_at_all_shifts(tra
     assert torch.allclose(found.log_likelihood(images), torch.stack(wanted), rtol=1e-6)
 
 
+def test_noise_is_added_to_clear_images_only(clean: Particles) -> None:
+    seen = Images(BAND.coefficients(fourier.resize_image(clean.images().double(), (BAND.box, BAND.box))))
+    noise = complex_normal(len(seen), torch.tensor(1.0), 4)
+    shells = BAND.shells
+    for level, wanted in ((0.0, 0.1), (3.0, 0.0)):
+        power = float(seen.coefficients.abs().square().mean())
+        images = Images(seen.coefficients + math.sqrt(level * power) * noise)
+        added = missing_noise(images, BAND, 0.1)
+        whole = images.coefficients.abs().square().mean(0)
+        parts = torch.stack([added[shells == shell].mean() / whole[shells == shell].mean() for shell in (1, 2, 4)])
+        assert torch.allclose(parts, torch.full((3,), wanted).double(), atol=0.02)
+
+
 def test_surrogates_keep_power_and_the_phases_that_centre() -> None:
     image = torch.randn(16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = random_phases(image, 1, 2.0)
@@ -132,8 +145,10 @@ def judged(clean: Particles, images: torch.Tensor, energy: float):
     return verify(ParticleTrial(data, ParticleJob(starts=1, rounds=1)), seed=1)
 
 
-def test_a_structure_is_supported(clean: Particles) -> None:
-    found = judged(clean, clean.images(), 1000.0)
+@pytest.mark.parametrize("energy", [1000.0, 1e8])
+def test_a_structure_is_supported(clean: Particles, energy: float) -> None:
+    """Also where noise is so low that no image is quite what a view on a grid says."""
+    found = judged(clean, clean.images(), energy)
     assert found.verdict == "supported" and found.unit == "group of images"
     assert all(fold.best == FEATURELESS for fold in found.folds)
 
@@ -150,8 +165,9 @@ def test_noise_is_not(clean: Particles) -> None:
     assert judged(clean, torch.zeros_like(clean.images()), 0.0).verdict == "not supported"
 
 
-def test_centred_lumps_without_structure_are_not_though_they_beat_every_noise(clean: Particles) -> None:
-    found = judged(clean, lumps(clean, 3), 1000.0)
+@pytest.mark.parametrize("energy", [1000.0, 1e8])
+def test_centred_lumps_without_structure_are_not_though_they_beat_every_noise(clean: Particles, energy: float) -> None:
+    found = judged(clean, lumps(clean, 3), energy)
     assert found.verdict == "not supported"
     assert all(fold.over_noise > 0 for fold in found.folds), "what only the Gaussian of the same moments sees through"
 

@@ -185,7 +185,7 @@ def test_the_talk_at_toy_size_tells_what_is_left_out(reproduce, tmp_path, monkey
 def test_the_talk_takes_the_users_maps(reproduce, tmp_path, monkeypatch):
     fine = shepp_logan(24, 1.0)
     write_map(Map(fine.values, 1.0), tmp_path / "mine.mrc")
-    volumes, left_out = talk_em.TalkEM().volumes(Settings(maps=(tmp_path / "mine.mrc",)))
+    volumes, left_out = recovery.talk_volumes(11, 5.0, Settings(maps=(tmp_path / "mine.mrc",)))
     assert [volume.name for volume in volumes] == ["Shepp-Logan", "BPTI", "mine"] and not left_out
     assert volumes[2].specimen.box == 11 and volumes[2].specimen.voxel_size == pytest.approx(24 / 11)
 

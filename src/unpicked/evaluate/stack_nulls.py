@@ -176,6 +176,26 @@ def round_mean(values: Float[torch.Tensor, " p"], band: Band) -> Float[torch.Ten
     return rings(values, torch.unique(band.points.square().sum(1), return_inverse=True)[1].to(values.device))
 
 
+def missing_noise(images: Images, band: Band, share: float) -> Float[torch.Tensor, " p"]:
+    """Noise that must be added so that it makes at least this share of the power, ``(p,)``; zero where it does.
+
+    Of particles that fill a part of their box neighbouring coefficients go together; what is left in the directions
+    of least variance is noise. The share is of the power of every shell, and one number for all.
+
+    Args:
+        images: some hundreds; of few only the lowest frequencies are looked at.
+        band: of the coefficients.
+        share: of the power.
+    """
+    index = band.shells.to(images.coefficients.device)
+    whole = rings(power(images).mean(0), index).clamp(min=1e-300)
+    order = band.points.square().sum(1).argsort()[: max(2, len(images) // 8)].to(index.device)
+    flat = _parts(images.coefficients[:, order] / whole[order].sqrt())
+    values = torch.linalg.eigvalsh(flat.mT @ flat / len(flat))  # their mean is 1
+    noise = float(values[: max(1, len(values) // 4)].mean().clamp(min=0))
+    return whole * max(0.0, share - noise)
+
+
 def power(images: Images) -> Float[torch.Tensor, "n p"]:
     """|Y|^2, float64."""
     found = images.coefficients

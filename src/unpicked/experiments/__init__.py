@@ -12,6 +12,8 @@ NAMES = (
     "talk-em",
     "em-iterations",
     "low-snr",
+    "talk-clean-moments",
+    "conditioning",
     "talk-mtd1d",
     "talk-em1d",
     "mtd2d-em",

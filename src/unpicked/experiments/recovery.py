@@ -15,7 +15,7 @@ from unpicked.data.snr import NoiseLevel
 from unpicked.estimators import maximisation
 from unpicked.evaluate.compare import compare
 from unpicked.evaluate.featureless import ball_error
-from unpicked.experiments.table import Row
+from unpicked.experiments.table import Row, Settings
 from unpicked.io.mrc import read_map
 from unpicked.io.structure import read_structure
 from unpicked.model.model import Model
@@ -27,8 +27,10 @@ from unpicked.priors import expected_error, precision
 from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
 from unpicked.recipes.parts import fitted
 from unpicked.simulate.micrographs import Simulation, Specimen, simulate_micrographs
+from unpicked.simulate.phantom import shepp_logan
 from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
+RIBOSOME_VOXEL = 5.0  # angstrom; the file of the 70S map does not say
 PER_COEFFICIENT = 16  # particles of which the information is summed, for each coefficient
 
 
@@ -183,6 +185,36 @@ def bpti(box: int, voxel: float) -> Volume:
     """BPTI (5PTI, 6.5 kDa), shipped with the package."""
     path = Path(unpicked.__file__).parent / "simulate" / "5pti.cif"
     return Volume("BPTI", specimen_from_structure(read_structure(path), box, voxel))
+
+
+def talk_volumes(box: int, voxel: float, settings: Settings) -> tuple[list[Volume], list[str]]:
+    """The volumes of the talk, or what stands in for them, and sentences on what is left out.
+
+    Args:
+        box: edge in voxels.
+        voxel: of BPTI, in angstrom.
+        settings: maps of the user's take the place of the stand-ins.
+    """
+    out = [Volume("Shepp-Logan", specimen_from_map(shepp_logan(4 * box, 0.25), box)), bpti(box, voxel)]
+    if settings.maps:
+        return out + [from_map(path, box, settings.map_voxel) for path in settings.maps], []
+    left_out = []
+    chain = shared("structures/adk_open_4ake_chain_heavy.pdb")
+    if chain is not None:
+        specimen = specimen_from_structure(read_structure(chain), box)
+        out.append(Volume("4AKE chain", specimen, "4AKE chain stands in for TRPV1 (EMD-5778); give it with --map"))
+    else:
+        left_out.append("TRPV1 left out: give its map (EMD-5778) with --map")
+    ribosome = shared("maps/clean70SRibosome_vol_65p.mrc")
+    if ribosome is not None:
+        note = (
+            "70S ribosome stands in for the 80S one (EMD-2660); give that with --map. "
+            f"Its voxel size is not known: {RIBOSOME_VOXEL:g} A assumed"
+        )
+        out.append(from_map(ribosome, box, RIBOSOME_VOXEL, "70S ribosome", note, fill=0.85))
+    else:
+        left_out.append("80S ribosome left out: give its map (EMD-2660) with --map")
+    return out, left_out
 
 
 def from_map(

@@ -6,12 +6,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from unpicked.data.snr import snr_box
-from unpicked.experiments.recovery import Fields, Volume, bpti, expanded, from_map, recover, shared
+from unpicked.experiments.recovery import Fields, expanded, recover, talk_volumes
 from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
-from unpicked.io.structure import read_structure
 from unpicked.recipes import MicrographJob
-from unpicked.simulate.phantom import shepp_logan
-from unpicked.simulate.specimens import specimen_from_map, specimen_from_structure
 
 COLUMNS = (
     Column("volume"),
@@ -27,7 +24,6 @@ COLUMNS = (
     Column("seconds", ".0f"),
 )
 SOURCE = "Bendory, talk of 2022; Kreymer, Singer & Bendory, arXiv 2303.02157"
-RIBOSOME_VOXEL = 5.0  # angstrom; the file of the 70S map does not say
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class TalkEM:
 
     def run(self, settings: Settings) -> Table:
         """All volumes, all seeds."""
-        volumes, left_out = self.volumes(settings)
+        volumes, left_out = talk_volumes(self.job.box, self.voxel, settings)
         if self.expansion:
             volumes = [expanded(volume, self.job.lmax) for volume in volumes]
         seeds = settings.runs(max(self.seeds, -(-self.runs // len(volumes))))
@@ -86,30 +82,6 @@ class TalkEM:
             plot=_plot(rows),
             settings=asdict(self),
         )
-
-    def volumes(self, settings: Settings) -> tuple[list[Volume], list[str]]:
-        """What can be run, and sentences on what cannot."""
-        box = self.job.box
-        out = [Volume("Shepp-Logan", specimen_from_map(shepp_logan(4 * box, 0.25), box)), bpti(box, self.voxel)]
-        if settings.maps:
-            return out + [from_map(path, box, settings.map_voxel) for path in settings.maps], []
-        left_out = []
-        chain = shared("structures/adk_open_4ake_chain_heavy.pdb")
-        if chain is not None:
-            specimen = specimen_from_structure(read_structure(chain), box)
-            out.append(Volume("4AKE chain", specimen, "4AKE chain stands in for TRPV1 (EMD-5778); give it with --map"))
-        else:
-            left_out.append("TRPV1 left out: give its map (EMD-5778) with --map")
-        ribosome = shared("maps/clean70SRibosome_vol_65p.mrc")
-        if ribosome is not None:
-            note = (
-                "70S ribosome stands in for the 80S one (EMD-2660); give that with --map. "
-                f"Its voxel size is not known: {RIBOSOME_VOXEL:g} A assumed"
-            )
-            out.append(from_map(ribosome, box, RIBOSOME_VOXEL, "70S ribosome", note, fill=0.85))
-        else:
-            left_out.append("80S ribosome left out: give its map (EMD-2660) with --map")
-        return out, left_out
 
     def checks(self, rows: list[Row]) -> tuple[Check, ...]:
         """Nine runs of ten at the target."""

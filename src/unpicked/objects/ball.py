@@ -296,6 +296,19 @@ def radial_counts(box: int, lmax: int, reach: float | None = None) -> tuple[int,
     return tuple(counts)
 
 
+def radial_functions(ball: Ball, radii: Float[torch.Tensor, " r"]) -> tuple[Float[torch.Tensor, "s r"], ...]:
+    """Radial functions of the Fourier transforms of the basis, N_ls j_l(u_ls r / c), per degree ``(s, r)``; float64.
+
+    The transform of a basis function is (-i)^l times it times S_lm; radii r are in cycles per voxel, beyond the cutoff
+    all are zero.
+    """
+    scaled = radii.double().cpu() / _CUTOFF
+    return tuple(
+        norm[:, None] * special.spherical_bessel(degree, zeros[:, None] * scaled) * (scaled <= 1)
+        for degree, (zeros, _, norm) in enumerate(_radial(ball.box, ball.lmax, ball._reach))
+    )
+
+
 # constants of a ball: float64 on the CPU first, then cast once per dtype and device
 
 

@@ -18,8 +18,8 @@ from unpicked.data.particles import Particles
 from unpicked.data.surrogates import ScrambledImages
 from unpicked.estimators import search as searching
 from unpicked.evaluate.nulls import Null
-from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, power
-from unpicked.ops import gridding, nested, orientations, rotation
+from unpicked.evaluate.stack_nulls import Moments, StackSpectrum, StackWhite, missing_noise, power
+from unpicked.ops import gridding, nested, orientations, rotation, seeding
 from unpicked.ops.band import Band
 from unpicked.ops.gridding import Cube
 from unpicked.ops.nested import Nested
@@ -35,6 +35,8 @@ GROUPS = 64  # pieces of a stack
 LEAST = 4  # images of a piece
 VIEWS = 36_864  # by which held-out images are judged: about 7 degrees apart
 SAMPLE = 300  # images by which moments are fitted, at most
+MANY = 1000  # images by which it is seen how clear they are, at most
+NOISY = 0.1  # share of the power that noise must have, for views so far apart not to be told from those between them
 FAINTEST = 0.25  # least part of the map's own power that its structure is judged with
 FOLD_ROUNDS = 3  # of the refinement of a fold, at most: only the low band is judged
 CENTRING = 2  # Fourier pixels whose phases surrogates keep: they centre the particle
@@ -88,11 +90,19 @@ class ParticleTrial(Kept):
         """Some of the groups."""
         return self.coarse.part([image for i in indices for image in range(i * self.size, (i + 1) * self.size)])
 
+    @cached_property
+    def added(self) -> torch.Tensor:
+        """Power of the noise that is added to images that are clearer than the views lie close, ``(p,)``.
+
+        A model of views on a grid calls images between two of them impossible where there is next to no noise. All
+        models judge the same noisier images: what is supported by these is supported.
+        """
+        return missing_noise(self._read(self.coarse, self._some(self.coarse, MANY)), self.band, NOISY)
+
     def tiles(self, data: Particles) -> Iterator[Images]:
         """The coefficients of one group after the other."""
-        device = torch.device(self.device)
         for first in range(0, len(data), self.size):
-            yield searching.coefficients(data, range(first, first + self.size), self.band, device)
+            yield self._noisier(self._read(data, range(first, first + self.size)), data.names[first])
 
     def fit(self, data: Particles, seed: int, name: str) -> Reconstruction:
         """The pipeline up to the end of its coarse stage."""
@@ -152,5 +162,20 @@ class ParticleTrial(Kept):
         return self.band.ramp(shifts.to(slices.real))
 
     def _sample(self, data: Particles) -> Images:
-        some = range(0, len(data), max(1, -(-len(data) // SAMPLE)))
-        return searching.coefficients(data, some, self.band, torch.device(self.device))
+        return self._noisier(self._read(data, self._some(data, SAMPLE)), f"sample from {data.names[0]}")
+
+    def _noisier(self, images: Images, name: str) -> Images:
+        """The images with what is added, a draw of its own for every name."""
+        if not bool(self.added.any()):
+            return images
+        generator = seeding.generator(len(images), name)
+        drawn = torch.randn(2, *images.coefficients.shape, generator=generator).to(self.added.device)
+        noise = torch.complex(*drawn) * (self.added / 2).sqrt().to(drawn.dtype)
+        return replace(images, coefficients=images.coefficients + noise.to(images.coefficients.dtype))
+
+    def _some(self, data: Particles, most: int) -> range:
+        """At most about so many of the images, evenly spread."""
+        return range(0, len(data), max(1, -(-len(data) // most)))
+
+    def _read(self, data: Particles, which: Sequence[int]) -> Images:
+        return searching.coefficients(data, which, self.band, torch.device(self.device))
