@@ -59,6 +59,12 @@ COMMANDS = (
     ("", "templates", "templates:templates", "Projections of a map from all directions, for a picker."),
     ("", "convert", "files:convert", "Lists of particles or micrographs between RELION's and cryoSPARC's files."),
     ("", "ctf", "ctf:ctf", "Defocus and astigmatism of micrographs from their Thon rings, with the fits drawn."),
+    (
+        "",
+        "moments",
+        "moments:moments",
+        "Autocorrelations of micrographs in one pass: density, noise level, blank micrographs.",
+    ),
     ("", "plan", "planning:plan", "Can micrographs of a protein give its structure, and how many does it take?"),
     ("", "report", "evaluate:report", "Write the page of a finished run again."),
     (

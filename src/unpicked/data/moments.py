@@ -21,6 +21,8 @@ class Moments:
         squares: ``(1 + s, 1 + s)`` sum over blocks of the outer products of their sums, or ``(1 + s,)`` of their
             squares.
         blocks: number of blocks.
+        pieces: ``(p, 1 + s)`` the sums of every piece apart, e.g. micrographs, or None where they were not kept.
+        names: of the pieces.
     """
 
     kind: str
@@ -28,6 +30,8 @@ class Moments:
     sums: torch.Tensor
     squares: torch.Tensor
     blocks: int
+    pieces: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def points(self) -> float:
@@ -60,15 +64,17 @@ class Moments:
         """Write an ``.npz`` file; numpy reads it, :meth:`load` brings it back."""
         import numpy as np
 
+        held: dict[str, Any] = {
+            "kind": np.array(self.kind),
+            "length": np.array(self.length),
+            "sums": self.sums.numpy(),
+            "squares": self.squares.numpy(),
+            "blocks": np.array(self.blocks),
+        }
+        if self.pieces is not None:
+            held |= {"pieces": self.pieces.numpy(), "names": np.array(self.names)}
         with open(path, "wb") as file:
-            np.savez(
-                file,
-                kind=np.array(self.kind),
-                length=np.array(self.length),
-                sums=self.sums.numpy(),
-                squares=self.squares.numpy(),
-                blocks=np.array(self.blocks),
-            )
+            np.savez(file, **held)
 
     @staticmethod
     def load(path: Path | str) -> Moments:
@@ -82,6 +88,7 @@ class Moments:
         try:
             with np.load(path, allow_pickle=False) as file:
                 held: dict[str, Any] = {name: file[name] for name in ("kind", "length", "sums", "squares", "blocks")}
+                apart = (file["pieces"], file["names"]) if "pieces" in file else None
         except (KeyError, ValueError, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -94,6 +101,8 @@ class Moments:
             torch.from_numpy(held["sums"]),
             torch.from_numpy(held["squares"]),
             int(held["blocks"]),
+            None if apart is None else torch.from_numpy(apart[0]),
+            () if apart is None else tuple(str(name) for name in apart[1]),
         )
 
 
@@ -109,10 +118,13 @@ def merge(records: Sequence[Moments]) -> Moments:
     for record in records[1:]:
         if (record.kind, record.sums.shape) != (first.kind, first.sums.shape):
             raise ValueError(f"moments of one kind only can be merged; got {first.kind!r} and {record.kind!r}")
+    apart = all(record.pieces is not None for record in records)
     return Moments(
         first.kind,
         first.length,
         torch.stack([record.sums for record in records]).sum(0),
         torch.stack([record.squares for record in records]).sum(0),
         sum(record.blocks for record in records),
+        torch.cat([record.pieces for record in records if record.pieces is not None]) if apart else None,
+        tuple(name for record in records for name in record.names) if apart else (),
     )

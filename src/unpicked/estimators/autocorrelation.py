@@ -38,7 +38,8 @@ class Autocorrelation(Settings):
     Attributes:
         starts: random starts of the fit; the least cost is kept.
         form: raw moments, on a background that is known (``White.mean``), or cumulants, which neither a constant
-            offset nor coloured Gaussian noise beyond lag 0 of the second order biases in the third.
+            offset nor coloured Gaussian noise beyond lag 0 of the second order biases in the third; of images each
+            is taken about its own mean, so that each may have a background of its own.
         weights: ``analytic`` covariance of white noise; ``long-run`` covariance of the sums of blocks, right at any
             signal; ``auto``: long-run where blocks are many or the signal is not small; ``published``: one over the
             number of entries, biased entries left out.
@@ -193,7 +194,11 @@ class Autocorrelation(Settings):
 
     def _nothing(self, model: Model) -> Stats:
         """Sums of no data."""
-        size = 1 + (_functions(model).size if _flat(model) else moments.count(model.side))
+        if _flat(model):
+            functions = _functions(model)
+            size = 1 + functions.size + (self.form == "cumulant") * functions.third
+        else:
+            size = 1 + moments.count(model.side)
         shape = (size, size) if size <= FULL else (size,)
         return {
             "sums": torch.zeros(size, dtype=torch.float64),
@@ -209,7 +214,9 @@ class Autocorrelation(Settings):
         y = piece if piece.dtype == torch.float64 else piece.float()
         y = y - model.noise.mean if model.noise.mean else y
         if _flat(model):
-            rows = steerable.steerable_sums(y, _functions(model)).cpu()
+            centred = self.form == "cumulant"
+            y = y - y.mean() if centred else y
+            rows = steerable.steerable_sums(y, _functions(model), pairs=centred).cpu()
         else:
             rows = moments.lag_sums(y, model.side, block=self.block).cpu()
         squares = rows.mT @ rows if rows.shape[1] <= FULL else rows.square().sum(0)
@@ -217,7 +224,8 @@ class Autocorrelation(Settings):
 
     def _record(self, model: Model, held: Stats) -> Moments:
         what = "image, steerable" if _flat(model) else "signal"
-        kind = f"{what}, L = {model.side}, background {model.noise.mean:g}"
+        centred = _flat(model) and self.form == "cumulant"
+        kind = f"{what}, L = {model.side}, " + ("centred" if centred else f"background {model.noise.mean:g}")
         return Moments(kind, model.side, held["sums"], held["squares"], int(held["blocks"]))
 
 

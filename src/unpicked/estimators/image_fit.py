@@ -14,9 +14,11 @@ from unpicked._lazy import torch
 from unpicked.data.moments import Moments
 from unpicked.estimators import gmm
 from unpicked.estimators.gmm import Fit, Settings
-from unpicked.model import expected_images, near_images
+from unpicked.model import expected_images, near_images, steerable_volumes
 from unpicked.model.model import Model
-from unpicked.model.views import InPlane, OfClasses
+from unpicked.model.views import InPlane, OfClasses, Projection, View
+from unpicked.objects.ball import Ball
+from unpicked.objects.base import Object
 from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
 from unpicked.ops import seeding, steerable
@@ -40,16 +42,18 @@ class ImageUnknowns:
         sigma: known noise level, or None.
         size: number of coefficients.
         guess: ``(kinds,)`` log-densities that are vaguely believed.
+        measured: moments about the mean of the images, pairs behind them; None where the background is known.
     """
 
     functions: steerable.Discs
-    table: expected_images.Polynomial
+    table: expected_images.Polynomial | steerable_volumes.VolumeTable
     pairs: near_images.Neighbours | None
     side: int
     density: torch.Tensor | None
     sigma: float | None
     size: int
     guess: torch.Tensor
+    measured: torch.Tensor | None = None
     near: bool = False  # of signals
 
     @property
@@ -72,10 +76,7 @@ class ImageUnknowns:
         x, log_density, variance, log_h = gmm.unpack(self, theta)
         rate = log_density.exp() / self.side**2
         kinds = x.unflatten(-1, (self.kinds_count, -1))
-        one, by_x = (
-            part.unflatten(0, kinds.shape[:2])
-            for part in expected_images.expected_images_slope(kinds.flatten(0, 1), self.table)
-        )
+        one, by_x = (part.unflatten(0, kinds.shape[:2]) for part in self.table.slope(kinds.flatten(0, 1)))
         clean, by_x, by_rate = (rate[..., None] * one).sum(1), (rate[..., None, None] * by_x).movedim(1, 2), one.mT
         by_h = clean[..., None][..., :0]
         if self.pairs is not None:
@@ -94,8 +95,12 @@ class ImageUnknowns:
         if self.sigma is None:
             jacobian.append(by_variance)
         slopes_of_h = torch.eye(self.count, dtype=theta.dtype)[self.count - self.knots :]
-        values = torch.cat([clean + variance * by_variance[..., 0], log_h], -1)
+        told = clean + variance * by_variance[..., 0]
         whole = torch.cat([*jacobian, by_h], -1)
+        if self.measured is not None:  # what the copies themselves add to the background was taken off the images
+            gain, slope = steerable.about(self.measured, self.functions, told[:, 0])
+            told, whole = told - gain, whole - slope[..., None] * whole[:, :1]
+        values = torch.cat([told, log_h], -1)
         return values, torch.cat([whole, slopes_of_h.expand(len(theta), -1, -1)], 1)
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
@@ -120,12 +125,12 @@ def fit(
     Raises:
         ValueError: for another kind of object or view, empty moments, or a prior that is not quadratic.
     """
-    unknowns = _unknowns(record, model, settings)
+    unknowns = unknowns_of(record, model, settings)
     if not record.points > 0:
         raise ValueError("the moments hold no base point; the images must be larger than twice the target")
     below = gmm.precision_root(prior, model)
     sigma = _pilot(record, unknowns) if unknowns.sigma is None else unknowns.sigma
-    density, target = unknowns.guess.exp(), torch.nn.functional.pad(record.means, (0, unknowns.knots))
+    density, target = unknowns.guess.exp(), _target(record, unknowns)
     if start is None:
         generator = seeding.generator(seed, "moment starts")
         x = torch.randn(settings.starts, unknowns.size, generator=generator, dtype=torch.float64)
@@ -133,7 +138,7 @@ def fit(
     else:
         x = start.detach().double().cpu()[None]
     theta = gmm.pack(unknowns, x, density, 0.95 * sigma)
-    white = _white(_covariance(record, unknowns, settings, sigma), record, unknowns, settings)
+    white = whitener(record, unknowns, settings, sigma)
     found = gmm.descend(unknowns, target, white, settings, theta, below)
 
     def weights(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,22 +152,22 @@ def fit(
 
 def cost(record: Moments, model: Model, settings: Settings, prior: Prior, x: torch.Tensor) -> float:
     """What :func:`fit` minimises, for coefficients ``(size,)`` and the density and noise of the model."""
-    unknowns = _unknowns(record, model, replace(settings, estimate_density=False, estimate_sigma=False))
-    white = _white(_covariance(record, unknowns, settings, model.noise.sigma), record, unknowns, settings)
-    target = torch.nn.functional.pad(record.means, (0, unknowns.knots))
+    unknowns = unknowns_of(record, model, replace(settings, estimate_density=False, estimate_sigma=False))
+    white = whitener(record, unknowns, settings, model.noise.sigma)
+    target = _target(record, unknowns)
     theta = gmm.pack(unknowns, x.double().cpu()[None], unknowns.guess.exp(), model.noise.sigma)
     r, _ = gmm.residuals(unknowns, target, white, gmm.precision_root(prior, model))(theta)
     return 0.5 * float(r.square().sum())
 
 
-def _unknowns(record: Moments, model: Model, settings: Settings) -> ImageUnknowns:
+def unknowns_of(record: Moments, model: Model, settings: Settings) -> ImageUnknowns:
+    """The parameters of a fit to such moments.
+
+    Raises:
+        ValueError: for moments or a model of another kind.
+    """
     several = isinstance(model.object, Classes) and isinstance(model.view, OfClasses)
-    disk, view = (model.object.object, model.view.view) if several else (model.object, model.view)  # type: ignore[attr-defined]
-    if not isinstance(disk, Disk) or not isinstance(view, InPlane):
-        raise ValueError(
-            f"moments of images are fitted by a Disk turned by uniform angles; got {disk!r} seen by "
-            f"{type(view).__name__}; try EM()"
-        )
+    object, view = (model.object.object, model.view.view) if several else (model.object, model.view)  # type: ignore[attr-defined]
     if record.length != model.side:
         raise ValueError(f"moments are of lags below {record.length} pixels, the model of {model.side}")
     functions = steerable.discs(model.side - 1, BAND)
@@ -171,20 +176,52 @@ def _unknowns(record: Moments, model: Model, settings: Settings) -> ImageUnknown
     density = (model.placement.density * shares).log()
     return ImageUnknowns(
         functions=functions,
-        table=expected_images.polynomial(disk, functions),
-        pairs=near_images.neighbours(disk, functions) if near else None,
+        table=_table(object, view, functions, near),
+        pairs=near_images.neighbours(object, functions) if near and isinstance(object, Disk) else None,
         side=model.side,
         density=None if settings.estimate_density else density,
         sigma=None if settings.estimate_sigma else model.noise.sigma,
         size=model.object.size,
         guess=density,
+        measured=record.means if settings.form == "cumulant" else None,
     )
+
+
+def _table(
+    object: Object, view: View, functions: steerable.Discs, near: bool
+) -> expected_images.Polynomial | steerable_volumes.VolumeTable:
+    """What one copy adds to the moments."""
+    if isinstance(object, Disk) and isinstance(view, InPlane):
+        return expected_images.polynomial(object, functions)
+    if isinstance(object, Ball) and isinstance(view, Projection) and view.seen is None:
+        if near:
+            raise ValueError(
+                "moments of volumes are known for well separated copies only; got a placement with neighbours; try EM()"
+            )
+        return steerable_volumes.volume_table(object, functions)
+    raise ValueError(
+        "moments of images are fitted by a Disk turned by uniform angles, or a Ball seen from all sides alike; got "
+        f"{object!r} seen by {type(view).__name__}; try EM()"
+    )
+
+
+def whitener(record: Moments, unknowns: ImageUnknowns, settings: Settings, sigma: float) -> torch.Tensor:
+    """W with W^T W = n C^-1, of the noise and, where they are measured, of the copies; ``(rank, m)``."""
+    return _white(_covariance(record, unknowns, settings, sigma), record, unknowns, settings)
+
+
+def _target(record: Moments, unknowns: ImageUnknowns) -> torch.Tensor:
+    """What is fitted: the moments, and nothing of h; a mean that was taken off is 0."""
+    means = record.means[: unknowns.functions.size]
+    if unknowns.measured is not None:
+        means = torch.cat([torch.zeros_like(means[:1]), means[1:]])
+    return torch.nn.functional.pad(means, (0, unknowns.knots))
 
 
 def _pilot(record: Moments, unknowns: ImageUnknowns) -> float:
     """Noise level as if the second moments were all noise: an upper bound where the signal is positively correlated."""
     bias = steerable.steerable_noise(unknowns.functions, 1.0, 0.0)
-    return math.sqrt(max(float(record.means @ bias / bias.square().sum()), 1e-300))
+    return math.sqrt(max(float(record.means[: len(bias)] @ bias / bias.square().sum()), 1e-300))
 
 
 def _scale(
@@ -193,11 +230,12 @@ def _scale(
     """Factors ``(s, 1)`` that make the starts' third moments as large as the measured ones beyond their noise."""
     first = 1 + unknowns.functions.groups[0].stop
     kinds = x.unflatten(-1, (unknowns.kinds_count, -1))
-    one = expected_images.expected_images(kinds.flatten(0, 1), unknowns.table).unflatten(0, kinds.shape[:2])
+    one = unknowns.table.values(kinds.flatten(0, 1)).unflatten(0, kinds.shape[:2])
     expected = ((density / unknowns.side**2)[:, None] * one).sum(1)[:, first:].norm(dim=-1, keepdim=True)
+    size = unknowns.functions.size
     noise = steerable.steerable_noise(unknowns.functions, sigma, record.means[0])[first:]
     variance = steerable.steerable_covariance(unknowns.functions).diagonal()[first:].sum() * sigma**6 / record.points
-    measured = ((record.means[first:] - noise).square().sum() - variance).clamp(min=0.1 * variance).sqrt()
+    measured = ((record.means[first:size] - noise).square().sum() - variance).clamp(min=0.1 * variance).sqrt()
     return (measured / expected) ** (1 / 3)
 
 
@@ -207,12 +245,21 @@ def _covariance(record: Moments, unknowns: ImageUnknowns, settings: Settings, si
     zero = functions.groups[0].stop
     power = torch.full((functions.size,), sigma**3, dtype=torch.float64)
     power[0], power[1 : 1 + zero] = sigma, sigma**2
-    whole = steerable.steerable_covariance(functions) * torch.outer(power, power)
+    whole = steerable.steerable_covariance(functions)
+    if unknowns.measured is not None:  # without a mean the third moments of noise are Wick-ordered
+        third = steerable.steerable_noise(functions, 1.0, 1.0) - steerable.steerable_noise(functions, 1.0, 0.0)
+        whole = whole - torch.outer(third, third)
+        whole[0] = whole[:, 0] = 0
+        whole[0, 0] = 1
+    whole = whole * torch.outer(power, power)
     if settings.weights != "analytic" and record.blocks >= 20:
-        measured = record.covariance()
+        measured = record.covariance()[: functions.size, : functions.size]
         ratio = (measured.diagonal() / whole.diagonal()).clamp(min=1).sqrt()
         keep = min(1.0, record.blocks / len(power) / 10)
         whole = keep * measured + (1 - keep) * whole * torch.outer(ratio, ratio)
+    if unknowns.measured is not None:  # the mean was taken off: it says nothing
+        whole[0] = whole[:, 0] = 0
+        whole[0, 0] = 1e12 * sigma**2
     believed = torch.full((unknowns.knots,), CROWDED**2 * record.points, dtype=torch.float64)
     return torch.block_diag(whole, believed.diag())
 

@@ -37,6 +37,14 @@ class Polynomial(NamedTuple):
     triples: torch.Tensor
     third: torch.Tensor
 
+    def values(self, x: Float[torch.Tensor, "s n"]) -> Float[torch.Tensor, "s m"]:
+        """See :func:`expected_images`."""
+        return expected_images(x, self)
+
+    def slope(self, x: Float[torch.Tensor, "s n"]) -> tuple[Float[torch.Tensor, "s m"], Float[torch.Tensor, "s m n"]]:
+        """See :func:`expected_images_slope`."""
+        return expected_images_slope(x, self)
+
 
 def expected_images(x: Float[torch.Tensor, "s n"], table: Polynomial) -> Float[torch.Tensor, "s m"]:
     """Moments of one copy summed over its window, to be multiplied by copies per pixel; no noise.

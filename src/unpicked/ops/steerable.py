@@ -4,7 +4,8 @@ With disc functions psi_Nq(l) = R_Nq(|l|) e^{i N arg l} on the lags |l| <= L - 1
 and c_Nq(p) = sum_l y[p + l] conj(psi_Nq(l)), the moments are m1 = mean y, m2[q] = mean y c_0q and
 m3[N][q, q'] = mean y conj(c_Nq) c_Nq', N >= 0: what remains of the third moment when the image is turned by all
 angles (Bendory et al., arXiv 1810.00226; Kreymer & Bendory 2022). A moment vector stacks m1, m2 and, for each N, the
-real parts of m3[N] with q >= q', then the imaginary parts with q > q'.
+real parts of m3[N] with q >= q', then the imaginary parts with q > q'. Where the background is not known, the moments
+are about the mean, and mean conj(c_Nq) c_Nq' stands behind them, in the same order: it tells what a background changes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from jaxtyping import Complex, Float
+from jaxtyping import Float, Shaped
 
 from unpicked._lazy import torch
 from unpicked.ops import special
@@ -93,7 +94,9 @@ def discs(radius: int, band: float = 0.8) -> Discs:
     return Discs(torch.cat(values), tuple(orders))
 
 
-def steerable_sums(image: Float[torch.Tensor, "h w"], functions: Discs) -> Float[torch.Tensor, "t s"]:
+def steerable_sums(
+    image: Float[torch.Tensor, "h w"], functions: Discs, *, pairs: bool = False
+) -> Float[torch.Tensor, "t s"]:
     """Sums over the pixels whose disc of lags is inside: a row per part of count, m1, m2 and m3; float64.
 
     Images that overlap by twice the radius give the sums of the whole.
@@ -101,6 +104,7 @@ def steerable_sums(image: Float[torch.Tensor, "h w"], functions: Discs) -> Float
     Args:
         image: ``(h, w)`` float32 or float64; products have its precision.
         functions: of :func:`discs`.
+        pairs: sum conj(c_Nq) c_Nq' as well, behind the others.
 
     Returns:
         ``(rows, 1 + s)``, at least one row; a row stands for a part of a tile, about (TILE / 4)^2 pixels.
@@ -115,9 +119,10 @@ def steerable_sums(image: Float[torch.Tensor, "h w"], functions: Discs) -> Float
     for top in range(0, height if width else 0, step):
         for left in range(0, width, step):
             tile = image[top : top + TILE, left : left + TILE]
-            rows.append(_tile_sums(tile, functions, spectra))
+            rows.append(_tile_sums(tile, functions, spectra, pairs))
     if not rows:
-        return torch.zeros(1, 1 + functions.size, dtype=torch.float64, device=image.device)
+        size = 1 + functions.size + pairs * functions.third
+        return torch.zeros(1, size, dtype=torch.float64, device=image.device)
     return torch.cat(rows)
 
 
@@ -157,7 +162,7 @@ def steerable_covariance(functions: Discs) -> Float[torch.Tensor, "s s"]:
     return (out + out.mT) / 2
 
 
-def _tile_sums(tile: torch.Tensor, functions: Discs, spectra: torch.Tensor) -> torch.Tensor:
+def _tile_sums(tile: torch.Tensor, functions: Discs, spectra: torch.Tensor, pairs: bool) -> torch.Tensor:
     """Moments of the parts of one tile, whose border of the radius is halo."""
     radius = functions.radius
     rows, columns = (size - 2 * radius for size in tile.shape)
@@ -175,13 +180,44 @@ def _tile_sums(tile: torch.Tensor, functions: Discs, spectra: torch.Tensor) -> t
     y = parts(inner[None])
     sizes = parts(torch.ones_like(inner)[None]).sum((1, 2))
     out, third = [sizes[:, None].double(), y.double().sum((1, 2))[:, None]], []
+    inside, second = parts(torch.ones_like(inner)[None]), list[torch.Tensor]()
     for order, group in enumerate(functions.groups):
         filtered = torch.fft.ifft2(spectrum * spectra[group])[:, radius : radius + rows, radius : radius + columns]
         c = parts(filtered)
         if order == 0:
             out.append((c.real * y).sum(-1).double())
         third.append(_packed((c.conj() * y) @ c.mT, order).double())
-    return torch.cat([*out, *third], 1)
+        if pairs:
+            second.append(_packed((c.conj() * inside) @ c.mT, order).double())
+    return torch.cat([*out, *third, *second], 1)
+
+
+def about(
+    moments: Float[torch.Tensor, " s"], functions: Discs, background: Float[torch.Tensor, " b"]
+) -> tuple[Float[torch.Tensor, "b s"], Float[torch.Tensor, "b s"]]:
+    """What moments of an image of mean 0 gain when a background is added to it, and the slope by the background.
+
+    Functions of orders 4, 8, .. do not quite sum to zero over square pixels; that is left out.
+
+    Args:
+        moments: with the pairs behind them; the mean of the image is taken to be 0.
+        functions: of the moments.
+        background: constants that are added.
+    """
+    size, zero = functions.size, functions.groups[0]
+    second, pairs = moments[1 : 1 + zero.stop], moments[size:]
+    total = functions.values[zero].real.sum((-2, -1))
+    linear = torch.zeros_like(moments[:size])
+    linear[0] = 1
+    linear[1 + zero.stop :] = pairs
+    first = slice(1 + zero.stop, 1 + zero.stop + zero.stop * (zero.stop + 1) // 2)
+    cross = torch.outer(total, second)
+    linear[first] += _packed(cross + cross.mT, 0)
+    square, cube = torch.zeros_like(linear), torch.zeros_like(linear)
+    square[1 : 1 + zero.stop] = total
+    cube[first] = _packed(torch.outer(total, total), 0)
+    b = background[:, None]
+    return b * linear + b.square() * square + b**3 * cube, linear + 2 * b * square + 3 * b.square() * cube
 
 
 @special.constants(8)
@@ -195,7 +231,7 @@ def _spectra(radius: int, functions: Discs, dtype: torch.dtype, device: torch.de
     return torch.fft.fft2(centred.conj()).conj().to(device, kind)
 
 
-def _packed(matrix: Complex[torch.Tensor, "*b q q"], order: int) -> Float[torch.Tensor, "*b e"]:
+def _packed(matrix: Shaped[torch.Tensor, "*b q q"], order: int) -> Float[torch.Tensor, "*b e"]:
     """Entries of m3[N]: real parts of q >= q', imaginary ones of q > q'."""
     size = matrix.shape[-1]
     a, b = torch.tril_indices(size, size, device=matrix.device)

@@ -1,0 +1,162 @@
+"""``unpicked moments``: sums of products of micrographs in one pass, and the density and noise that they tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from unpicked.cli.common import Common, header, refuse_input
+
+if TYPE_CHECKING:
+    from unpicked.data.moments import Moments
+    from unpicked.recipes.moments import Told
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How the micrographs are read."""
+
+    voxel: float | None = None
+    """Working voxel in angstrom; the pixel size if not given."""
+    pixel_size: float | None = None
+    """Pixel size of the files in angstrom, where they do not say or are wrong."""
+    contrast: Literal["dark", "bright"] = "dark"
+    """Sign of the files: matter dark, as recorded, or bright."""
+
+
+def moments(
+    files: list[str],
+    /,
+    *,
+    out: Path,
+    box: int | None = None,
+    merge: bool = False,
+    reading: Reading = Reading(),
+    lmax: Annotated[int, Parameter(name="--lmax")] = 4,
+    starts: int = 10,
+    overwrite: bool = False,
+    common: Common = Common(),
+) -> int:
+    """Autocorrelations of micrographs up to the third order, in one pass: what can be known without seeing particles.
+
+    Tells the covered fraction, the noise level and the energy per particle with their errors, and which micrographs
+    are blank. Particles must be seen from all sides alike and lie apart; contrast transfer is not modelled.
+
+    Example:
+        unpicked moments "data/*.mrc" --box 11 --voxel 5 --out moments.npz
+        unpicked moments one.npz other.npz --merge --out all.npz
+
+    Parameters
+    ----------
+    files
+        Micrographs: MRC files, folders, quoted globs, or a micrographs STAR file; with --merge, files of this command.
+    out
+        File to write (.npz): sums of all, and of each micrograph. numpy reads it.
+    box
+        Side of the particle's box in working voxels.
+    merge
+        Add up files that were made apart, of other micrographs at the same settings.
+    lmax
+        Largest degree of the volume that is fitted.
+    starts
+        Random starts of the fit.
+    overwrite
+        Replace an existing file.
+    """
+    began = time.perf_counter()
+    common.begin()
+    from unpicked.io._files import output
+    from unpicked.recipes.moments import possible, told_by
+
+    if out.suffix != ".npz":
+        raise ValueError(f"--out must name a file that ends in .npz; got {out}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; give --overwrite, or another --out")
+    refuse_input("--out", out, [Path(file) for file in files])
+    if box is not None:
+        possible(box, lmax)  # before anything is read
+    record, notes = _merged(files, box, reading) if merge else _measured(files, box, reading, common)
+    found = told_by(record, lmax=lmax, starts=starts, seed=common.seed)
+    with output(out, overwrite) as temporary:
+        record.save(temporary)
+    settings = {"files": files, "box": record.length, "merge": merge, **vars(reading), "lmax": lmax, "starts": starts}
+    for note in (*notes, *_words(record, found)):
+        common.say(note)
+    common.say(f"{out}: {record.kind}, {len(record.names)} micrographs, {record.points:.4g} base points")
+    told = {**_facts(record, found), "notes": notes, "seconds": time.perf_counter() - began}
+    return common.end({**header(settings, common.seed), "out": str(out), **told})
+
+
+def _measured(files: list[str], box: int | None, reading: Reading, common: Common) -> tuple[Moments, list[str]]:
+    """One pass over micrographs."""
+    from unpicked.io.micrographs import read_micrographs
+    from unpicked.recipes.moments import moments_of
+
+    if box is None:
+        raise ValueError("--box is needed: the side of the particle's box in working voxels, e.g. --box 11")
+    data = read_micrographs(files, pixel_size=reading.pixel_size, contrast=reading.contrast)
+    notes = list(data.notes)
+    if data.optics is not None:
+        notes.append("contrast transfer is known but not modelled: the energy is that of the particles as recorded")
+    count = len(data)
+
+    def report(done: int) -> None:
+        if done == count or done % 10 == 0:
+            common.say(f"{done} of {count} micrographs")
+
+    return moments_of(data, box, voxel=reading.voxel, report=report), notes
+
+
+def _merged(files: list[str], box: int | None, reading: Reading) -> tuple[Moments, list[str]]:
+    """Records that were made apart."""
+    from unpicked.data.moments import Moments
+    from unpicked.recipes.moments import merged
+
+    if box is not None or reading != Reading():
+        raise ValueError("--merge adds up files as they are: leave out --box, --voxel, --pixel-size and --contrast")
+    missing = [file for file in files if not Path(file).is_file()]
+    if missing:
+        raise ValueError(f"no such file: {missing[0]}; --merge takes files of `unpicked moments`")
+    return merged([Moments.load(file) for file in files]), []
+
+
+def _words(record: Moments, found: Told) -> list[str]:
+    """The answer in sentences."""
+    out = [
+        f"density {found.density:.4f} +- {found.density_error:.4f} of the area, noise {found.sigma:.4f} +- "
+        f"{found.sigma_error:.4f} robust standard deviations, E = {found.energy:.3g} per particle"
+    ]
+    if found.density < 3 * found.density_error:
+        out.append("no particles are seen in these moments: the density is within three errors of zero")
+    if not found.agrees:
+        out.append(
+            f"the fit does not agree with the moments (chi^2 {found.chi2:.2f} per degree of freedom): a larger --lmax "
+            "or --box, more --starts, or uneven views or crowding; the density may be off by more than told"
+        )
+    if found.blank:
+        some = ", ".join(Path(record.names[place]).name for place in found.blank[:5])
+        more = ", ..." if len(found.blank) > 5 else ""
+        out.append(f"{len(found.blank)} of {len(record.names)} micrographs look blank (z < 3): {some}{more}")
+    return out
+
+
+def _facts(record: Moments, found: Told) -> dict[str, Any]:
+    rows = found.rows or []
+    return {
+        "density": found.density,
+        "density_error": found.density_error,
+        "sigma": found.sigma,
+        "sigma_error": found.sigma_error,
+        "energy": found.energy,
+        "chi2": found.chi2,
+        "agrees": found.agrees,
+        "micrographs": [
+            {"name": name, "density": density, "error": error, "z": z}
+            for name, (density, error, z) in zip(record.names, rows, strict=True)
+        ],
+    }
