@@ -47,7 +47,7 @@ class Inversion:
         starts: random ones, drawn with the spectrum of the data.
         marches: longest sides of the triangles of the first stages, in steps of the radii; all come last.
         steps: trials of the optimiser in each of these stages, and ``last`` in the last.
-        weights: ``bicoherence``; or ``uniform``, as published, with which random starts fail.
+        weights: ``bicoherence``; or ``uniform``, as published, with which random starts mostly fail.
         density: where the density starts.
         belief: weight of the spectrum as a prior in all stages but the last.
     """
