@@ -106,7 +106,7 @@ def density(options: argparse.Namespace) -> dict[str, object]:
         image = data.source.read(0).float()
         held = Micrographs(InMemory(image[None]), VOXEL, (f"{index}",))
         began = time.perf_counter()
-        records.append(moments_of(held, BOX))
+        records.append(moments_of(held, BOX)[0])
         seconds += time.perf_counter() - began
         copies += truth.per_micrograph
         deviations.append(truth.sigma / robust(image))
@@ -126,7 +126,7 @@ def density(options: argparse.Namespace) -> dict[str, object]:
     generator = seeding.generator(options.seed, "blank")
     for index in range(options.blank):
         noise = torch.randn(1, options.size, options.size, generator=generator)
-        records.append(moments_of(Micrographs(InMemory(noise), VOXEL, (f"blank {index}",)), BOX))
+        records.append(moments_of(Micrographs(InMemory(noise), VOXEL, (f"blank {index}",)), BOX)[0])
     if options.blank:
         told = told_by(merged(records), lmax=options.lmax, seed=options.seed)
         z = [row[2] for row in told.rows or []]

@@ -100,13 +100,15 @@ def test_noise_is_added_to_clear_images_only(clean: Particles) -> None:
     seen = Images(BAND.coefficients(fourier.resize_image(clean.images().double(), (BAND.box, BAND.box))))
     noise = complex_normal(len(seen), torch.tensor(1.0), 4)
     shells = BAND.shells
-    for level, wanted in ((0.0, 0.1), (3.0, 0.0)):
+    for level, wanted in ((0.0, 0.1), (0.04, 0.06), (0.25, 0.0), (3.0, 0.0)):
         power = float(seen.coefficients.abs().square().mean())
         images = Images(seen.coefficients + math.sqrt(level * power) * noise)
         added = missing_noise(images, BAND, 0.1)
         whole = images.coefficients.abs().square().mean(0)
         parts = torch.stack([added[shells == shell].mean() / whole[shells == shell].mean() for shell in (1, 2, 4)])
         assert torch.allclose(parts, torch.full((3,), wanted).double(), atol=0.02)
+    trial = ParticleTrial(clean, ParticleJob())
+    assert torch.equal(trial.surrogate(0).added, trial.added) and bool(trial.added.any())
 
 
 def test_surrogates_keep_power_and_the_phases_that_centre() -> None:

@@ -220,3 +220,5 @@ def test_a_degenerate_triangle_has_directions() -> None:
     places = Triangles(torch.tensor([0.0, 0.1]).double(), torch.tensor([[0, 0, 0], [1, 1, 0]]), (torch.ones(2),) * 2)
     for way in expected_volumes.directions(places):
         torch.testing.assert_close(way.norm(dim=1), torch.ones(2).double())
+    one, two, _ = (way[1] for way in expected_volumes.directions(places))
+    torch.testing.assert_close(one, -two)  # a side of no length: the others lie against each other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy.special import roots_legendre
@@ -143,7 +144,7 @@ def test_clear_micrographs_have_the_moments_of_the_model(form: str) -> None:
 def test_density_and_noise_are_found(level: float) -> None:
     for seed in range(2):
         data, _, _, density = simulated(level, seed, offset=20.0)
-        told = moments.told_by(moments.moments_of(data, BOX), lmax=2, starts=4)
+        told = moments.told_by(moments.moments_of(data, BOX)[0], lmax=2, starts=4)
         assert abs(told.density - density) < 3.5 * told.density_error
         assert told.density_error < 0.25 * density
         assert told.agrees and not told.blank and told.rows is not None and len(told.rows) == 4
@@ -155,7 +156,7 @@ def test_blank_micrographs_are_told_from_others() -> None:
     images = torch.stack([data.source.read(index) for index in range(4)])
     noise = torch.randn(3, 384, 384, generator=torch.Generator().manual_seed(1))
     mixed = Micrographs(InMemory(torch.cat([images, noise])), 8.0, (*data.names, "a", "b", "c"))
-    record = moments.moments_of(mixed, BOX)
+    record = moments.moments_of(mixed, BOX)[0]
     told = moments.told_by(record, lmax=2, starts=4)
     assert told.blank == [4, 5, 6] and told.rows is not None
     assert min(row[2] for row in told.rows[:4]) > 5
@@ -163,11 +164,11 @@ def test_blank_micrographs_are_told_from_others() -> None:
 
 def test_records_keep_their_micrographs(tmp_path) -> None:
     data, _, _, _ = simulated(3.0, 5)
-    whole = moments.moments_of(data, BOX)
+    whole = moments.moments_of(data, BOX)[0]
     parts = []
     for first in (0, 2):
         names, images = data.names[first : first + 2], [data.source.read(first), data.source.read(first + 1)]
-        parts.append(moments.moments_of(replace(data, source=InMemory(torch.stack(images)), names=names), BOX))
+        parts.append(moments.moments_of(replace(data, source=InMemory(torch.stack(images)), names=names), BOX)[0])
         parts[-1].save(tmp_path / f"{first}.npz")
     again = moments.merged([Moments.load(tmp_path / f"{first}.npz") for first in (0, 2)])
     assert again.names == whole.names and again.kind == whole.kind and again.blocks == whole.blocks
@@ -176,18 +177,20 @@ def test_records_keep_their_micrographs(tmp_path) -> None:
     torch.testing.assert_close(again.sums, whole.sums)
     torch.testing.assert_close(again.squares, whole.squares)
     torch.testing.assert_close(whole.pieces.sum(0), whole.sums)
-    with pytest.raises(ValueError, match="one file only"):
+    with pytest.raises(ValueError, match="counted once"):
         moments.merged([whole, parts[0]])
     assert merge([whole, replace(parts[0], pieces=None, names=())]).pieces is None
 
 
 def test_bad_input_is_refused() -> None:
     data, _, model, _ = simulated(3.0, 6)
-    with pytest.raises(ValueError, match="four boxes"):
-        moments.moments_of(data, 99)
+    for box, words in ((99, "4 to 14"), (13, "four boxes")):
+        small = replace(data, source=InMemory(torch.randn(4, 48, 48)))
+        with pytest.raises(ValueError, match=words):
+            moments.moments_of(small, box)
     with pytest.raises(ValueError, match="not moments"):
         moments.told_by(Moments("signal, L = 7", 7, torch.ones(3), torch.ones(3), 3))
-    record = moments.moments_of(data, BOX)
+    record = moments.moments_of(data, BOX)[0]
     with pytest.raises(ValueError, match="blocks"):
         moments.told_by(replace(record, blocks=3))
     for changed, words in (
@@ -196,4 +199,41 @@ def test_bad_input_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             image_fit.fit(record, changed, Autocorrelation(form="cumulant"), Flat(), 0)
-    assert math.isfinite(record.points)
+    with pytest.raises(ValueError, match="summed in it"):
+        image_fit.fit(record, model, Autocorrelation(), Flat(), 0)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_noise_holds_no_particles(count: int) -> None:
+    for seed in range(2):
+        noise = torch.randn(count, 384, 384, generator=torch.Generator().manual_seed(seed))
+        names = tuple(f"{index}" for index in range(count))
+        told = moments.told_by(moments.moments_of(Micrographs(InMemory(noise), 8.0, names), BOX)[0], lmax=2, starts=4)
+        assert not told.seen and told.blank == list(range(count))
+
+
+def test_a_spoilt_micrograph_costs_only_itself() -> None:
+    data, _, _, _ = simulated(1.0, 6)
+    images = torch.stack([data.source.read(index) for index in range(4)])
+    images[2] = 7.0
+    record, left_out = moments.moments_of(replace(data, source=InMemory(images)), BOX)
+    assert record.names == (data.names[0], data.names[1], data.names[3]) and len(left_out) == 1
+    assert data.names[2] in left_out[0]
+    with pytest.raises(ValueError, match="no micrograph can be used"):
+        moments.moments_of(replace(data, source=InMemory(torch.ones(4, 384, 384))), BOX)
+
+
+def test_spoilt_records_are_refused(tmp_path) -> None:
+    data, _, _, _ = simulated(1.0, 6)
+    record = moments.moments_of(data, BOX)[0]
+    record.save(tmp_path / "good.npz")
+    whole = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    replace(record, sums=record.sums[:5]).save(tmp_path / "short.npz")
+    replace(record, sums=record.sums * math.nan).save(tmp_path / "nan.npz")
+    replace(record, names=record.names[:2]).save(tmp_path / "names.npz")
+    for name in ("cut.npz", "empty.npz", "array.npy", "short.npz", "nan.npz", "names.npz"):
+        with pytest.raises(ValueError, match="moments"):
+            Moments.load(tmp_path / name)

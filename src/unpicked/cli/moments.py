@@ -44,7 +44,7 @@ def moments(
 ) -> int:
     """Autocorrelations of micrographs up to the third order, in one pass: what can be known without seeing particles.
 
-    Tells the covered fraction, the noise level and the energy per particle with their errors, and which micrographs
+    Tells the covered fraction and the noise level with their errors, the energy per particle, and which micrographs
     are blank. Particles must be seen from all sides alike and lie apart; contrast transfer is not modelled.
 
     Example:
@@ -69,6 +69,8 @@ def moments(
         Replace an existing file.
     """
     began = time.perf_counter()
+    if common.device == "cuda":
+        raise ValueError("moments are summed by the CPU; leave --device out")
     common.begin()
     from unpicked.io._files import output
     from unpicked.recipes.moments import possible, told_by
@@ -77,13 +79,18 @@ def moments(
         raise ValueError(f"--out must name a file that ends in .npz; got {out}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; give --overwrite, or another --out")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out must lie in a folder that exists; got {out}")
     refuse_input("--out", out, [Path(file) for file in files])
     if box is not None:
         possible(box, lmax)  # before anything is read
     record, notes = _merged(files, box, reading) if merge else _measured(files, box, reading, common)
-    found = told_by(record, lmax=lmax, starts=starts, seed=common.seed)
     with output(out, overwrite) as temporary:
         record.save(temporary)
+    try:
+        found = told_by(record, lmax=lmax, starts=starts, seed=common.seed)
+    except ValueError as error:
+        raise ValueError(f"{out} is written, but nothing is told: {error}") from error
     settings = {"files": files, "box": record.length, "merge": merge, **vars(reading), "lmax": lmax, "starts": starts}
     for note in (*notes, *_words(record, found)):
         common.say(note)
@@ -109,7 +116,8 @@ def _measured(files: list[str], box: int | None, reading: Reading, common: Commo
         if done == count or done % 10 == 0:
             common.say(f"{done} of {count} micrographs")
 
-    return moments_of(data, box, voxel=reading.voxel, report=report), notes
+    record, left_out = moments_of(data, box, voxel=reading.voxel, report=report)
+    return record, [*notes, *left_out]
 
 
 def _merged(files: list[str], box: int | None, reading: Reading) -> tuple[Moments, list[str]]:
@@ -131,14 +139,18 @@ def _words(record: Moments, found: Told) -> list[str]:
         f"density {found.density:.4f} +- {found.density_error:.4f} of the area, noise {found.sigma:.4f} +- "
         f"{found.sigma_error:.4f} robust standard deviations, E = {found.energy:.3g} per particle"
     ]
-    if found.density < 3 * found.density_error:
-        out.append("no particles are seen in these moments: the density is within three errors of zero")
+    if not found.seen:
+        out.append(f"no particles are seen: the fit is no better than noise alone, z = {found.z:.1f} (5 is asked)")
+    elif found.density < 3 * found.density_error:
+        out.append(
+            f"particles are there (z = {found.z:.0f}), but many faint ones or fewer clear ones cannot be told apart"
+        )
     if not found.agrees:
         out.append(
             f"the fit does not agree with the moments (chi^2 {found.chi2:.2f} per degree of freedom): a larger --lmax "
             "or --box, more --starts, or uneven views or crowding; the density may be off by more than told"
         )
-    if found.blank:
+    if found.seen and found.blank:
         some = ", ".join(Path(record.names[place]).name for place in found.blank[:5])
         more = ", ..." if len(found.blank) > 5 else ""
         out.append(f"{len(found.blank)} of {len(record.names)} micrographs look blank (z < 3): {some}{more}")
@@ -155,6 +167,7 @@ def _facts(record: Moments, found: Told) -> dict[str, Any]:
         "energy": found.energy,
         "chi2": found.chi2,
         "agrees": found.agrees,
+        "z": found.z,
         "micrographs": [
             {"name": name, "density": density, "error": error, "z": z}
             for name, (density, error, z) in zip(record.names, rows, strict=True)

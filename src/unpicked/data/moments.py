@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from unpicked._lazy import torch
 
@@ -18,8 +20,8 @@ class Moments:
         kind: what was summed and how, with all settings, e.g. "signal, L = 21"; only equal kinds can be added.
         length: L, side of the windows.
         sums: ``(1 + s,)`` float64: number of base points, then the sums.
-        squares: ``(1 + s, 1 + s)`` sum over blocks of the outer products of their sums, or ``(1 + s,)`` of their
-            squares.
+        squares: ``(1 + c, 1 + c)`` sum over blocks of the outer products of their first sums, c <= s, or
+            ``(1 + s,)`` of their squares.
         blocks: number of blocks.
         pieces: ``(p, 1 + s)`` the sums of every piece apart, e.g. micrographs, or None where they were not kept.
         names: of the pieces.
@@ -44,7 +46,7 @@ class Moments:
         return self.sums[1:] / self.sums[0]
 
     def covariance(self) -> torch.Tensor:
-        """Long-run covariance of the moments times the number of base points, ``(s, s)`` or its diagonal ``(s,)``.
+        """Long-run covariance of the first c moments times the number of base points, ``(c, c)``.
 
         It is that of block sums about their expectation, (1 / n) sum_b (S_b - n_b m) (S_b - n_b m)^T.
 
@@ -53,9 +55,10 @@ class Moments:
         """
         if self.blocks < 2:
             raise ValueError(f"a covariance needs at least 2 blocks; got {self.blocks}")
-        means, squares = self.means, self.squares
+        squares = self.squares
         if squares.dim() == 1:
             raise ValueError("these moments keep the squares of their blocks only; sum fewer moments")
+        means = self.means[: len(squares) - 1]
         cross = torch.outer(squares[0, 1:], means)
         centred = squares[1:, 1:] - cross - cross.mT + squares[0, 0] * torch.outer(means, means)
         return centred / self.points * (self.blocks / (self.blocks - 1))
@@ -86,15 +89,16 @@ class Moments:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 held: dict[str, Any] = {name: file[name] for name in ("kind", "length", "sums", "squares", "blocks")}
                 apart = (file["pieces"], file["names"]) if "pieces" in file else None
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(
                 f"{path} holds no moments ({type(error).__name__}); expected an .npz of this package"
             ) from error
+        _check(held, apart, path)
         return Moments(
             str(held["kind"]),
             int(held["length"]),
@@ -104,6 +108,25 @@ class Moments:
             None if apart is None else torch.from_numpy(apart[0]),
             () if apart is None else tuple(str(name) for name in apart[1]),
         )
+
+
+def _check(held: dict[str, Any], apart: tuple[Any, Any] | None, path: Path | str) -> None:
+    """Sizes and values of what a file holds.
+
+    Raises:
+        ValueError: where they do not fit together.
+    """
+    import numpy as np
+
+    sums, squares = held["sums"], held["squares"]
+    numbers = [sums, squares] if apart is None else [sums, squares, apart[0]]
+    good = all(part.dtype == np.float64 and bool(np.isfinite(part).all()) for part in numbers)
+    good = good and sums.ndim == 1 and len(sums) > 1 and squares.ndim in (1, 2) and len(set(squares.shape)) == 1
+    good = good and squares.shape[0] <= len(sums) and held["length"].size == held["blocks"].size == 1
+    if apart is not None:
+        good = good and apart[0].shape == (apart[1].size, len(sums))
+    if not good:
+        raise ValueError(f"{path} holds moments that do not fit together, or are not finite; sum them again")
 
 
 def merge(records: Sequence[Moments]) -> Moments:
@@ -116,7 +139,8 @@ def merge(records: Sequence[Moments]) -> Moments:
         raise ValueError("give at least one record of moments; got none")
     first = records[0]
     for record in records[1:]:
-        if (record.kind, record.sums.shape) != (first.kind, first.sums.shape):
+        sizes = [(one.kind, one.sums.shape, one.squares.shape) for one in (record, first)]
+        if sizes[0] != sizes[1]:
             raise ValueError(f"moments of one kind only can be merged; got {first.kind!r} and {record.kind!r}")
     apart = all(record.pieces is not None for record in records)
     return Moments(

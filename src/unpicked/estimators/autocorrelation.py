@@ -194,17 +194,21 @@ class Autocorrelation(Settings):
 
     def _nothing(self, model: Model) -> Stats:
         """Sums of no data."""
-        if _flat(model):
-            functions = _functions(model)
-            size = 1 + functions.size + (self.form == "cumulant") * functions.third
-        else:
-            size = 1 + moments.count(model.side)
-        shape = (size, size) if size <= FULL else (size,)
+        size, first = self._sizes(model)
+        shape = (first, first) if first <= FULL else (first,)
         return {
             "sums": torch.zeros(size, dtype=torch.float64),
             "squares": torch.zeros(shape, dtype=torch.float64),
             "blocks": torch.zeros((), dtype=torch.float64),
         }
+
+    def _sizes(self, model: Model) -> tuple[int, int]:
+        """Number of sums, and of the first ones whose covariance is wanted."""
+        if not _flat(model):
+            return (1 + moments.count(model.side),) * 2
+        functions = _functions(model)
+        first = 1 + functions.size
+        return first + (self.form == "cumulant") * functions.third, first
 
     def _sums(self, model: Model, data: Data, index: int, piece: torch.Tensor) -> Stats:
         """Sums of one piece of the data: base points of its own only, where pieces overlap."""
@@ -219,7 +223,8 @@ class Autocorrelation(Settings):
             rows = steerable.steerable_sums(y, _functions(model), pairs=centred).cpu()
         else:
             rows = moments.lag_sums(y, model.side, block=self.block).cpu()
-        squares = rows.mT @ rows if rows.shape[1] <= FULL else rows.square().sum(0)
+        kept = rows[:, : self._sizes(model)[1]]
+        squares = kept.mT @ kept if kept.shape[1] <= FULL else kept.square().sum(0)
         return {"sums": rows.sum(0), "squares": squares, "blocks": (rows[:, 0] > 0).sum().double()}
 
     def _record(self, model: Model, held: Stats) -> Moments:

@@ -171,6 +171,12 @@ def unknowns_of(record: Moments, model: Model, settings: Settings) -> ImageUnkno
     if record.length != model.side:
         raise ValueError(f"moments are of lags below {record.length} pixels, the model of {model.side}")
     functions = steerable.discs(model.side - 1, BAND)
+    centred = settings.form == "cumulant"
+    if ("centred" in record.kind) != centred or len(record.means) != functions.size + centred * functions.third:
+        raise ValueError(
+            f"a fit in the form {settings.form!r} needs moments that were summed in it, {functions.size} for a box of "
+            f"{model.side}; got {len(record.means)} of {record.kind}"
+        )
     near = getattr(model.placement, "spacing", "separated") != "separated"
     shares = model.log_weights.double().cpu().exp().view(-1, len(view)).sum(1)
     density = (model.placement.density * shares).log()
@@ -183,7 +189,7 @@ def unknowns_of(record: Moments, model: Model, settings: Settings) -> ImageUnkno
         sigma=None if settings.estimate_sigma else model.noise.sigma,
         size=model.object.size,
         guess=density,
-        measured=record.means if settings.form == "cumulant" else None,
+        measured=record.means if centred else None,
     )
 
 
@@ -252,7 +258,7 @@ def _covariance(record: Moments, unknowns: ImageUnknowns, settings: Settings, si
         whole[0] = whole[:, 0] = 0
         whole[0, 0] = 1
     whole = whole * torch.outer(power, power)
-    if settings.weights != "analytic" and record.blocks >= 20:
+    if settings.weights != "analytic" and record.blocks >= 20 and record.squares.dim() == 2:
         measured = record.covariance()[: functions.size, : functions.size]
         ratio = (measured.diagonal() / whole.diagonal()).clamp(min=1).sqrt()
         keep = min(1.0, record.blocks / len(power) / 10)

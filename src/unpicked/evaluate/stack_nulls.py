@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from jaxtyping import Complex, Float
 
 from unpicked._lazy import torch
+from unpicked.ops import seeding
 from unpicked.ops.band import Band
 from unpicked.ops.orientations import Images
 
@@ -192,7 +193,10 @@ def missing_noise(images: Images, band: Band, share: float) -> Float[torch.Tenso
     order = band.points.square().sum(1).argsort()[: max(2, len(images) // 8)].to(index.device)
     flat = _parts(images.coefficients[:, order] / whole[order].sqrt())
     values = torch.linalg.eigvalsh(flat.mT @ flat / len(flat))  # their mean is 1
-    noise = float(values[: max(1, len(values) // 4)].mean().clamp(min=0))
+    draw = torch.randn(flat.shape, generator=seeding.generator(0, "noise alone"), dtype=torch.float64)
+    alone = torch.linalg.eigvalsh(draw.mT @ draw / len(draw))  # sampling spreads the variances of noise, too
+    few = slice(max(1, len(values) // 4))
+    noise = min(1.0, float((values[few].mean() / alone[few].mean()).clamp(min=0)))
     return whole * max(0.0, share - noise)
 
 

@@ -26,7 +26,8 @@ from unpicked.objects.ball import Ball
 from unpicked.ops import invariants, special
 from unpicked.ops.steerable import Discs
 
-NODES = 28  # of the radial quadrature up to the cutoff
+NODES = 28  # of the radial quadrature up to the cutoff, at least, and as many as
+PER_VOXEL = 3  # for each voxel of the box
 ANGLES = 128  # between two frequencies, over a full turn
 CUTOFF = 0.5
 
@@ -91,7 +92,7 @@ def volume_table(ball: Ball, functions: Discs) -> VolumeTable:
     """
     if functions.radius < ball.box - 1:
         raise ValueError(f"lags must reach {ball.box - 1} pixels for a box of {ball.box}; got {functions.radius}")
-    nodes, weights = _gauss(NODES)
+    nodes, weights = _gauss(max(NODES, PER_VOXEL * ball.box))
     radial = balls.radial_functions(ball, nodes)
     waves = _waves(functions, nodes)  # (n, radii, orders) of Psi
     scale = 1 / math.sqrt(4 * math.pi)

@@ -27,6 +27,8 @@ from unpicked.preprocess import prepare
 from unpicked.priors import Flat
 
 BLANK = 3.0  # standard errors of its density, below which a micrograph is called blank
+SEEN = 5.0  # likewise of what the fit gains over noise, below which no particles are seen at all
+LARGEST = 14  # voxels of a box; the moments of larger ones are thousands
 GUESS = 0.1  # density at which fits start
 LEAST_BLOCKS = 40  # below which no error is told
 
@@ -43,6 +45,8 @@ class Told:
         energy: mean over views of a projection's sum of squares over sigma^2.
         chi2: of the fit per degree of freedom.
         agrees: whether the fit agrees with the moments within their errors.
+        z: of particles at all: half the gain in chi^2 over noise alone, less what so many unknowns gain of noise, in
+            its standard deviations.
         x: ``(size,)`` coefficients of the fitted volume, of which little is known beyond its radial part.
         rows: of every micrograph its density, standard error and z; None where their sums were not kept.
     """
@@ -54,13 +58,19 @@ class Told:
     energy: float
     chi2: float
     agrees: bool
+    z: float
     x: torch.Tensor
     rows: list[tuple[float, float, float]] | None
 
     @property
+    def seen(self) -> bool:
+        """Whether there are particles."""
+        return self.z >= SEEN
+
+    @property
     def blank(self) -> list[int]:
-        """Micrographs in which no particles are seen."""
-        return [place for place, row in enumerate(self.rows or []) if row[2] < BLANK]
+        """Micrographs in which no particles are seen: all, where none are seen in all of them together."""
+        return [place for place, row in enumerate(self.rows or []) if row[2] < BLANK or not self.seen]
 
 
 def moments_of(
@@ -69,8 +79,10 @@ def moments_of(
     *,
     voxel: float | None = None,
     report: Callable[[int], None] | None = None,
-) -> Moments:
+) -> tuple[Moments, list[str]]:
     """Moments of micrographs about their means, prepared as for a reconstruction; the sums of each are kept.
+
+    The sign of the micrographs changes nothing of what is told of them.
 
     Args:
         data: as read.
@@ -78,34 +90,53 @@ def moments_of(
         voxel: working voxel in angstrom; the pixel if not given.
         report: called with the number of micrographs that are done.
 
+    Returns:
+        The record, and sentences on micrographs that were left out: constant ones, or of values that are not finite.
+
     Raises:
-        ValueError: for a box that is too small or larger than the micrographs, masked micrographs, or values that are
-            not finite.
+        ValueError: for a box that is too small or too large, masked micrographs, or where none can be used.
     """
+    possible(box, 0)
     ready = prepare(data, voxel_size=voxel, memory=0).micrographs
-    if box < 4 or min(ready.shape) < 4 * box:
+    if min(ready.shape) < 4 * box:
         raise ValueError(
-            f"the box must have at least 4 voxels, and the micrographs at least four boxes a side; got a box of {box} "
-            f"and micrographs of {ready.shape[0]} x {ready.shape[1]} voxels"
+            f"micrographs must have at least four boxes a side; got a box of {box} and micrographs of "
+            f"{ready.shape[0]} x {ready.shape[1]} voxels"
         )
-    model, method, parts = _model(box, 0), _method(1), []
+    model, method, rows = _model(box, 0), _method(1), list[torch.Tensor]()
+    whole: Moments | None = None
+    names, left_out = list[str](), list[str]()
     for index, name in enumerate(ready.names):
-        one = method.measure(ready, model, [index])
-        if not bool(torch.isfinite(one.sums).all()):
-            raise ValueError(f"{name} holds values that are not finite; leave it out")
-        parts.append(replace(one, pieces=one.sums[None], names=(name,)))
+        try:
+            one = method.measure(ready, model, [index])
+            if not bool(torch.isfinite(one.sums).all()):
+                raise ValueError("values that are not finite")
+        except ValueError as error:
+            if ready.masks is not None:
+                raise
+            left_out.append(f"left out: {error}" if name in str(error) else f"left out: {name}: {error}")
+            continue
+        whole = one if whole is None else merge([whole, one])
+        rows.append(one.sums)
+        names.append(name)
         if report is not None:
             report(index + 1)
-    whole = merge(parts)
-    return replace(whole, kind=f"{whole.kind}, voxels of {ready.pixel_size:.5g} A")
+    if whole is None:
+        raise ValueError(f"no micrograph can be used; {left_out[0]}")
+    kind = f"{whole.kind}, voxels of {ready.pixel_size:.5g} A"
+    return replace(whole, kind=kind, pieces=torch.stack(rows), names=tuple(names)), left_out
 
 
 def possible(box: int, lmax: int) -> None:
-    """Whether a volume of this degree fits the box.
+    """Whether moments of this box can be summed, and a volume of this degree be fitted to them.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if not.
     """
+    if not 4 <= box <= LARGEST:
+        raise ValueError(
+            f"--box must be 4 to {LARGEST} working voxels; got {box}; a coarser --voxel makes a particle's box smaller"
+        )
     Ball(box, lmax)
 
 
@@ -128,10 +159,13 @@ def told_by(record: Moments, *, lmax: int = 4, starts: int = 10, seed: int = 0) 
         raise ValueError(f"these are not moments of micrographs about their means: {record.kind}")
     if record.blocks < LEAST_BLOCKS:
         raise ValueError(f"moments of {record.blocks} blocks tell no error; take larger or more micrographs")
+    possible(record.length, lmax)
     model, method = _model(record.length, lmax), _method(starts)
     fit = method.fit(record, model, Flat(), seed)
     errors = fit.covariance.diagonal().clamp(min=0).sqrt()
     functions = steerable.discs(record.length - 1, image_fit.BAND)
+    shapes, white = _shapes(record, model, method, fit)
+    gain = _gain(record, shapes, white)
     return Told(
         density=float(fit.density.sum()),
         density_error=float(errors[-2]),
@@ -140,31 +174,49 @@ def told_by(record: Moments, *, lmax: int = 4, starts: int = 10, seed: int = 0) 
         energy=_energy(model, fit),
         chi2=fit.chi2,
         agrees=fit.chi2 < 1 + 5 * math.sqrt(2 / max(1, functions.third - model.object.size)),
+        z=(gain - model.object.size) / math.sqrt(2 * model.object.size),
         x=fit.x,
-        rows=None if record.pieces is None else _rows(record, record.pieces, model, method, fit),
+        rows=None if record.pieces is None else _rows(record.pieces, shapes, white, fit, gain, model.object.size),
     )
 
 
-def _rows(
-    record: Moments, pieces: torch.Tensor, model: Model, method: Autocorrelation, fit: Fit
-) -> list[tuple[float, float, float]]:
-    """Of every micrograph the density and noise that its moments, in the shape of all, say with the best weights."""
+def _shapes(record: Moments, model: Model, method: Autocorrelation, fit: Fit) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whitened moments of the fitted particles and of noise, ``(rank, 2)``, for one base point, and the whitening."""
     unknowns = image_fit.unknowns_of(record, model, method)
     theta = gmm.pack(unknowns, fit.x[None], fit.density, float(fit.sigma))
     noise = steerable.steerable_noise(unknowns.functions, 1.0, 0.0)
     signal = unknowns.slope(theta)[0][0] - float(fit.sigma) ** 2 * noise
-    white = image_fit.whitener(record, unknowns, method, float(fit.sigma))
-    shapes = white @ torch.stack([signal, noise], 1) / math.sqrt(record.points)
-    rows = []
+    white = image_fit.whitener(record, unknowns, method, float(fit.sigma)) / math.sqrt(record.points)
+    return white @ torch.stack([signal, noise], 1), white
+
+
+def _scored(sums: torch.Tensor, shapes: torch.Tensor, white: torch.Tensor) -> tuple[float, float]:
+    """Share of the fitted density that some sums say, beside noise of any level, and its standard error."""
+    points = float(sums[0])
+    means = sums[1 : 1 + white.shape[1]] / points
+    means = torch.cat([torch.zeros_like(means[:1]), means[1:]])
+    inverse = torch.linalg.inv(shapes.mT @ shapes)
+    return float((inverse @ (shapes.mT @ (white @ means)))[0]), math.sqrt(float(inverse[0, 0]) / points)
+
+
+def _gain(record: Moments, shapes: torch.Tensor, white: torch.Tensor) -> float:
+    """By how much chi^2 falls from noise alone to the fit."""
+    share, error = _scored(record.sums, shapes, white)
+    return (share / error) ** 2
+
+
+def _rows(
+    pieces: torch.Tensor, shapes: torch.Tensor, white: torch.Tensor, fit: Fit, gain: float, unknowns: int
+) -> list[tuple[float, float, float]]:
+    """Of every micrograph the density that its moments, in the shape of all, say with the best weights.
+
+    A micrograph is a part of what the shape was fitted to: of its own noise so much is taken off as it gains by that.
+    """
+    rows, density = [], float(fit.density.sum())
+    own = unknowns / math.sqrt(len(pieces) * max(gain, 1.0))
     for sums in pieces:
-        points = float(sums[0])
-        means = sums[1 : 1 + len(signal)] / points
-        means[0] = 0
-        inverse = torch.linalg.inv(shapes.mT @ shapes)
-        share = float((inverse @ (shapes.mT @ (white @ means / math.sqrt(record.points))))[0])
-        error = math.sqrt(float(inverse[0, 0]) / points)
-        density = float(fit.density.sum())
-        rows.append((density * share, density * error, share / error))
+        share, error = _scored(sums, shapes, white)
+        rows.append((density * (share - own * error), density * error, share / error - own))
     return rows
 
 
@@ -187,10 +239,13 @@ def merged(records: Sequence[Moments]) -> Moments:
     """Records of several passes, as one.
 
     Raises:
-        ValueError: for records of different kinds, or a micrograph that is in two of them.
+        ValueError: for records of different kinds, some without their micrographs apart, or the same micrograph twice.
     """
     whole = merge(records)
-    twice = {name for name in whole.names if whole.names.count(name) > 1}
-    if twice:
-        raise ValueError(f"a micrograph must be in one file only; {sorted(twice)[0]} is in several")
+    if whole.pieces is None:
+        raise ValueError("records must hold the sums of every micrograph apart, by which the same ones are known")
+    twice = torch.unique(whole.pieces[:, 1:], dim=0, return_inverse=True, return_counts=True)
+    same = (twice[2][twice[1]] > 1).nonzero()[:, 0].tolist()
+    if same:
+        raise ValueError(f"a micrograph must be counted once; {whole.names[same[0]]} is in two of the records")
     return whole

@@ -51,6 +51,7 @@ class ParticleTrial(Kept):
         job: how the volume is reconstructed.
         start: what every fold starts from.
         device: torch device of the computation.
+        noise: what is added to the images that are judged, ``(p,)``; None lets the images say.
     """
 
     piece: ClassVar[str] = "group of images"
@@ -58,6 +59,7 @@ class ParticleTrial(Kept):
     job: ParticleJob
     start: Map | None = None
     device: str = "cpu"
+    noise: torch.Tensor | None = None
 
     @cached_property
     def coarse(self) -> Particles:
@@ -97,6 +99,8 @@ class ParticleTrial(Kept):
         A model of views on a grid calls images between two of them impossible where there is next to no noise. All
         models judge the same noisier images: what is supported by these is supported.
         """
+        if self.noise is not None:
+            return self.noise
         return missing_noise(self._read(self.coarse, self._some(self.coarse, MANY)), self.band, NOISY)
 
     def tiles(self, data: Particles) -> Iterator[Images]:
@@ -122,7 +126,8 @@ class ParticleTrial(Kept):
         coarse = self.coarse
         source = ScrambledImages(coarse.source, seed, CENTRING)
         data = replace(coarse, source=source, names=tuple(f"{name}, phases {seed}" for name in coarse.names))
-        return replace(self, data=data, job=replace(self.job, voxel=None), checkpoint=None, resume=False)
+        job = replace(self.job, voxel=None)
+        return replace(self, data=data, job=job, checkpoint=None, resume=False, noise=self.added)
 
     def score(self, run: Reconstruction, data: Particles) -> Score:
         """Marginal likelihood over views and shifts, mean, covariance and noise as of the featureless images.
