@@ -134,9 +134,15 @@ def _told(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, KeyboardInterrupt):
-        words = {"reconstruct": "go on with --resume", "reproduce": "go on with the same command"}
-        goes_on = next((told for name, told in words.items() if name in COMMAND.get()), "start again with --overwrite")
-        return _say(f"stopped; what was finished is kept, {goes_on}", 3)
+        kept = "what was finished is kept"
+        words = {
+            "reconstruct": f"{kept}, go on with --resume",
+            "reproduce": f"{kept}, go on with the same command",
+            "verify": f"{kept}, go on with the same command",
+            "moments": "nothing was written",
+        }
+        told = (told for name, told in words.items() if name in COMMAND.get()[:2])
+        return _say(f"stopped; {next(told, f'{kept}, start again with --overwrite')}", 3)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")
         return 0
