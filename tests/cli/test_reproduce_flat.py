@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from answers import answered
-from unpicked.experiments import consistency, mtd2d_em, noise_only, talk_em1d
+from unpicked.estimators.bispectrum_fit import Inversion
+from unpicked.experiments import conditioning, consistency, mtd2d_em, noise_only, talk_clean_moments, talk_em1d
 from unpicked.recipes import ImageJob, MicrographJob, SignalJob
 
 TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
@@ -37,6 +38,15 @@ TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
         },
         6,
     ),
+    "conditioning": (conditioning, {"degrees": (2,), "radii": 8}, 1),
+    "talk-clean-moments": (
+        talk_clean_moments,
+        {
+            "sizes": (talk_clean_moments.Size(7, 1, 6, 0.5),),
+            "how": Inversion(starts=2, marches=(3,), steps=10, last=20),
+        },
+        3,
+    ),
     "consistency": (consistency, {"length": 5, "samples": (1000, 4000), "levels": (1.0,), "seeds": 1}, 2),
 }
 
@@ -46,6 +56,7 @@ def test_experiments_run_end_to_end(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     module, sizes, rows = TOYS[name]
+    monkeypatch.setenv("UNPICKED_SHARED", str(tmp_path))  # with what is shipped alone
     found = module.EXPERIMENT
     monkeypatch.setattr(module, "EXPERIMENT", replace(found, quick=replace(found.quick, **sizes)))
     status, out, err = answered(capsys, "reproduce", name, "--out", tmp_path, "--json")
