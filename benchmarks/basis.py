@@ -11,6 +11,7 @@ import argparse
 import torch
 
 from common import save
+from unpicked.experiments.recovery import talk_volumes
 from unpicked.experiments.table import Settings
 from unpicked.experiments.talk_em import TalkEM
 from unpicked.objects.ball import Ball, largest_reach
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     torch.set_num_threads(parser.parse_args().threads)
     job = MicrographJob(box=11, lmax=10)
-    volumes, left_out = TalkEM(job=job).volumes(Settings())
+    volumes, left_out = talk_volumes(job.box, TalkEM().voxel, Settings())
     figures: dict[str, object] = {"box, lmax": [job.box, job.lmax]}
     choices = {"box / 2 - 0.5 (published)": job.box / 2 - 0.5, "box / 2 + 1": job.box / 2 + 1}
     choices |= {"of the recipe": ball_reach(job.box), "largest allowed": largest_reach(job.box)}

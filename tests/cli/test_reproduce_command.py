@@ -193,7 +193,7 @@ def test_the_talk_takes_the_users_maps(reproduce, tmp_path, monkeypatch):
 def test_stand_ins_are_named(shared_data, monkeypatch):
     root = shared_data("structures/5pti.cif").parents[2]
     monkeypatch.setenv("UNPICKED_SHARED", str(root))
-    volumes, left_out = talk_em.TalkEM().volumes(Settings())
+    volumes, left_out = recovery.talk_volumes(11, 5.0, Settings())
     assert len(volumes) == 4 and not left_out
     assert all("stands in for" in volume.note for volume in volumes[2:])
 
