@@ -44,6 +44,8 @@ def test_a_pass_two_passes_and_their_sum(command, tmp_path: Path) -> None:
     assert both[0] == 0, both[2]
     again = json.loads(both[1].splitlines()[-1])
     assert again["density"] == pytest.approx(told["density"], rel=1e-6)
+    assert command(files[0], "--box", "7", "--out", "bright.npz", "--contrast", "bright", *small)[0] == 0
+    assert is_refused(command("bright.npz", "1.npz", "--merge", "--out", "no.npz"), "one kind")
     one, other = Moments.load("all.npz"), Moments.load("both.npz")
     assert one.kind == other.kind and one.names == other.names
     np.testing.assert_allclose(one.sums.numpy(), other.sums.numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -117,7 +117,8 @@ def _measured(files: list[str], box: int | None, reading: Reading, common: Commo
             common.say(f"{done} of {count} micrographs")
 
     record, left_out = moments_of(data, box, voxel=reading.voxel, report=report)
-    return record, [*notes, *left_out]
+    # passes of opposite signs must not be merged: their third moments would cancel
+    return replace(record, kind=f"{record.kind}, matter {reading.contrast}"), [*notes, *left_out]
 
 
 def _merged(files: list[str], box: int | None, reading: Reading) -> tuple[Moments, list[str]]:
