@@ -14,7 +14,8 @@ from common import save
 from unpicked.experiments.recovery import talk_volumes
 from unpicked.experiments.table import Settings
 from unpicked.experiments.talk_em import TalkEM
-from unpicked.objects.ball import Ball, largest_reach
+from unpicked.objects.ball import Ball
+from unpicked.objects.ball_basis import largest_reach
 from unpicked.recipes import MicrographJob, ball_reach
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import unpicked
 from answers import answered, is_refused
 from unpicked.data.moments import Moments
+from unpicked.io.mrc import write_image
 
 PROTEIN = str(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
 
@@ -49,6 +51,20 @@ def test_a_pass_two_passes_and_their_sum(command, tmp_path: Path) -> None:
     one, other = Moments.load("all.npz"), Moments.load("both.npz")
     assert one.kind == other.kind and one.names == other.names
     np.testing.assert_allclose(one.sums.numpy(), other.sums.numpy())
+
+
+def test_a_small_record_is_kept_and_tells_nothing_yet(command, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(2, 256, 256)).astype(np.float32)
+    noise[1] = 3.0  # a constant one
+    for number, image in enumerate(noise):
+        write_image(torch.from_numpy(image), tmp_path / f"{number}.mrc", 8.0)
+    done = command("0.mrc", "1.mrc", "--box", "7", "--out", "small.npz", "--json")
+    assert done[0] == 0, done[2]
+    told = json.loads(done[1].splitlines()[-1])
+    assert "density" not in told and any("1.mrc" in note and "left out" in note for note in told["notes"])
+    assert Moments.load("small.npz").names == ("0.mrc",)
+    assert is_refused(command("small.npz", "--merge", "--lmax", "99", "--out", "no.npz"), "lmax")
+    assert not (tmp_path / "no.npz").exists()
 
 
 def test_bad_input_is_refused_and_nothing_written(command, tmp_path: Path) -> None:

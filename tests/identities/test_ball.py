@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from unpicked._lazy import torch
-from unpicked.objects.ball import Ball, largest_reach, radial_counts
+from unpicked.objects.ball import Ball
+from unpicked.objects.ball_basis import largest_reach, radial_counts
 from unpicked.objects.base import Projector
 from unpicked.ops import rotation, special
 

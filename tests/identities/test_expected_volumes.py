@@ -13,7 +13,6 @@ from unpicked.estimators.bispectrum_fit import Inversion, invert
 from unpicked.evaluate.coefficients import lay
 from unpicked.model import expected_volumes
 from unpicked.model.expected_volumes import Triangles, VolumeMoments
-from unpicked.objects import ball as balls
 from unpicked.objects.ball import Ball
 from unpicked.ops import invariants, rotation, seeding, special
 from unpicked.ops.least_squares import levenberg_marquardt
@@ -41,7 +40,7 @@ def transform(x: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     east = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     unit = torch.where(radius[:, None] > 0, points / radius.clamp(min=1e-300)[:, None], east)
     harmonics, out, start = special.spherical_harmonics(BALL.lmax, unit), 0, 0
-    for degree, f in enumerate(balls.radial_functions(BALL, radius)):
+    for degree, f in enumerate(BALL.radial_functions(radius)):
         part = x[start : start + len(f) * (2 * degree + 1)].view(len(f), -1)
         start += part.numel()
         values = (part.mT @ f).mT * harmonics[:, degree**2 : (degree + 1) ** 2]

@@ -10,7 +10,8 @@ from unpicked.evaluate.compare import compare
 from unpicked.model.model import Model
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
-from unpicked.objects.ball import Ball, largest_reach
+from unpicked.objects.ball import Ball
+from unpicked.objects.ball_basis import largest_reach
 from unpicked.ops import rotation
 from unpicked.recipes.parts import ball_reach, fitted
 from unpicked.recipes.stages import mean

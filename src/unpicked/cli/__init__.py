@@ -139,7 +139,7 @@ def _told(error: BaseException) -> int:
             "reconstruct": f"{kept}, go on with --resume",
             "reproduce": f"{kept}, go on with the same command",
             "verify": f"{kept}, go on with the same command",
-            "moments": "nothing was written",
+            "moments": "the file is written when all micrographs are summed, then it stays",
         }
         told = (told for name, told in words.items() if name in COMMAND.get()[:2])
         return _say(f"stopped; {next(told, f'{kept}, start again with --overwrite')}", 3)

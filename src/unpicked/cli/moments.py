@@ -73,7 +73,7 @@ def moments(
         raise ValueError("moments are summed by the CPU; leave --device out")
     common.begin()
     from unpicked.io._files import output
-    from unpicked.recipes.moments import possible, told_by
+    from unpicked.recipes.moments import LEAST_BLOCKS, known, possible, told_by
 
     if out.suffix != ".npz":
         raise ValueError(f"--out must name a file that ends in .npz; got {out}")
@@ -85,18 +85,23 @@ def moments(
     if box is not None:
         possible(box, lmax)  # before anything is read
     record, notes = _merged(files, box, reading) if merge else _measured(files, box, reading, common)
+    known(record)
+    possible(record.length, lmax)
     with output(out, overwrite) as temporary:
         record.save(temporary)
-    try:
-        found = told_by(record, lmax=lmax, starts=starts, seed=common.seed)
-    except ValueError as error:
-        raise ValueError(f"{out} is written, but nothing is told: {error}") from error
-    settings = {"files": files, "box": record.length, "merge": merge, **vars(reading), "lmax": lmax, "starts": starts}
-    for note in (*notes, *_words(record, found)):
+    for note in notes:
         common.say(note)
     common.say(f"{out}: {record.kind}, {len(record.names)} micrographs, {record.points:.4g} base points")
-    told = {**_facts(record, found), "notes": notes, "seconds": time.perf_counter() - began}
-    return common.end({**header(settings, common.seed), "out": str(out), **told})
+    settings = {"files": files, "box": record.length, "merge": merge, **vars(reading), "lmax": lmax, "starts": starts}
+    facts: dict[str, Any] = {**header(settings, common.seed), "out": str(out), "notes": notes}
+    if record.blocks < LEAST_BLOCKS:
+        common.say("too few data for errors, so nothing is told yet: merge this file with others")
+    else:
+        found = told_by(record, lmax=lmax, starts=starts, seed=common.seed)
+        for note in _words(record, found):
+            common.say(note)
+        facts |= _facts(record, found)
+    return common.end({**facts, "seconds": time.perf_counter() - began})
 
 
 def _measured(files: list[str], box: int | None, reading: Reading, common: Common) -> tuple[Moments, list[str]]:

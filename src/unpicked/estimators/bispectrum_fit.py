@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 
 from unpicked._lazy import torch
 from unpicked.model import expected_volumes
 from unpicked.model.expected_volumes import Triangles, VolumeMoments
-from unpicked.objects import ball as balls
 from unpicked.objects.ball import Ball
 from unpicked.ops import least_squares, seeding
 
+Weighting = Literal["bicoherence", "uniform"]
 EXACT = 1e-24  # cost that is rounding: residuals are shares of the power
 
 
@@ -48,6 +48,7 @@ class Inversion:
         marches: longest sides of the triangles of the first stages, in steps of the radii; all come last.
         steps: trials of the optimiser in each of these stages, and ``last`` in the last.
         weights: ``bicoherence``; or ``uniform``, as published, with which random starts mostly fail.
+        bends: steps follow the bends of narrow valleys (geodesic acceleration).
         density: where the density starts.
         belief: weight of the spectrum as a prior in all stages but the last.
     """
@@ -56,7 +57,8 @@ class Inversion:
     marches: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
     steps: int = 60
     last: int = 400
-    weights: str = "bicoherence"
+    weights: Weighting = "bicoherence"
+    bends: bool = True
     density: float = 0.3
     belief: float = 1e-6
 
@@ -94,7 +96,7 @@ def invert(target: VolumeMoments, ball: Ball, places: Triangles, how: Inversion,
             theta,
             steps=how.last if last else how.steps,
             tolerance=1e-10,
-            values=stage.values,
+            values=stage.values if how.bends else None,
             enough=EXACT,
         )
         theta = found.theta
@@ -104,7 +106,7 @@ def invert(target: VolumeMoments, ball: Ball, places: Triangles, how: Inversion,
 
 def spectrum(power: Float[torch.Tensor, " r"], ball: Ball, places: Triangles) -> Float[torch.Tensor, " n"]:
     """Standard deviation of every coefficient of volumes with this power, ``(size,)``, alike in all degrees."""
-    radial = balls.radial_functions(ball, places.radii)
+    radial = ball.radial_functions(places.radii)
     total = sum((2 * degree + 1) * f.square().sum(0) for degree, f in enumerate(radial))
     share = 4 * math.pi * power / total
     out = []
@@ -114,7 +116,7 @@ def spectrum(power: Float[torch.Tensor, " r"], ball: Ball, places: Triangles) ->
     return torch.cat(out).clamp(min=0).sqrt()
 
 
-def weights(power: Float[torch.Tensor, " r"], places: Triangles, kind: str) -> tuple[torch.Tensor, ...]:
+def weights(power: Float[torch.Tensor, " r"], places: Triangles, kind: Weighting) -> tuple[torch.Tensor, ...]:
     """Of the residuals of the first moment, the power and the bispectrum: ``(1,)``, ``(r,)`` and ``(t,)``."""
     two, three = ((count / count.mean()).sqrt() for count in places.counts)
     if kind == "uniform":

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from jaxtyping import Float
 
 from unpicked._lazy import torch
-from unpicked.objects import ball as balls
 from unpicked.objects.ball import Ball
 from unpicked.ops import invariants, special
 
@@ -92,8 +91,7 @@ def expected_volumes_slope(
 
 def _moments(x: torch.Tensor, ball: Ball, places: Triangles, *, slopes: bool) -> tuple[VolumeMoments, VolumeMoments]:
     """Moments, and their slopes where asked for: else the moments twice."""
-    radial = balls.radial_functions(ball, places.radii)
-    parts = [part.unflatten(-1, (len(f), -1)) for part, f in zip(x.split(_sizes(radial), -1), radial, strict=True)]
+    radial, parts = ball.radial_functions(places.radii), ball.degrees(x)
     at = [torch.einsum("nsm,sr->nrm", part, f) for part, f in zip(parts, radial, strict=True)]  # A_lm(r)
     lmax = len(radial) - 1
     slots = [[value[:, side] for value in at] for side in places.sides.unbind(1)]
@@ -124,10 +122,6 @@ def _moments(x: torch.Tensor, ball: Ball, places: Triangles, *, slopes: bool) ->
         parts = [(p[:, :, None] * f.mT[side][:, :, None]).flatten(2) for p, f in zip(slot, radial, strict=True)]
         cube += torch.cat(parts, -1)
     return values, VolumeMoments(first[:, None], 2 * scale**2 * power, cube)
-
-
-def _sizes(radial: tuple[torch.Tensor, ...]) -> list[int]:
-    return [len(f) * (2 * degree + 1) for degree, f in enumerate(radial)]
 
 
 def _weights(lmax: int, places: Triangles) -> list[torch.Tensor]:

@@ -21,15 +21,14 @@ from jaxtyping import Float
 
 from unpicked._lazy import torch
 from unpicked.model import expected_images
-from unpicked.objects import ball as balls
 from unpicked.objects.ball import Ball
+from unpicked.objects.ball_basis import CUTOFF
 from unpicked.ops import invariants, special
 from unpicked.ops.steerable import Discs
 
 NODES = 28  # of the radial quadrature up to the cutoff, at least, and as many as
 PER_VOXEL = 3  # for each voxel of the box
 ANGLES = 128  # between two frequencies, over a full turn
-CUTOFF = 0.5
 
 
 class VolumeTable(NamedTuple):
@@ -49,7 +48,7 @@ class VolumeTable(NamedTuple):
 
     def values(self, x: Float[torch.Tensor, "s n"]) -> Float[torch.Tensor, "s m"]:
         """Moments of one copy summed over its window, to be multiplied by copies per pixel; no noise."""
-        parts = _parts(x, self.ball)
+        parts = self.ball.degrees(x)
         pairs = torch.cat([(part @ part.mT).flatten(1) for part in parts], 1)
         cubes = torch.cat(
             [_cube(w, *(parts[n] for n in degrees)).flatten(1) for degrees, w in _cubic(self.ball.lmax)], 1
@@ -58,7 +57,7 @@ class VolumeTable(NamedTuple):
 
     def slope(self, x: Float[torch.Tensor, "s n"]) -> tuple[Float[torch.Tensor, "s m"], Float[torch.Tensor, "s m n"]]:
         """:meth:`values` with their derivatives by the coefficients."""
-        parts, starts = _parts(x, self.ball), len(x)
+        parts, starts = self.ball.degrees(x), len(x)
         second = x.new_zeros(starts, self.second.shape[0], x.shape[1])
         third = x.new_zeros(starts, self.third.shape[0], x.shape[1])
         places = _places(parts)
@@ -92,12 +91,12 @@ def volume_table(ball: Ball, functions: Discs) -> VolumeTable:
     """
     if functions.radius < ball.box - 1:
         raise ValueError(f"lags must reach {ball.box - 1} pixels for a box of {ball.box}; got {functions.radius}")
-    nodes, weights = _gauss(max(NODES, PER_VOXEL * ball.box))
-    radial = balls.radial_functions(ball, nodes)
+    nodes, weights = (CUTOFF * part for part in special.gauss_legendre(max(NODES, PER_VOXEL * ball.box)))
+    radial = ball.radial_functions(nodes)
     waves = _waves(functions, nodes)  # (n, radii, orders) of Psi
     scale = 1 / math.sqrt(4 * math.pi)
     first = torch.zeros(ball.size, dtype=torch.float64)
-    first[: len(radial[0])] = balls.radial_functions(ball, torch.zeros(1))[0][:, 0] * scale
+    first[: len(radial[0])] = ball.radial_functions(torch.zeros(1))[0][:, 0] * scale
     zero = waves[functions.groups[0], :, 0].real * (2 * math.pi * nodes * weights)
     second = torch.cat([scale**2 * torch.einsum("qr,ur,vr->quv", zero, f, f).flatten(1) for f in radial], 1)
     return VolumeTable(ball, first, second, _third(ball, functions, nodes, weights, radial, waves))
@@ -131,7 +130,7 @@ def _third(
             far / nodes[:, None, None],
         ]
         ways = [special.spherical_harmonics(ball.lmax, torch.nn.functional.pad(way, (0, 1))) for way in along]
-        closing = [f.unflatten(1, length.shape) for f in balls.radial_functions(ball, length.flatten())]
+        closing = [f.unflatten(1, length.shape) for f in ball.radial_functions(length.flatten())]
         values = [closing, [f[:, place, None, None] for f in radial], [f[:, :, None] for f in radial]]
         measure = 2 * math.pi * side * weight * (nodes * weights)[:, None] * (2 * math.pi / ANGLES)
         shown = _bispectrum(ball, cubic, starts, ways, values) * measure  # (cubes, r3, angles)
@@ -197,13 +196,6 @@ def _cube(w: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) ->
     return torch.einsum("ijk,sti,suj,svk->stuv", w.to(a), a, b, c)
 
 
-def _parts(x: torch.Tensor, ball: Ball) -> list[torch.Tensor]:
-    """Coefficients of every degree, ``(starts, radial, 2 l + 1)``."""
-    counts = balls.radial_counts(ball.box, ball.lmax, ball.reach)
-    sizes = [count * (2 * degree + 1) for degree, count in enumerate(counts)]
-    return [part.unflatten(1, (count, -1)) for part, count in zip(x.split(sizes, 1), counts, strict=True)]
-
-
 def _places(parts: list[torch.Tensor]) -> list[slice]:
     """The coefficients of every degree."""
     out, begin = [], 0
@@ -212,11 +204,3 @@ def _places(parts: list[torch.Tensor]) -> list[slice]:
         out.append(slice(begin, begin + size))
         begin += size
     return out
-
-
-def _gauss(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gauss-Legendre nodes and weights up to the cutoff."""
-    from scipy.special import roots_legendre
-
-    nodes, weights = roots_legendre(count)
-    return torch.as_tensor((nodes + 1) / 2 * CUTOFF), torch.as_tensor(weights / 2 * CUTOFF)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 
 from unpicked._lazy import torch
+from unpicked.objects import ball_basis as basis
 from unpicked.objects.base import Projector
 from unpicked.ops import special
-
-_CUTOFF = 0.5  # cycles per voxel
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,13 @@ class Ball:
             raise ValueError(f"box must be at least 4 voxels; got {self.box}")
         if self.lmax < 0:
             raise ValueError(f"lmax must be at least 0; got {self.lmax}")
-        if self.reach is not None and not 1 <= self.reach <= largest_reach(self.box):
+        if self.reach is not None and not 1 <= self.reach <= basis.largest_reach(self.box):
             raise ValueError(
-                f"reach must lie between 1 and {largest_reach(self.box):g} voxels, beyond which a box of "
+                f"reach must lie between 1 and {basis.largest_reach(self.box):g} voxels, beyond which a box of "
                 f"{self.box} voxels hardly determines the coefficients; got {self.reach}"
             )
-        if not radial_counts(self.box, self.lmax, self._reach)[-1]:
-            best = max(degree for degree, count in enumerate(radial_counts(self.box, self.lmax, self._reach)) if count)
+        if not self.counts[-1]:
+            best = max(degree for degree, count in enumerate(self.counts) if count)
             raise ValueError(
                 f"lmax is too high for a box of {self.box} voxels: at most {best}; got {self.lmax}; "
                 "try a smaller lmax or a larger box"
@@ -66,6 +64,11 @@ class Ball:
         return float(self.box // 2 if self.reach is None else self.reach)
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of radial functions of every degree."""
+        return basis.radial_counts(self.box, self.lmax, self._reach)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the values, zyx."""
         return (self.box, self.box, self.box)
@@ -73,14 +76,12 @@ class Ball:
     @property
     def size(self) -> int:
         """Number of coefficients."""
-        return sum(
-            (2 * degree + 1) * count for degree, count in enumerate(radial_counts(self.box, self.lmax, self._reach))
-        )
+        return sum((2 * degree + 1) * count for degree, count in enumerate(self.counts))
 
     @property
     def index(self) -> Int[torch.Tensor, "n 3"]:
         """Degree l, radial number s (from 1) and order m of every coefficient."""
-        return _index(self.box, self.lmax, self._reach).clone()
+        return basis.index_table(self.box, self.lmax, self._reach).clone()
 
     def values(self, x: Float[torch.Tensor, "*b n"]) -> Float[torch.Tensor, "*b d d d"]:
         """Volume on the voxels, ``(..., box, box, box)`` zyx, of coefficients ``(..., size)``.
@@ -89,7 +90,7 @@ class Ball:
             ValueError: if the last axis of x is not ``size``.
         """
         self._check(x)
-        flat = x @ _grid(self.box, self.lmax, self._reach, x.dtype, x.device)
+        flat = x @ basis.grid(self.box, self.lmax, self._reach, x.dtype, x.device)
         return flat.reshape(*x.shape[:-1], *self.shape)
 
     def fit(self, values: Float[torch.Tensor, "*b d d d"]) -> Float[torch.Tensor, "*b n"]:
@@ -102,7 +103,7 @@ class Ball:
             raise ValueError(
                 f"values must have shape (..., {self.box}, {self.box}, {self.box}); got {tuple(values.shape)}"
             )
-        return values.flatten(-3) @ _inverse(self.box, self.lmax, self._reach, values.dtype, values.device)
+        return values.flatten(-3) @ basis.inverse(self.box, self.lmax, self._reach, values.dtype, values.device)
 
     def evaluate(
         self, x: Float[torch.Tensor, "*b n"], points: Float[torch.Tensor, "p 3"]
@@ -122,7 +123,9 @@ class Ball:
         self._check(x)
         if points.dim() != 2 or points.shape[-1] != 3:
             raise ValueError(f"points must have shape (p, 3), x y z in voxels; got {tuple(points.shape)}")
-        return x @ _basis(self.box, self.lmax, self._reach, points.detach().double().cpu()).to(x.device, x.dtype)
+        return x @ basis.basis_at(self.box, self.lmax, self._reach, points.detach().double().cpu()).to(
+            x.device, x.dtype
+        )
 
     def rotate(
         self, x: Float[torch.Tensor, "*b n"], rotation: Float[torch.Tensor, "*c 3 3"]
@@ -163,8 +166,8 @@ class Ball:
         self._check(x)
         self._check_rotations(rotations)
         turned = self.rotate(x[..., None, :], rotations)
-        seen = turned.index_select(-1, _seen(self.box, self.lmax, self._reach, x.device))
-        flat = seen @ _plane(self.box, self.lmax, self._reach, x.dtype, x.device)
+        seen = turned.index_select(-1, basis.seen(self.box, self.lmax, self._reach, x.device))
+        flat = seen @ basis.plane(self.box, self.lmax, self._reach, x.dtype, x.device)
         return flat.reshape(*flat.shape[:-1], self.box, self.box)
 
     def backproject(
@@ -188,9 +191,9 @@ class Ball:
             raise ValueError(
                 f"images must have shape (..., {', '.join(map(str, expected))}); got {tuple(images.shape)}"
             )
-        seen = images.flatten(-2) @ _plane(self.box, self.lmax, self._reach, images.dtype, images.device).mT
+        seen = images.flatten(-2) @ basis.plane(self.box, self.lmax, self._reach, images.dtype, images.device).mT
         full = seen.new_zeros((*seen.shape[:-1], self.size))
-        full = full.index_copy(-1, _seen(self.box, self.lmax, self._reach, images.device), seen)
+        full = full.index_copy(-1, basis.seen(self.box, self.lmax, self._reach, images.device), seen)
         angles, tangent = special.zyz_angles(rotations)
         back = self._turn(full, -angles.flip(-1))
         if tangent is not None:
@@ -205,21 +208,18 @@ class Ball:
                 lambda images: self.backproject(images, rotations),
             )
         self._check_rotations(rotations)
-        count, counts = len(rotations), radial_counts(self.box, self.lmax, self._reach)
+        count, counts = len(rotations), self.counts
         # per degree (2 l + 1, k (l + 1)): of the turned coefficients only those with even l + m are seen
         turns = [
             matrix[:, ::2].to(rotations).permute(2, 0, 1).flatten(1) for matrix in special.wigner(self.lmax, rotations)
         ]
-        plane = _plane(self.box, self.lmax, self._reach, rotations.dtype, rotations.device)
+        plane = basis.plane(self.box, self.lmax, self._reach, rotations.dtype, rotations.device)
 
         def project(x: torch.Tensor) -> torch.Tensor:
-            self._check(x)
-            seen, start = [], 0
-            for degree, (radial, turn) in enumerate(zip(counts, turns, strict=True)):
-                part = x[..., start : start + radial * (2 * degree + 1)].unflatten(-1, (radial, 2 * degree + 1))
+            seen = []
+            for degree, (part, turn) in enumerate(zip(self.degrees(x), turns, strict=True)):
                 turned = (part @ turn.to(x)).unflatten(-1, (count, degree + 1))
                 seen.append(turned.transpose(-3, -2).flatten(-2))
-                start += radial * (2 * degree + 1)
             return (torch.cat(seen, -1) @ plane.to(x)).unflatten(-1, (self.box, self.box))
 
         def backproject(images: torch.Tensor) -> torch.Tensor:
@@ -239,10 +239,10 @@ class Ball:
 
     def _turn(self, x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """D(Rz(a)) J D(Rz(b)) J^T D(Rz(g)) x, J = D(Rx(-90)), without a Wigner matrix per rotation."""
-        order, mirrored = _orders(self.box, self.lmax, self._reach, x.device)
+        order, mirrored = basis.orders(self.box, self.lmax, self._reach, x.device)
         cos, sin = special.turn_tables(self.lmax, angles.to(x.device), x.dtype)
         cos, sin = cos.index_select(-1, order), sin.index_select(-1, order)
-        forth, back = _quarters(self.lmax, x.dtype, x.device)
+        forth, back = basis.quarters(self.lmax, x.dtype, x.device)
         for i, quarter in ((2, back), (1, forth), (0, None)):
             x = cos[..., i, :] * x + sin[..., i, :] * x.index_select(-1, mirrored)
             if quarter is not None:
@@ -250,18 +250,31 @@ class Ball:
         return x
 
     def _turn_slightly(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        small = [self._blocks(x, part) for part in _slight(self.lmax, x.dtype, x.device)]
+        small = [self._blocks(x, part) for part in basis.slight(self.lmax, x.dtype, x.device)]
         return torch.stack(small, -1).mul(tangent.to(x.device, x.dtype)[..., None, :]).sum(-1)
+
+    def degrees(self, x: Float[torch.Tensor, "*b n"]) -> list[Float[torch.Tensor, "*b s m"]]:
+        """Coefficients of every degree, ``(..., radial functions, 2 l + 1)``."""
+        self._check(x)
+        sizes = [count * (2 * degree + 1) for degree, count in enumerate(self.counts)]
+        return [part.unflatten(-1, (count, -1)) for part, count in zip(x.split(sizes, -1), self.counts, strict=True)]
+
+    def radial_functions(self, radii: Float[torch.Tensor, " r"]) -> tuple[Float[torch.Tensor, "s r"], ...]:
+        """Radial functions of the Fourier transforms of the basis, N_ls j_l(u_ls r / c), per degree.
+
+        The transform of a basis function is (-i)^l times it times S_lm. Radii r are in cycles per voxel; beyond the
+        cutoff all are zero. ``(s, r)`` each, float64.
+        """
+        scaled = radii.double().cpu() / basis.CUTOFF
+        return tuple(
+            norm[:, None] * special.spherical_bessel(degree, zeros[:, None] * scaled) * (scaled <= 1)
+            for degree, (zeros, _, norm) in enumerate(basis.radial(self.box, self.lmax, self._reach))
+        )
 
     def _blocks(self, x: torch.Tensor, transposed: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """One matrix per degree, given transposed, applied to every radial function of that degree."""
-        out, start = [], 0
-        for degree, count in enumerate(radial_counts(self.box, self.lmax, self._reach)):
-            side = 2 * degree + 1
-            part = x[..., start : start + count * side].reshape(*x.shape[:-1], count, side)
-            out.append((part @ transposed[degree]).flatten(-2))
-            start += count * side
-        return torch.cat(out, -1)
+        parts = zip(self.degrees(x), transposed, strict=True)
+        return torch.cat([(part @ matrix).flatten(-2) for part, matrix in parts], -1)
 
     def _check(self, x: torch.Tensor) -> None:
         if x.shape[-1:] != (self.size,):
@@ -270,185 +283,3 @@ class Ball:
     def _check_rotations(self, rotations: torch.Tensor) -> None:
         if rotations.dim() != 3 or rotations.shape[-2:] != (3, 3):
             raise ValueError(f"rotations must have shape (k, 3, 3); got {tuple(rotations.shape)}")
-
-
-def largest_reach(box: int) -> float:
-    """Largest reach of a ball: 3/4 of the box, and at most 3 voxels beyond its half.
-
-    Functions that peak farther out hardly show on the voxels: the condition number of the values, 25 at box 11,
-    lmax 10 and reach 6.5, is 1,800 here (``benchmarks/basis.py``), and beyond it soon has no bound in small boxes.
-    """
-    return min(0.75 * box, box / 2 + 3)
-
-
-@special.constants(64)
-def radial_counts(box: int, lmax: int, reach: float | None = None) -> tuple[int, ...]:
-    """Number S(l) of radial functions per degree: the zeros of j_l strictly below 2 pi c reach."""
-    reach = float(box // 2 if reach is None else reach)
-    limit = 2 * math.pi * _CUTOFF * reach - 1e-9  # a zero on the limit (l = 0: always one) is left out
-    counts = []
-    for degree in range(lmax + 1):
-        # consecutive zeros of j_l are more than pi apart for l >= 1 and exactly pi for l = 0
-        zeros = special.spherical_bessel_zeros(degree, int(reach) + 2)
-        counts.append(int((zeros < limit).sum()))
-        if not counts[-1]:
-            break
-    return tuple(counts)
-
-
-def radial_functions(ball: Ball, radii: Float[torch.Tensor, " r"]) -> tuple[Float[torch.Tensor, "s r"], ...]:
-    """Radial functions of the Fourier transforms of the basis, N_ls j_l(u_ls r / c), per degree ``(s, r)``; float64.
-
-    The transform of a basis function is (-i)^l times it times S_lm; radii r are in cycles per voxel, beyond the cutoff
-    all are zero.
-    """
-    scaled = radii.double().cpu() / _CUTOFF
-    return tuple(
-        norm[:, None] * special.spherical_bessel(degree, zeros[:, None] * scaled) * (scaled <= 1)
-        for degree, (zeros, _, norm) in enumerate(_radial(ball.box, ball.lmax, ball._reach))
-    )
-
-
-# constants of a ball: float64 on the CPU first, then cast once per dtype and device
-
-
-@special.constants(16)
-def _index(box: int, lmax: int, reach: float) -> torch.Tensor:
-    counts = radial_counts(box, lmax, reach)
-    rows = [(n, s + 1, m) for n in range(lmax + 1) for s in range(counts[n]) for m in range(-n, n + 1)]
-    return torch.tensor(rows)
-
-
-@special.constants(16)
-def _radial(box: int, lmax: int, reach: float) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]:
-    """Per degree: zeros u, j_{l+1}(u), and the normalisation N that makes each basis function's norm 1."""
-    out = []
-    for degree, count in enumerate(radial_counts(box, lmax, reach)):
-        zeros = special.spherical_bessel_zeros(degree, count)
-        slope = special.spherical_bessel(degree + 1, zeros)
-        out.append((zeros, slope, math.sqrt(2 / _CUTOFF**3) / slope.abs()))
-    return tuple(out)
-
-
-def _lommel(degree: int, zeros: torch.Tensor, slope: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Integral of j_l(u t) j_l(v t) t^2 over t = 0 .. 1, zeros u of j_l, (s, p); quadrature near u = v."""
-    u, v = zeros[:, None], v[None, :]
-    gap = u.square() - v.square()
-    near = gap.abs() < 0.1
-    out = u * slope[:, None] * special.spherical_bessel(degree, v) / torch.where(near, 1.0, gap)
-    if bool(near.any()):
-        nodes, weights = _gauss(64 + int(2 * float(zeros.max())))
-        row, column = near.nonzero().unbind(-1)
-        first = special.spherical_bessel(degree, zeros[row, None] * nodes)
-        second = special.spherical_bessel(degree, v[0, column, None] * nodes)
-        out[row, column] = (first * second) @ (weights * nodes.square())
-    return out
-
-
-def _basis(box: int, lmax: int, reach: float, points: torch.Tensor) -> torch.Tensor:
-    """Basis functions (n, p) at points (p, 3)."""
-    radius = points.norm(dim=-1)
-    unique, inverse = radius.unique(return_inverse=True)
-    harmonics = special.spherical_harmonics(lmax, _directions(points, radius)).mT
-    out = []
-    for degree, (zeros, slope, norm) in enumerate(_radial(box, lmax, reach)):
-        f = _lommel(degree, zeros, slope, 2 * math.pi * _CUTOFF * unique) * (4 * math.pi * _CUTOFF**3 * norm[:, None])
-        f = f[:, inverse]
-        out.append((f[:, None] * harmonics[None, degree**2 : (degree + 1) ** 2]).flatten(0, 1))
-    return torch.cat(out)
-
-
-@special.constants(8)
-def _grid64(box: int, lmax: int, reach: float) -> torch.Tensor:
-    axis = torch.arange(box, dtype=torch.float64) - box // 2
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    return _basis(box, lmax, reach, torch.stack([x, y, z], -1).reshape(-1, 3))
-
-
-@special.constants(16)
-def _grid(box: int, lmax: int, reach: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return _grid64(box, lmax, reach).to(device, dtype)
-
-
-@special.constants(16)
-def _inverse(box: int, lmax: int, reach: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    q, r = torch.linalg.qr(_grid64(box, lmax, reach).mT)
-    inverse: torch.Tensor = torch.linalg.solve_triangular(r, q.mT, upper=True)
-    return inverse.mT.contiguous().to(device, dtype)
-
-
-@special.constants(8)
-def _plane64(box: int, lmax: int, reach: float) -> torch.Tensor:
-    """Projections along z of the basis functions with even l + m, (n', box^2), by Hankel quadrature."""
-    from scipy.special import jv
-
-    axis = torch.arange(box, dtype=torch.float64) - box // 2
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    points = torch.stack([x, y, torch.zeros_like(x)], -1).reshape(-1, 3)
-    radius = points.norm(dim=-1)
-    unique, inverse = radius.unique(return_inverse=True)
-    harmonics = special.spherical_harmonics(lmax, _directions(points, radius)).mT
-    nodes, weights = _gauss(48 + int(math.pi * box))
-    phase = (2 * math.pi * _CUTOFF * unique[:, None] * nodes).numpy()
-    hankel = [torch.as_tensor(jv(m, phase)) * (weights * nodes) for m in range(lmax + 1)]
-    out = []
-    for degree, (zeros, _, norm) in enumerate(_radial(box, lmax, reach)):
-        bessel = special.spherical_bessel(degree, zeros[:, None] * nodes) * norm[:, None]
-        block: list[torch.Tensor] = []
-        for m in range(-degree, degree + 1, 2):
-            sign = (-1) ** ((degree - abs(m)) // 2)  # (-i)^l of the basis times i^|m| of the plane wave
-            f = sign * 2 * math.pi * _CUTOFF**2 * (bessel @ hankel[abs(m)].mT)
-            block.append(f[:, inverse] * harmonics[degree * degree + degree + m])
-        out.append(torch.stack(block, 1).flatten(0, 1))
-    return torch.cat(out)
-
-
-@special.constants(16)
-def _plane(box: int, lmax: int, reach: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return _plane64(box, lmax, reach).to(device, dtype)
-
-
-@special.constants(16)
-def _seen(box: int, lmax: int, reach: float, device: torch.device) -> torch.Tensor:
-    """Positions of the coefficients with even l + m: the others vanish in projection."""
-    index = _index(box, lmax, reach)
-    return ((index[:, 0] + index[:, 2]) % 2 == 0).nonzero().squeeze(-1).to(device)
-
-
-@special.constants(16)
-def _orders(box: int, lmax: int, reach: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position of m in turn_tables, and position of the coefficient (l, s, -m), of every coefficient."""
-    order = _index(box, lmax, reach)[:, 2]
-    return (order + lmax).to(device), (torch.arange(len(order)) - 2 * order).to(device)
-
-
-@special.constants(16)
-def _quarters(
-    lmax: int, dtype: torch.dtype, device: torch.device
-) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    """D(Rx(-90)) and D(Rx(90)) of every degree, transposed for row vectors."""
-    quarters = special.quarter_turns(lmax)
-    forth = tuple(part.mT.contiguous().to(device, dtype) for part in quarters)
-    return forth, tuple(part.to(device, dtype) for part in quarters)
-
-
-@special.constants(16)
-def _slight(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[tuple[torch.Tensor, ...], ...]:
-    parts = special.generators(lmax)
-    return tuple(tuple(part[i].mT.contiguous().to(device, dtype) for part in parts) for i in range(3))
-
-
-@special.constants(32)
-def _gauss(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gauss-Legendre nodes and weights on 0 .. 1."""
-    from scipy.special import roots_legendre
-
-    nodes, weights = roots_legendre(count)
-    return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
-
-
-def _directions(points: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """Unit vectors; +x at the origin, where every function that depends on the direction vanishes."""
-    east = torch.tensor([1.0, 0.0, 0.0], dtype=points.dtype)
-    unit = points / torch.where(radius > 0, radius, 1.0)[:, None]
-    return torch.where((radius > 0)[:, None], unit, east)

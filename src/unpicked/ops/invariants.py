@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from jaxtyping import Float
@@ -25,7 +24,7 @@ def invariant(first: int, second: int, third: int) -> Float[torch.Tensor, "a b c
 
     The mean over all rotations of D_l1(R) x D_l2(R) x D_l3(R) is the projection W W^T. W is Wigner's 3j symbol in
     real harmonics, up to a sign; where the sum is even it is in proportion to the integral of the product of three
-    harmonics over the sphere, which a Gauss-Legendre rule gives exactly. For odd sums that integral vanishes.
+    harmonics over the sphere, which a quadrature gives exactly. For odd sums that integral vanishes.
 
     Raises:
         ValueError: if no such invariant exists.
@@ -33,14 +32,8 @@ def invariant(first: int, second: int, third: int) -> Float[torch.Tensor, "a b c
     total = first + second + third
     if total % 2 or not abs(first - second) <= third <= first + second:
         raise ValueError(f"degrees need an even sum and sides of a triangle; got {first}, {second}, {third}")
-    from scipy.special import roots_legendre
-
-    nodes, weights = (torch.as_tensor(v) for v in roots_legendre(total // 2 + 1))
-    steps = total + 1
-    phi = torch.arange(steps, dtype=torch.float64) * (2 * math.pi / steps)
-    sine = (1 - nodes**2).sqrt()[:, None]
-    points = torch.stack([sine * phi.cos(), sine * phi.sin(), nodes[:, None].expand(-1, steps)], -1)
+    points, weights = special.sphere_rule(total)
     harmonics = special.spherical_harmonics(max(first, second, third), points)
     a, b, c = (harmonics[..., n * n : (n + 1) ** 2] for n in (first, second, third))
-    whole = torch.einsum("zpa,zpb,zpc,z->abc", a, b, c, weights)
+    whole = torch.einsum("pa,pb,pc,p->abc", a, b, c, weights)
     return whole / whole.norm()

@@ -41,6 +41,29 @@ def constants(maxsize: int) -> Callable[[Callable[[*Keys], Made]], Callable[[*Ke
     return decorate
 
 
+@constants(64)
+def gauss_legendre(count: int) -> tuple[Float[torch.Tensor, " n"], Float[torch.Tensor, " n"]]:
+    """Gauss-Legendre nodes and weights on 0 .. 1, float64; do not write to them."""
+    from scipy.special import roots_legendre
+
+    nodes, weights = roots_legendre(count)
+    return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
+
+
+@constants(64)
+def sphere_rule(degree: int) -> tuple[Float[torch.Tensor, "p 3"], Float[torch.Tensor, " p"]]:
+    """Unit vectors and weights, of sum 4 pi, that integrate polynomials of this degree over the sphere; float64.
+
+    Gauss-Legendre in z, equal steps in the azimuth. Do not write to them.
+    """
+    nodes, weights = gauss_legendre(degree // 2 + 1)
+    z, steps = 2 * nodes - 1, degree + 1
+    phi = torch.arange(steps, dtype=torch.float64) * (2 * math.pi / steps)
+    sine = (1 - z**2).sqrt()[:, None]
+    points = torch.stack([sine * phi.cos(), sine * phi.sin(), z[:, None].expand(-1, steps)], -1).reshape(-1, 3)
+    return points, (4 * math.pi / steps * weights).repeat_interleave(steps)
+
+
 def spherical_bessel_zeros(order: int, count: int) -> Float[torch.Tensor, " count"]:
     """First positive zeros of the spherical Bessel function j_order, ascending, float64, to 1e-13 relative.
 
@@ -211,18 +234,12 @@ def turn_tables(
 def quarter_turns(lmax: int) -> tuple[Float[torch.Tensor, "_ _"], ...]:
     """D_l(Rx(-90)), z axis to y axis, for l = 0 .. lmax, float64 on the CPU; do not write to them.
 
-    By quadrature of S_l(X p) S_l(p)^T over the sphere: Gauss-Legendre in z, equal steps in phi.
+    By quadrature of S_l(X p) S_l(p)^T over the sphere.
     """
-    from scipy.special import roots_legendre
-
-    nodes, weights = (torch.as_tensor(v) for v in roots_legendre(lmax + 1))
-    steps = 2 * lmax + 2
-    phi = torch.arange(steps, dtype=torch.float64) * (2 * math.pi / steps)
-    sine = (1 - nodes**2).sqrt()[:, None]
-    points = torch.stack([sine * phi.cos(), sine * phi.sin(), nodes[:, None].expand(-1, steps)], -1).reshape(-1, 3)
+    points, weights = sphere_rule(2 * lmax + 1)
     x, y, z = points.unbind(-1)
     turned = spherical_harmonics(lmax, torch.stack([x, z, -y], -1))
-    weighted = spherical_harmonics(lmax, points) * (weights * 2 * math.pi / steps).repeat_interleave(steps)[:, None]
+    weighted = spherical_harmonics(lmax, points) * weights[:, None]
     blocks = [slice(n * n, (n + 1) ** 2) for n in range(lmax + 1)]
     return tuple(turned[:, b].mT @ weighted[:, b] for b in blocks)
 

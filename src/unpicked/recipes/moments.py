@@ -28,6 +28,7 @@ from unpicked.priors import Flat
 
 BLANK = 3.0  # standard errors of its density, below which a micrograph is called blank
 SEEN = 5.0  # likewise of what the fit gains over noise, below which no particles are seen at all
+SAME = 1e-3  # r.m.s. difference of the moments of two micrographs, beside their size, below which they are one
 LARGEST = 14  # voxels of a box; the moments of larger ones are thousands
 GUESS = 0.1  # density at which fits start
 LEAST_BLOCKS = 40  # below which no error is told
@@ -45,8 +46,8 @@ class Told:
         energy: mean over views of a projection's sum of squares over sigma^2.
         chi2: of the fit per degree of freedom.
         agrees: whether the fit agrees with the moments within their errors.
-        z: of particles at all: half the gain in chi^2 over noise alone, less what so many unknowns gain of noise, in
-            its standard deviations.
+        z: of particles at all: the gain in chi^2 over noise alone, less what so many unknowns gain of noise, in its
+            standard deviations.
         x: ``(size,)`` coefficients of the fitted volume, of which little is known beyond its radial part.
         rows: of every micrograph its density, standard error and z; None where their sums were not kept.
     """
@@ -140,6 +141,16 @@ def possible(box: int, lmax: int) -> None:
     Ball(box, lmax)
 
 
+def known(record: Moments) -> None:
+    """Whether a record is of micrographs, about their means.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not record.kind.startswith("image, steerable") or "centred" not in record.kind:
+        raise ValueError(f"these are not moments of micrographs about their means: {record.kind}")
+
+
 def told_by(record: Moments, *, lmax: int = 4, starts: int = 10, seed: int = 0) -> Told:
     """Density, noise and energy from moments, by the fit of a volume of low degree; no data are read.
 
@@ -155,8 +166,7 @@ def told_by(record: Moments, *, lmax: int = 4, starts: int = 10, seed: int = 0) 
     Raises:
         ValueError: for moments of anything else, or too few of them.
     """
-    if not record.kind.startswith("image, steerable") or "centred" not in record.kind:
-        raise ValueError(f"these are not moments of micrographs about their means: {record.kind}")
+    known(record)
     if record.blocks < LEAST_BLOCKS:
         raise ValueError(f"moments of {record.blocks} blocks tell no error; take larger or more micrographs")
     possible(record.length, lmax)
@@ -244,8 +254,13 @@ def merged(records: Sequence[Moments]) -> Moments:
     whole = merge(records)
     if whole.pieces is None:
         raise ValueError("records must hold the sums of every micrograph apart, by which the same ones are known")
-    twice = torch.unique(whole.pieces[:, 1:], dim=0, return_inverse=True, return_counts=True)
-    same = (twice[2][twice[1]] > 1).nonzero()[:, 0].tolist()
-    if same:
-        raise ValueError(f"a micrograph must be counted once; {whole.names[same[0]]} is in two of the records")
+    rows = whole.pieces[:, 1:] / whole.pieces[:, :1]
+    rows = rows / rows.square().mean(0).sqrt().clamp(min=1e-300)
+    for place, row in enumerate(rows[1:], 1):  # sums of another machine are rounded otherwise
+        near = (rows[:place] - row).square().mean(1).min(0)
+        if float(near.values) < SAME**2:
+            raise ValueError(
+                f"a micrograph must be counted once; {whole.names[int(near.indices)]} and {whole.names[place]} "
+                "have the same moments"
+            )
     return whole

@@ -21,7 +21,8 @@ from unpicked.model.model import Model
 from unpicked.model.patches import Patches
 from unpicked.model.placements import through_of, unfiltered
 from unpicked.model.views import Projection
-from unpicked.objects.ball import Ball, largest_reach, radial_counts
+from unpicked.objects.ball import Ball
+from unpicked.objects.ball_basis import largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
 from unpicked.objects.voxels import Voxels
 from unpicked.ops import filters, rotation
