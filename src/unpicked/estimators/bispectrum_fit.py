@@ -1,8 +1,8 @@
 """From the moments of a volume's projections, free of noise, back to the volume: low degrees only.
 
 The equations are polynomials whose Jacobian spans ten powers of ten (section "conditioning" of ``unpicked reproduce``).
-What makes random starts succeed is the weighting, each residual by the power at its sides, as in a bicoherence; low
-frequencies first; and steps that follow the bends of narrow valleys. A rotation and a mirror stay undetermined.
+What makes random starts succeed is the weighting, each residual by the power at its sides, as in a bicoherence, and
+steps that follow the bends of narrow valleys (``benchmarks/inversion.py``). A rotation and a mirror stay undetermined.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Inversion:
 
     Attributes:
         starts: random ones, drawn with the spectrum of the data.
-        marches: longest sides of the triangles of the first stages, in steps of the radii; all come last.
+        marches: longest sides of the triangles of first stages, in steps of the radii; all come last. None by default:
+            where steps bend, low frequencies first help no more starts than they mislead.
         steps: trials of the optimiser in each of these stages, and ``last`` in the last.
         weights: ``bicoherence``; or ``uniform``, as published, with which random starts mostly fail.
         bends: steps follow the bends of narrow valleys (geodesic acceleration).
@@ -54,9 +55,9 @@ class Inversion:
     """
 
     starts: int = 10
-    marches: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
+    marches: tuple[int, ...] = ()
     steps: int = 60
-    last: int = 400
+    last: int = 1000
     weights: Weighting = "bicoherence"
     bends: bool = True
     density: float = 0.3
