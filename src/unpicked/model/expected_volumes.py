@@ -124,6 +124,7 @@ def _moments(x: torch.Tensor, ball: Ball, places: Triangles, *, slopes: bool) ->
     return values, VolumeMoments(first[:, None], 2 * scale**2 * power, cube)
 
 
+@special.constants(8)
 def _weights(lmax: int, places: Triangles) -> list[torch.Tensor]:
     """(-1)^(sum / 2) W . S(k1) S(k2) S(k3) at every triangle, for every triple of degrees."""
     one, two, three = (special.spherical_harmonics(lmax, way) for way in directions(places))
