@@ -1,6 +1,7 @@
 """Do micrographs contain a given map? Decoys, ranks, and the command."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from unpicked.simulate.decoys import chain, shuffled
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.optics import draw_optics, drawn
 from unpicked.simulate.phantom import bead_chain
-from unpicked.verify.claims import ENOUGH, judge_claim
+from unpicked.verify.claims import ENOUGH, FUTILE, GROUP, judge_claim, settled
 
 SCOPE = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift": 0.0}
 
@@ -137,8 +138,33 @@ def test_a_map_above_all_decoys_has_the_least_p():
 def test_a_map_among_its_decoys_is_not_supported_and_the_race_ends_early():
     toy = Toy((1.0, -1.0) * 250)
     found = judge_claim(toy, 500)
-    assert found.verdict == "not supported" and found.decoys == 100 and found.above >= ENOUGH
+    assert found.verdict == "not supported" and found.decoys == GROUP and found.above >= ENOUGH
     assert found.p > 0.05 and "do not single this map out" in found.sentence
+
+
+def test_a_race_is_settled_by_those_who_lead_for_good_or_by_many_who_probably_do():
+    assert settled(torch.tensor([-5.0] * 10 + [3.0] * 15), 10)
+    assert not settled(torch.tensor([-5.0] * 9 + [3.0] * 16), 10)
+    assert settled(torch.full((25,), -2.6), 10) and not settled(torch.full((25,), -1.5), 10)
+    assert not settled(torch.tensor([-9.0]), 2)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+def test_a_race_that_is_settled_ends_so_however_the_leads_hang_together(shared):
+    tiles, count, runs = 40, 25, 400
+    generator = torch.Generator().manual_seed(0)
+    ended = wrong = 0
+    for _ in range(runs):
+        steps = torch.randn(tiles, count, generator=generator, dtype=torch.float64) * math.sqrt(1 - shared)
+        steps = steps + math.sqrt(shared) * torch.randn(tiles, 1, generator=generator, dtype=torch.float64)
+        sums = (steps + 0.5 * torch.randn(count, generator=generator, dtype=torch.float64)).cumsum(0)
+        for seen in range(10, tiles):
+            if settled(sums[seen - 1] / (seen * (1 - seen / tiles)) ** 0.5, ENOUGH):
+                ended += 1
+                wrong += int((sums[-1] < 0).sum()) < ENOUGH
+                break
+    assert ended > runs / 3, "most of the race is saved"
+    assert wrong <= 2 * FUTILE * runs
 
 
 def test_too_few_decoys_say_so():

@@ -37,7 +37,8 @@ class Bank:
         more: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.templates, self.bias, self.side, self.more = templates.contiguous(), bias.contiguous(), side, more
-        self.rows = block_length(len(templates), templates)
+        # of few templates, what is cut out for them is the larger block; four times as much of it still fits
+        self.rows = min(block_length(len(templates), templates), 4 * block_length(side**2, templates))
 
     def everywhere(self, image: Float[torch.Tensor, "h w"]) -> Float[torch.Tensor, "y x"]:
         """Log of sum_r exp(score) at every corner of a whole window, ``(h - side + 1, w - side + 1)``."""

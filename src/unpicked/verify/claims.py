@@ -19,7 +19,8 @@ from unpicked.verify.verdict import Score, Verdict, Word
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
 LEAST = 24  # tiles before that is said
-GROUP, ENOUGH = 100, 10  # decoys that race together; so many above settle that nothing is shown
+GROUP, ENOUGH = 25, 10  # decoys that race together; so many above settle that nothing is shown
+FUTILE = 0.01  # probability, at most, that a race ends because so many are ahead though fewer would stay so
 LEVEL, DOUBTFUL = 0.01, 0.05  # p up to which a map is in the data, and above which nothing says so
 
 D = TypeVar("D", bound=Data)
@@ -91,7 +92,8 @@ def judge_claim(
     """Do these data contain this map?
 
     Source: rank test among exchangeable decoys, which ends early where ten are above (Besag & Clifford 1991). Decoys
-    are dropped where they are behind or ahead by four standard errors.
+    are dropped where the tiles that are left would have to turn what is by four standard errors of that; and all of
+    them where it is settled that ten will be above (stochastic curtailment, Lan, Simon & Halperin 1982).
 
     Args:
         claim: data, map and decoys.
@@ -176,30 +178,51 @@ def _race(
     enough: int,
     tell: Callable[[int, int], None],
 ) -> int:
-    """How many decoys end above the map; ends where ``enough`` are."""
-    running = list(decoys)
+    """How many decoys end above the map; ends where it is settled that ``enough`` do."""
     own_scores = [claim.score(plain, claim.map) for plain in plains]
-    scores: dict[int, list[Score]] = {}
-    for number in running:
-        decoy = claim.decoy(number)
-        scores[number] = [claim.score(plain, decoy) for plain in plains]
-    sums, squares = dict.fromkeys(running, 0.0), dict.fromkeys(running, 0.0)
-    seen = ahead = 0
-    for fold, tiles in batches:
+    maps = (claim.decoy(number) for number in decoys)
+    scores = [[claim.score(plain, decoy) for plain in plains] for decoy in maps]
+    running = list(range(len(decoys)))
+    sums, squares = torch.zeros(2, len(decoys), dtype=torch.float64)
+    seen = 0
+    for passed, (fold, tiles) in enumerate(batches, 1):
         own = own_scores[fold](tiles)
         seen += len(own)
-        left = []
         for number in running:
             lead = (own - scores[number][fold](tiles)).double()
-            sums[number] += float(lead.sum())
-            squares[number] += float(lead.square().sum())
-            spread = math.sqrt(max(squares[number] - sums[number] ** 2 / seen, 0.0))
-            if seen < LEAST or abs(sums[number]) <= SURE * spread:
-                left.append(number)
-            else:
-                ahead += sums[number] < 0
-        running = left
-        tell(len(running), ahead)
-        if not running or ahead >= enough:
+            sums[number] += lead.sum()
+            squares[number] += lead.square().sum()
+        if seen < LEAST:
+            continue
+        sure = _sureness(sums, squares, seen, 1 - passed / claim.count)
+        running = [number for number in running if abs(float(sure[number])) <= SURE]
+        tell(len(running), int((sure < -SURE).sum()))
+        if not running or settled(sure, enough):
             break
-    return ahead + sum(sums[number] <= 0 for number in running)
+    return int((sums <= 0).sum())
+
+
+def _sureness(sums: torch.Tensor, squares: torch.Tensor, seen: int, left: float) -> torch.Tensor:
+    """Standard errors by which the leads that ``seen`` tiles sum to will keep their signs through a share that is left.
+
+    Without belief in any drift the final sum is expected in proportion; its standard deviation about that, over the
+    sum that is expected, is sqrt(left) times the relative error of the present sum.
+    """
+    spread = (squares - sums.square() / seen).clamp(min=0).sqrt()
+    return torch.nan_to_num(sums / (spread * math.sqrt(left)), nan=0.0)  # no lead and no spread: the very same map
+
+
+def settled(sure: torch.Tensor, enough: int) -> bool:
+    """Whether at least ``enough`` leads end negative, but for a probability of one in a hundred at most.
+
+    Of the m leads that are most surely negative, fewer than ``enough`` stay so with a probability of at most the sum of
+    their chances to turn over m - enough + 1 (Markov), however they hang together; the best m counts.
+
+    Args:
+        sure: leads in standard errors of what they end at, ``(n,)``.
+        enough: number of leads, at least one.
+    """
+    if len(sure) < enough:
+        return False
+    turned = torch.special.ndtr(sure.sort().values).cumsum(0)[enough - 1 :]
+    return bool((turned / torch.arange(1, len(turned) + 1)).min() <= FUTILE)
