@@ -40,6 +40,7 @@ _PLACES = {
     "Identity": "model.views",
     "InPlane": "model.views",
     "OfClasses": "model.views",
+    "Conical": "model.conical",
     "Projection": "model.views",
     "Directions": "model.directions",
     "Anywhere": "model.placements",

@@ -272,6 +272,17 @@ def test_contrast_transfer_is_told_kept_and_read_again(reconstruct, sim, tmp_pat
     assert is_refused(reconstruct(*words, "--resume"), "data_files was", "fits.txt")
 
 
+def test_a_tilted_grid_is_told_in_settings_and_on_the_page(reconstruct, command, sim, tmp_path):
+    status, _, _ = reconstruct(sim / "micrographs.star", tmp_path / "run", "--tilt", "-60", "--tilt-axis", "20")
+    assert status == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["settings"]["tilt"], result["settings"]["tilt_axis"]) == (-60.0, 20.0)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "As right as the sign of the tilt, -60 degrees" in page and "untilted" not in page
+    assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "flat", "--tilt", "0"), "--tilt must be 5 to 90 degrees")
+    assert not (tmp_path / "flat").exists()
+
+
 def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):
     truth = read_map(sim / "truth.mrc").values.numpy().ravel()
     assert reconstruct(sim / "micrographs.star", tmp_path / "run", "--start", sim / "truth.mrc")[0] == 0

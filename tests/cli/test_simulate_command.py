@@ -16,6 +16,8 @@ from unpicked.io.micrographs import read_micrographs
 from unpicked.io.mrc import read_header, read_map, write_map
 from unpicked.io.star import read_star
 from unpicked.io.structure import read_structure
+from unpicked.model.conical import conical
+from unpicked.ops.rotation import euler_to_matrix
 
 SMALL = ["--box", "8", "--voxel", "6", "--size", "64", "--count", "2", "--seed", "3", "--threads", "1"]
 KEYS = {"sigma", "density", "occurrences", "energy", "snr_box", "snr_disc", "snr_db", "seed", "contrast", "voxel_size",
@@ -83,12 +85,26 @@ def test_preferred_views_are_around_their_axis(simulate, tmp_path):
     assert truth["energy"] == pytest.approx(400)
 
 
+def test_particles_of_a_tilted_grid_differ_in_one_angle_only(simulate, tmp_path):
+    assert simulate(tmp_path / "sim", "--energy", "400", "--tilt", "-60", "--tilt-axis", "20")[0] == 0
+    truth = json.loads((tmp_path / "sim" / "truth.json").read_text())
+    assert (truth["tilt"], truth["tilt_axis"]) == (-60.0, 20.0)
+    particles = read_star(tmp_path / "sim" / "truth.star")["particles"]
+    rot, tilt, psi = (torch.from_numpy(particles.floats(f"rlnAngle{name}")) for name in ("Rot", "Tilt", "Psi"))
+    turns = euler_to_matrix(torch.stack([rot, tilt, psi], -1))
+    assert torch.allclose(turns, conical(torch.rad2deg(torch.atan2(turns[:, 2, 1], turns[:, 2, 0])) + 180, -60.0, 20.0))
+    assert float(turns[:, 2, 0].std()) > 0.3, "turned at will in the plane of the grid"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--preferred", "-1"), "--preferred: the concentration of views must be a number from 0"),
         (("--preferred", "3", "--preferred-axis", "0", "0", "0"), "--preferred: the axis"),
         (("--preferred-axis", "0", "0", "1"), "--preferred-axis needs --preferred"),
+        (("--tilt", "91"), "--tilt: a tilt must lie between -90 and 90 degrees; got 91"),
+        (("--tilt-axis", "10"), "--tilt-axis needs --tilt"),
+        (("--tilt", "60", "--preferred", "3"), "--preferred cannot be given with --tilt"),
     ],
 )
 def test_preferences_that_there_are_not_are_refused(simulate, tmp_path, options, said):

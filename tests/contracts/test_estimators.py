@@ -749,7 +749,7 @@ def test_newton_equals_a_dense_solve(object: Object, prior: Prior) -> None:
     operator, x = model.operator(blob(model)), blob(model)
     numerator = draw(1, 8, model.side, model.side)
     weight = 2 + draw(2, 8, model.side, model.side).square()
-    problem = maximisation.Problem(object, operator, numerator, weight, 0.64, prior)
+    problem = maximisation.Problem(object, operator, numerator, weight, 0.64, prior, law=model.view)
     scores, right = 0.3 * draw(4, object.size // 2, object.size), draw(3, object.size)
     views = rotation.super_fibonacci(maximisation._VIEWS)
     seen = object.projector(views).project(torch.eye(object.size, dtype=torch.float64)).flatten(1)  # type: ignore[attr-defined]

@@ -9,13 +9,16 @@ from itertools import product
 import pytest
 import torch
 
+from unpicked.model.conical import Conical
 from unpicked.model.views import Identity, InPlane, OfClasses, View, Weighable
+from unpicked.objects.ball import Ball
 from unpicked.objects.base import Image, Object
 from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
 from unpicked.objects.even import Even
 from unpicked.objects.pixels import Pixels
 from unpicked.objects.samples import Samples
+from unpicked.objects.voxels import Voxels
 from unpicked.ops import rotation
 
 Tensor = torch.Tensor
@@ -202,10 +205,14 @@ VIEWS: dict[str, tuple[View, Object]] = {
     "kinds of signals": (OfClasses(Identity(), 3), Classes(Samples(5), 3)),
     "kinds in plane": (OfClasses(InPlane(3), 2), Classes(Disk(5), 2)),
 }
+KNOWN: dict[str, tuple[View, Object]] = {  # whose weights are not estimated
+    "on a tilted grid, ball": (Conical(50.0, 6, 10.0, 0.2), Ball(7, 3)),
+    "on a tilted grid, voxels": (Conical(-20.0, 3), Voxels(6)),
+}
 views = pytest.mark.parametrize(("view", "object"), VIEWS.values(), ids=VIEWS.keys())
 
 
-@views
+@pytest.mark.parametrize(("view", "object"), (VIEWS | KNOWN).values(), ids=(VIEWS | KNOWN).keys())
 def test_views_have_weights_templates_and_an_exact_adjoint(view: View, object: Object) -> None:
     assert view.log_weights.shape == (len(view),)
     assert float(view.log_weights.exp().sum()) == pytest.approx(1)

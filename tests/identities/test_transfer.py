@@ -134,7 +134,7 @@ def test_patches_through_filters_are_judged_from_all_sides() -> None:
 
 def test_information_of_uniform_views_is_that_through_the_filters(through: Transfer) -> None:
     object, like = Voxels(SIDE), draw(18, 1)
-    found = maximisation.uniform_information(object, like, through)
+    found = maximisation.complete_information(object, Projection(rotation.super_fibonacci(8)), like, through)
     views = rotation.super_fibonacci(60).double()
     images = object.projector(views).project(torch.eye(object.size, dtype=torch.float64))
     numbers = through.coefficients(images)

@@ -14,7 +14,7 @@ from unpicked.data import snr
 
 if TYPE_CHECKING:
     from unpicked.simulate.micrographs import Specimen
-    from unpicked.simulate.preference import Preference
+    from unpicked.simulate.preference import OnTilted, Preference
 
 LEVELS = {
     "energy": snr.energy,
@@ -209,15 +209,29 @@ class Preferred:
     them from within 34 degrees of it. All directions alike if not given."""
     preferred_axis: tuple[float, float, float] | None = None
     """That axis x y z, in the frame of the map; 0 0 1 if not given."""
+    tilt: float | None = None
+    """Particles lie alike on a grid that is tilted by so many degrees, each turned in the plane of the grid at will
+    (random conical tilt)."""
+    tilt_axis: float | None = None
+    """Direction of the tilt axis in the image, in degrees from +y towards +x; 0 if not given."""
 
-    def found(self) -> Preference:
+    def found(self) -> Preference | OnTilted:
         """The law of the directions.
 
         Raises:
-            ValueError: for an axis alone, or a law that there is not.
+            ValueError: for an axis alone, both laws, or a law that there is not.
         """
-        from unpicked.simulate.preference import UNIFORM, Preference
+        from unpicked.simulate.preference import UNIFORM, OnTilted, Preference
 
+        if self.tilt is not None:
+            others = {name: value for name, value in given(self).items() if name.startswith("preferred")}
+            refuse(others, "{} cannot be given with --tilt")
+            try:
+                return OnTilted(self.tilt, self.tilt_axis or 0.0)
+            except ValueError as error:
+                raise ValueError(f"--tilt: {error}") from error
+        if self.tilt_axis is not None:
+            raise ValueError("--tilt-axis needs --tilt")
         if self.preferred is None:
             refuse(given(self), "{} needs --preferred")
             return UNIFORM

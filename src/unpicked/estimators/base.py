@@ -22,8 +22,7 @@ from unpicked.model.likelihoods import Scene, Separate, Stats
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches, PatchStep
 from unpicked.model.placements import through_of
-from unpicked.model.views import Projection, Weighable
-from unpicked.ops import rotation
+from unpicked.model.views import Directed, Weighable
 from unpicked.priors import Prior
 
 State = dict[str, Any]  # of tensors; Any because torch is imported late
@@ -176,9 +175,9 @@ _VIEWS = 256  # by which patches are judged through filters, where whole templat
 def _fewer(model: Model) -> Model:
     """The model with no more views than patches are judged by; a set without filters stays whole."""
     view = model.view
-    if through_of(model.placement) is None or not isinstance(view, Projection) or len(view) <= _VIEWS:
+    if through_of(model.placement) is None or not isinstance(view, Directed) or len(view) <= _VIEWS:
         return model
-    return replace(model, view=replace(view, rotations=rotation.super_fibonacci(_VIEWS).to(view.rotations)))
+    return replace(model, view=view.spread(_VIEWS))
 
 
 def filter_of(model: Model, index: int) -> int:

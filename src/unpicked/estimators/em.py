@@ -183,6 +183,7 @@ class EM:
             self.solver_tolerance,
             self.solver_steps,
             through_of(model.placement),
+            model.view,
         )
         gradient = problem.gradient(x)
         information, size = stats.get("information"), len(x)

@@ -16,9 +16,9 @@ from unpicked.model.likelihoods import Score
 from unpicked.model.model import Model
 from unpicked.model.placements import through_of, unfiltered
 from unpicked.model.transfer import Transfer
-from unpicked.model.views import Projection
+from unpicked.model.views import Directed, Projection, View
 from unpicked.objects.base import Object, Projector
-from unpicked.ops import fourier, rotation, seeding, solve
+from unpicked.ops import fourier, seeding, solve
 from unpicked.priors import Prior, majorant, precision
 
 DENSE = 1600  # coefficients up to which matrices are held
@@ -47,8 +47,9 @@ class Problem:
         tolerance: float = 1e-8,
         steps: int = 60,
         through: Transfer | None = None,
+        law: View | None = None,
     ) -> None:
-        self.object, self.operator, self.prior, self.through = object, operator, prior, through
+        self.object, self.operator, self.prior, self.through, self.law = object, operator, prior, through, law
         self.weight, self.variance = weight / variance, variance
         self.tolerance, self.steps = tolerance, steps
         self.right = operator.backproject(numerator / variance)
@@ -114,21 +115,21 @@ class Problem:
         where the views are too coarse for the data, their errors look like information.
         """
         self._at(x)
-        complete = self._uniform()
+        complete = self._complete()
         if complete is not None:
             information = solve.between(information, complete, least)
         factor, flaw = torch.linalg.cholesky_ex(information + self.curvature)
         return self.solve(right) if bool(flaw) else torch.cholesky_solve(right[:, None], factor)[:, 0]
 
-    def _uniform(self) -> torch.Tensor | None:
-        """Complete-data information as it would be for uniform views and whole templates."""
-        if not self.dense or not hasattr(self.object, "projector"):
+    def _complete(self) -> torch.Tensor | None:
+        """Complete-data information as it would be for views spread by their law and whole templates."""
+        if not self.dense or not isinstance(self.law, Directed):
             return None
         if self.through is None:
             copies = self.weight.mean((-2, -1)).sum()
         else:
             copies = self.weight[:, 0].sum() / self.through.mean.sum().to(self.weight)
-        return copies * uniform_information(self.object, self.curvature, self.through)
+        return copies * complete_information(self.object, self.law, self.curvature, self.through)
 
     def _at(self, x: torch.Tensor) -> None:
         """The prior's curvature at x."""
@@ -159,7 +160,7 @@ class Problem:
         """Inverse of M as it would be for uniform views and whole templates; of many voxels shell by shell."""
         if not self.dense and self.object.shape == (round(self.object.size ** (1 / 3)),) * 3:
             return self._by_shells()
-        complete = self._uniform()
+        complete = self._complete()
         if complete is None:
             return None
         factor, flaw = torch.linalg.cholesky_ex(complete + self.curvature)
@@ -255,11 +256,16 @@ _held: dict[Any, torch.Tensor] = {}
 _last: dict[Any, torch.Tensor] = {}
 
 
-def uniform_information(object: Any, like: torch.Tensor, through: Transfer | None = None) -> torch.Tensor:
-    """Mean over uniform views and all filters of A^T h^2 A, ``(size, size)``, in dtype and on device of ``like``."""
-    key = (object, like.dtype, str(like.device), through)
+def complete_information(
+    object: Any, law: Directed, like: torch.Tensor, through: Transfer | None = None
+) -> torch.Tensor:
+    """Mean over the views of a law and all filters of A^T h^2 A, ``(size, size)``, in dtype and on device of ``like``.
+
+    A density of directions is left out.
+    """
+    views = law.spread(_VIEWS).rotations.to(like)
+    key = (object, views.cpu().numpy().tobytes(), like.dtype, str(like.device), through)
     if key not in _held:
-        views = rotation.super_fibonacci(_VIEWS).to(like)
         eye = torch.eye(object.size, dtype=like.dtype, device=like.device)
         seen = object.projector(views).project(eye)
         _held.clear()

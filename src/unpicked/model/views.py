@@ -12,7 +12,7 @@ from unpicked._lazy import torch
 from unpicked.model.directions import Directions
 from unpicked.objects.base import Image, Object, Projector, Volume
 from unpicked.objects.classes import Classes
-from unpicked.ops import special
+from unpicked.ops import rotation, special
 
 _CHUNK = 512  # views whose slices are planned together
 
@@ -38,6 +38,18 @@ class View(Protocol):
 
     def turned(self, rotation: torch.Tensor) -> View:
         """The same views of the object turned by ``rotation``; a view that knows no turn returns itself."""
+
+
+@runtime_checkable
+class Directed(View, Protocol):
+    """Views of a volume by rotations, which a law spreads."""
+
+    @property
+    def rotations(self) -> torch.Tensor:
+        """``(k, 3, 3)``, object to view."""
+
+    def spread(self, count: int) -> Directed:
+        """So many views by the same law."""
 
 
 @runtime_checkable
@@ -188,6 +200,10 @@ class Projection:
     def turned(self, rotation: torch.Tensor) -> Projection:
         """The views of the object turned by ``rotation``, ``(3, 3)``; the density of directions stays where it is."""
         return replace(self, rotations=self.rotations @ rotation.to(self.rotations))
+
+    def spread(self, count: int) -> Projection:
+        """So many rotations, spread evenly, with the density of directions."""
+        return replace(self, rotations=rotation.super_fibonacci(count).to(self.rotations))
 
     def image_shape(self, object: Volume) -> tuple[int, int]:
         """Height and width of a template."""

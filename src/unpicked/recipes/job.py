@@ -10,6 +10,7 @@ from unpicked.priors import (
     group,
 )
 
+LEAST_TILT = 5.0  # degrees, from which particles on a grid are seen from more than one side
 Noise = Literal["auto", "white", "coloured"]
 
 
@@ -50,10 +51,16 @@ class MicrographJob:
     """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged."""
     views: tuple[int, ...] = ()
     """Number of views in each stage. If not given, 100 in the first and four times as many in each that follows; in
-    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly."""
+    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly. With
+    --tilt 36 angles, and twice as many in each."""
     view_distribution: Literal["uniform", "estimated"] = "uniform"
     """From where particles are seen: from all sides alike, or by a smooth density of directions that is estimated with
     the map."""
+    tilt: float | None = None
+    """The particles lie alike on a grid that is tilted by so many degrees, each turned in the plane of the grid at will
+    (random conical tilt). The sign tells the hand. If not given, they lie anyhow."""
+    tilt_axis: float = 0.0
+    """Direction of the tilt axis in the image, in degrees from +y towards +x."""
     iterations: tuple[int, ...] = (12, 8, 12)
     """Passes over the data in each stage, at most."""
     batch: float = 1.0
@@ -116,6 +123,17 @@ class MicrographJob:
             raise ValueError(f"--starts must be at least 1; got {self.starts}")
         if not 1 <= self.refined <= self.starts:
             raise ValueError(f"--refined must lie between 1 and --starts, {self.starts}; got {self.refined}")
+        if self.tilt is None and self.tilt_axis:
+            raise ValueError("--tilt-axis needs --tilt")
+        if not (LEAST_TILT <= abs(LEAST_TILT if self.tilt is None else self.tilt) <= 90):
+            raise ValueError(
+                f"--tilt must be {LEAST_TILT:g} to 90 degrees to either side; got {self.tilt}: a flat grid shows its "
+                "particles from one side only"
+            )
+        if not math.isfinite(self.tilt_axis):
+            raise ValueError(f"--tilt-axis must be an angle in degrees; got {self.tilt_axis}")
+        if self.tilt is not None and self.view_distribution == "estimated":
+            raise ValueError("--view-distribution estimated is for particles that lie anyhow; leave it or --tilt out")
         if self.lmax < 0:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):

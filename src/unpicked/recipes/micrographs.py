@@ -181,7 +181,7 @@ def from_micrographs(
             *prepared.notes,
             *notes_of_transfer(whole, ignored=job.ignore_ctf),
             *notes_of_noise(found.gains),
-            *_view_notes(parts.seen(last)),
+            *_view_notes(job, parts.seen(last)),
             *notes,
             "views: " + ", ".join(str(len(run.model.view)) for run in found.runs.values()),
             *parts.belief_note(next(iter(found.runs.values())), last),
@@ -295,8 +295,14 @@ def notes_of_noise(gains: Gains | None) -> tuple[str, ...]:
     )
 
 
-def _view_notes(seen: Directions | None) -> tuple[str, ...]:
+def _view_notes(job: MicrographJob, seen: Directions | None) -> tuple[str, ...]:
     """A sentence on from where the particles are seen."""
+    if job.tilt is not None:
+        missing = 100 * (1 - math.sin(math.radians(abs(job.tilt))))
+        return (
+            f"particles lie alike on a grid tilted by {job.tilt:g} degrees: the hand is that of this sign, and "
+            f"{missing:.0f} % of Fourier space, about the grid's normal, is not seen",
+        )
     if seen is None:
         return ("assumed: particles are seen from all sides alike",)
     return (

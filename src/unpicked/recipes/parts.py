@@ -13,14 +13,15 @@ from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
 from unpicked.estimators.em import random_start
-from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, uniform_information
+from unpicked.estimators.maximisation import DENSE, SCORING_MEMORY, complete_information
+from unpicked.model.conical import Conical
 from unpicked.model.directions import Directions
 from unpicked.model.gas import Gas, Window
 from unpicked.model.likelihoods import Likelihood
 from unpicked.model.model import Model
 from unpicked.model.patches import Patches
 from unpicked.model.placements import through_of, unfiltered
-from unpicked.model.views import Projection
+from unpicked.model.views import Directed, Projection
 from unpicked.objects.ball import Ball
 from unpicked.objects.ball_basis import largest_reach, radial_counts
 from unpicked.objects.base import Object, Volume
@@ -65,6 +66,7 @@ SOLVERS: dict[str, Acceleration] = {
 
 
 FIRST_VIEWS = 100  # of the first stage, if not given
+FIRST_ANGLES = 36  # the same on a tilted grid
 _VIEWS = 60  # that stand for all views
 FAINT = 150.0  # energy per particle below which nearly all information is missing, and EM crawls
 
@@ -111,10 +113,11 @@ def information(run: Reconstruction) -> torch.Tensor | None:
     """
     if run.information is not None:
         return run.information
-    if run.model.object.size > DENSE or not run.history:
+    object, view = run.model.object, run.model.view
+    if object.size > DENSE or not run.history or not isinstance(view, Directed):
         return None
     copies = run.history[-1]["particles"] / run.model.noise.sigma**2
-    return copies * uniform_information(run.model.object, run.x, through_of(run.model.placement))
+    return copies * complete_information(object, view, run.x, through_of(run.model.placement))
 
 
 def share(run: Reconstruction) -> tuple[tuple[float, ...], Literal["precision", "response"]]:
@@ -139,7 +142,8 @@ def share(run: Reconstruction) -> tuple[tuple[float, ...], Literal["precision", 
 def _with_places_known(run: Reconstruction) -> Callable[[torch.Tensor], torch.Tensor]:
     """What multiplies coefficients by the information of data whose places and views are known, of any object."""
     through, like = through_of(run.model.placement), run.x.double()
-    operator = run.model.object.projector(rotation.super_fibonacci(_VIEWS).to(like))  # type: ignore[attr-defined]
+    view = run.model.view
+    operator = (view.spread(_VIEWS) if isinstance(view, Directed) else view).operator(run.model.object, like)
     copies = run.history[-1]["particles"] / run.model.noise.sigma**2 / _VIEWS
 
     def told(v: torch.Tensor) -> torch.Tensor:
@@ -277,7 +281,19 @@ def views(job: MicrographJob, stage: int, known: Known) -> int:
     if job.views:
         return job.views[stage]
     fine = 0 < stage == job.stages - 1 and known.energy >= FAINT
-    return FIRST_VIEWS * 4 ** (stage + fine)
+    return _usual(job, stage + fine)
+
+
+def _usual(job: MicrographJob, finer: int) -> int:
+    """Views of the first stage, and of ``finer`` ones, at half the distance each: in three dimensions, or on a cone."""
+    return FIRST_VIEWS * 4**finer if job.tilt is None else FIRST_ANGLES * 2**finer
+
+
+def view(job: MicrographJob, count: int, device: str, seen: Directions | None = None) -> Directed:
+    """So many views: all sides, by a density of directions where there is one, or those of a tilted grid."""
+    if job.tilt is not None:
+        return Conical(job.tilt, count, job.tilt_axis, device=device)
+    return Projection(rotation.super_fibonacci(count).to(device), seen)
 
 
 def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Prior:
@@ -315,7 +331,7 @@ def affordable(job: MicrographJob, object: Volume, *, filtered: bool = False) ->
     Where the solver may take scores, their work space is set aside first. Where micrographs are ``filtered``, templates
     are held by their coefficients, five times as many as their pixels.
     """
-    views, free = job.views or tuple(FIRST_VIEWS * 4**stage for stage in range(job.stages)), free_memory()
+    views, free = job.views or tuple(_usual(job, stage) for stage in range(job.stages)), free_memory()
     scored = job.solver in ("auto", "fisher") and _scores(job, object)
     room = max(0.0, free / 2 - (SCORING_MEMORY if scored else 0))
     wanted = max(views) * (1 if job.views else 4)

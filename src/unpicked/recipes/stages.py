@@ -18,9 +18,7 @@ from unpicked.evaluate.compare import aligned
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere, through_of
-from unpicked.model.views import Projection
 from unpicked.objects.base import Volume
-from unpicked.ops import rotation
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known, kept
@@ -117,10 +115,9 @@ class Stages:
         views = max(1, round(self.share * views)) if stage else views
         if start is not None and volume != model.object:
             start = volume.fit(model.object.values(start))
-        turns = rotation.super_fibonacci(views).to(self.device)
         weights = parts.weighed(job, known, final=final)
         seen = parts.seen(line[-1]) if line and weights == "all" else None
-        model = replace(model, object=volume, view=Projection(turns, seen))
+        model = replace(model, object=volume, view=parts.view(job, views, self.device, seen))
         solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
         frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
         turning, batch = passes - frozen, 1.0
@@ -157,7 +154,7 @@ class Stages:
         job = self.job
         return Model(
             self.object,
-            Projection(rotation.super_fibonacci((*job.views, parts.FIRST_VIEWS)[0]).to(self.device)),
+            parts.view(job, parts.views(job, 0, Known(1.0, 0.0)), self.device),
             Anywhere(job.density or 0.1, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
             noise=White(job.sigma or 1.0),
         )

@@ -25,7 +25,7 @@ from unpicked.evaluate.nulls import Autoregressive, Null, Spectrum, White
 from unpicked.model.chain import Chain
 from unpicked.model.model import Model
 from unpicked.model.spacing import HardCore
-from unpicked.model.views import Identity, Projection, View
+from unpicked.model.views import Directed, Identity, Projection, View
 from unpicked.objects.ball import Ball
 from unpicked.objects.base import Object
 from unpicked.objects.classes import Classes
@@ -331,9 +331,8 @@ class MicrographTrial(Kept, Planar):
     def score(self, run: Reconstruction, data: Micrographs) -> Score:
         """Independent patches of twice the box's side."""
         model = run.model
-        if len(model.view) > VIEWS:
-            turns = rotation.super_fibonacci(VIEWS).to(run.x.device)
-            model = replace(model, view=Projection(turns, parts.seen(run)))
+        if isinstance(model.view, Directed) and len(model.view) > VIEWS:
+            model = replace(model, view=model.view.spread(VIEWS))
         return by_patches(model, run.x, self.tiles(data))
 
 

@@ -50,7 +50,7 @@ def _parts(run: Run) -> dict[str, Any]:
         verdict_sentence=verdict.heading(result),
         result=sentence(str(result.get("result", "how the run ended is not recorded"))),
         key=key_figures(result, volume, run.truth, run.halves),
-        statements=statements(run, hand(run.truth)),
+        statements=statements(run, hand(run.truth, tilt(run.result))),
         volume=volume,
         field=volume.box * volume.voxel_size,
         surface=sections.surface(run),
@@ -165,9 +165,17 @@ def statements(run: Run, hand: str, more: Sequence[tuple[str, str]] = ()) -> lis
     return [*said, ("Not done", _not_done(run))]
 
 
-def hand(truth: Truth | None) -> str:
-    """What is known of the hand of a map from untilted images."""
+def tilt(result: Mapping[str, Any]) -> float | None:
+    """By which the grid was tilted, in degrees, where the run was told."""
+    found = dict(result.get("settings") or {}).get("tilt")
+    return float(found) if isinstance(found, int | float) else None
+
+
+def hand(truth: Truth | None, tilt: float | None = None) -> str:
+    """What is known of the hand of a map from images, untilted or of a tilted grid."""
     text = "Undetermined: untilted projections fit a map and its mirror image equally well."
+    if tilt is not None:
+        text = f"As right as the sign of the tilt, {tilt:g} degrees: the other sign gives the mirror image."
     if truth is None:
         return text
     c = truth.comparison

@@ -24,7 +24,7 @@ from unpicked.ops import filters, fourier, seeding, shift
 from unpicked.simulate.exposure import Exposure
 from unpicked.simulate.noise import WHITE, Colour
 from unpicked.simulate.optics import facts as settings_told
-from unpicked.simulate.preference import UNIFORM, Preference
+from unpicked.simulate.preference import UNIFORM, OnTilted, Preference
 from unpicked.simulate.scatterers import Views, scatterers
 from unpicked.simulate.spacing import densest
 
@@ -156,7 +156,7 @@ class Simulation(NoisyImages):
     optics: Optics | None = None
     colour: Colour = WHITE
     exposure: Exposure | None = None
-    preference: Preference = UNIFORM
+    preference: Preference | OnTilted = UNIFORM
 
     @property
     def density(self) -> float:
@@ -219,7 +219,7 @@ class Simulation(NoisyImages):
             "noise": self.colour.name if self.exposure is None else "electrons and ice",
         }
         if self.preference != UNIFORM:
-            found["preferred"] = {"concentration": self.preference.concentration, "axis": list(self.preference.axis)}
+            found |= self.preference.told
         return found if self.optics is None else found | {"ctf": settings_told(self.optics)}
 
 
@@ -236,7 +236,7 @@ def simulate_micrographs(
     optics: Optics | None = None,
     colour: Colour = WHITE,
     exposure: Exposure | None = None,
-    preference: Preference = UNIFORM,
+    preference: Preference | OnTilted = UNIFORM,
 ) -> tuple[Micrographs, Simulation]:
     """Lazy micrographs of a specimen; views are continuous, never from a grid, and uniform if not preferred.
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unpicked._lazy import torch
+from unpicked.model.conical import conical
 from unpicked.ops import rotation
 
 
@@ -44,6 +45,40 @@ class Preference:
         rot, tilt = math.degrees(math.atan2(y, x)), math.degrees(math.atan2(math.hypot(x, y), up))
         pole = rotation.euler_to_matrix(torch.tensor([rot, tilt, 0.0], dtype=torch.float64))
         return rotation.euler_to_matrix(angles) @ pole
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What ``truth.json`` says of it."""
+        return {"preferred": {"concentration": self.concentration, "axis": list(self.axis)}}
+
+
+@dataclass(frozen=True)
+class OnTilted:
+    """Particles that lie alike on a tilted grid: any angle in its plane, one tilt (random conical tilt).
+
+    Attributes:
+        tilt: of the grid, in degrees; see :class:`unpicked.model.conical.Conical`.
+        axis: direction of the tilt axis in the image, in degrees from +y towards +x.
+
+    Raises:
+        ValueError: for angles that are none.
+    """
+
+    tilt: float
+    axis: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (abs(self.tilt) <= 90 and math.isfinite(self.axis)):
+            raise ValueError(f"a tilt must lie between -90 and 90 degrees; got {self.tilt}, axis at {self.axis}")
+
+    def rotations(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Views ``(count, 3, 3)``, object to view, float64."""
+        return conical(360 * torch.rand(count, generator=generator, dtype=torch.float64), self.tilt, self.axis)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What ``truth.json`` says of it."""
+        return {"tilt": self.tilt, "tilt_axis": self.axis}
 
 
 UNIFORM = Preference()
