@@ -279,7 +279,8 @@ def test_a_tilted_grid_is_told_in_settings_and_on_the_page(reconstruct, command,
     assert (result["settings"]["tilt"], result["settings"]["tilt_axis"]) == (-60.0, 20.0)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "As right as the sign of the tilt, -60 degrees" in page and "untilted" not in page
-    assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "flat", "--tilt", "0"), "--tilt must be 5 to 90 degrees")
+    flat = reconstruct(sim / "micrographs.star", tmp_path / "flat", "--tilt", "0")
+    assert is_refused(flat, "--tilt must be 5 to 90 degrees")
     assert not (tmp_path / "flat").exists()
 
 

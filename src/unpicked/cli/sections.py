@@ -11,7 +11,7 @@ RUN = "overwrite seed device threads quiet json"
 SECTIONS = {
     "reconstruct": {
         "Model of the data": "object lmax likelihood spacing subpixel stride reach window angles classes rotations "
-        "noise ignore-ctf sigma density view-distribution",
+        "noise ignore-ctf sigma density view-distribution tilt tilt-axis",
         "Belief about the answer": "prior signed support symmetry denoiser denoiser-noise",
         "Search": "method march starts refined views iterations batch solver moves held-out rounds rotation branches "
         "heads steps",
