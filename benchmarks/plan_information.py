@@ -18,7 +18,7 @@ import torch
 import unpicked
 from common import save
 from unpicked.data import snr
-from unpicked.estimators.maximisation import uniform_information
+from unpicked.estimators.maximisation import complete_information
 from unpicked.evaluate.featureless import ball_error
 from unpicked.experiments.recovery import Fields, bpti, observed_information, shared
 from unpicked.io.structure import read_structure
@@ -28,6 +28,7 @@ from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.ops import rotation
+from unpicked.ops.rotation import super_fibonacci
 from unpicked.priors import expected_error, expected_fsc, learned, precision, wilson
 from unpicked.recipes.parts import ball_reach
 from unpicked.simulate.micrographs import Specimen
@@ -94,7 +95,7 @@ def best(specimen: Specimen, level: float, options: argparse.Namespace) -> dict[
     prior = wilson(object, power)
     many = len(x) * options.each * each
     told = precision(learned(prior, object, many, many @ x.double()), object, x)
-    known = uniform_information(object, x.double())
+    known = complete_information(object, Projection(super_fibonacci(8)), x.double())
     within = BOX / 2
     return {
         "ball_error": digits(ball_error(specimen.truth())),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import scipy.stats
 import torch
 
 from answers import answered, is_refused
@@ -23,7 +24,7 @@ from unpicked.simulate.decoys import chain, shuffled
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.optics import draw_optics, drawn
 from unpicked.simulate.phantom import bead_chain
-from unpicked.verify.claims import ENOUGH, FUTILE, GROUP, judge_claim, settled
+from unpicked.verify.claims import FUTILE, GROUP, enough, judge_claim, settled
 
 SCOPE = {"voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1, "phase_shift": 0.0}
 
@@ -138,8 +139,15 @@ def test_a_map_above_all_decoys_has_the_least_p():
 def test_a_map_among_its_decoys_is_not_supported_and_the_race_ends_early():
     toy = Toy((1.0, -1.0) * 250)
     found = judge_claim(toy, 500)
-    assert found.verdict == "not supported" and found.decoys == GROUP and found.above >= ENOUGH
+    assert found.verdict == "not supported" and found.decoys == GROUP and found.above >= enough(GROUP)
     assert found.p > 0.05 and "do not single this map out" in found.sentence
+
+
+def test_so_many_above_are_rare_for_a_map_at_the_level():
+    for count in (1, 25, 100, 1000):
+        number = enough(count)
+        assert scipy.stats.binom.sf(number - 1, count, 0.01) <= 1e-3 < scipy.stats.binom.sf(number - 2, count, 0.01)
+    assert (enough(25), enough(1000)) == (4, 22)
 
 
 def test_a_race_is_settled_by_those_who_lead_for_good_or_by_many_who_probably_do():
@@ -159,9 +167,9 @@ def test_a_race_that_is_settled_ends_so_however_the_leads_hang_together(shared):
         steps = steps + math.sqrt(shared) * torch.randn(tiles, 1, generator=generator, dtype=torch.float64)
         sums = (steps + 0.5 * torch.randn(count, generator=generator, dtype=torch.float64)).cumsum(0)
         for seen in range(10, tiles):
-            if settled(sums[seen - 1] / (seen * (1 - seen / tiles)) ** 0.5, ENOUGH):
+            if settled(sums[seen - 1] / (seen * (1 - seen / tiles)) ** 0.5, 10):
                 ended += 1
-                wrong += int((sums[-1] < 0).sum()) < ENOUGH
+                wrong += int((sums[-1] < 0).sum()) < 10
                 break
     assert ended > runs / 3, "most of the race is saved"
     assert wrong <= 2 * FUTILE * runs

@@ -188,7 +188,7 @@ SMALL = MicrographJob(box=7, iterations=(8, 6), starts=2, moves=0)
 
 
 def test_micrographs_of_a_molecule_are_supported_and_a_single_one_is_cut_in_two() -> None:
-    data = ready(beads(400.0, 1, 200, 0), SMALL)
+    data = ready(beads(400.0, 1, 300, 0), SMALL)
     found = verify(MicrographTrial(data, SMALL), seed=0)
     assert found.verdict == "supported"
     assert found.unit == "tile"

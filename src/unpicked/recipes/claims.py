@@ -117,7 +117,7 @@ class MicrographClaim(Planar):
             object = Voxels(self.length)
             model = Model(object, self._views, model.placement, noise=model.noise)
             x = object.fit(map.values.double() * plain.scale).to(x)
-        return by_patches(model, x, iter(()), plain.share)
+        return by_patches(model, x, iter(()), plain.share, once=True)
 
     def decoy(self, number: int) -> Map:
         """Chains and shuffled phases in turns."""

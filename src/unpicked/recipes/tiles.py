@@ -76,17 +76,43 @@ class OfTiles:
         return self.null.log_likelihood(tiles.values)
 
 
-def by_patches(model: Model, x: torch.Tensor, known: Iterator[Tiles], share: torch.Tensor | None = None) -> Score:
-    """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it."""
+def by_patches(
+    model: Model, x: torch.Tensor, known: Iterator[Tiles], share: torch.Tensor | None = None, *, once: bool = False
+) -> Score:
+    """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it.
+
+    The mean over four ways to lay the patches, half a patch apart along each axis: what one cuts through, another holds
+    whole. Each way is a model of its own; their mean errs less.
+
+    Args:
+        model: object, views, placement and noise.
+        x: coefficients.
+        known: tiles to which the share is fitted, where it is not given.
+        share: of patches that hold a particle or a part of one.
+        once: lay the patches one way only.
+    """
     white = White(model.noise.mean, float(variance_of(model.noise)))
     scenes, side = _scenes(model, x), 2 * model.side
     share = _share(scenes, side, known) if share is None else share
 
     def judged(tiles: Tiles) -> torch.Tensor:
-        found = mixed(_ratios(scenes(tiles), side, tiles.values), share).sum(1)
+        scene, ways = scenes(tiles), _laid(tiles.values, side, once=once)
+        ratios = torch.cat([_ratios(scene, side, part) for part in ways], 1)
+        whole = (tiles.values.shape[1] // side) * (tiles.values.shape[2] // side)
+        found = mixed(ratios, share).sum(1) * (whole / ratios.shape[1])
         return white.log_likelihood(tiles.values).cpu() + found.cpu()
 
     return judged
+
+
+def _laid(tiles: torch.Tensor, side: int, *, once: bool) -> Iterator[torch.Tensor]:
+    """Parts ``(n, h, w)`` of tiles that whole patches fill, half a patch apart."""
+    shifts = (0,) if once else (0, side // 2)
+    for top in shifts:
+        for left in shifts:
+            height, width = (tiles.shape[1] - top) // side * side, (tiles.shape[2] - left) // side * side
+            if height and width:
+                yield tiles[:, top : top + height, left : left + width]
 
 
 def share_of(model: Model, x: torch.Tensor, known: Iterator[Tiles]) -> torch.Tensor:

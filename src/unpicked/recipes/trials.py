@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from unpicked.objects.classes import Classes
 from unpicked.objects.disk import Disk
 from unpicked.objects.even import Even
 from unpicked.ops import rotation
+from unpicked.ops.radial import radial
 from unpicked.preprocess import Prepared
 from unpicked.recipes import parts
 from unpicked.recipes.images import ImageJob, Ready, from_images
@@ -329,11 +331,27 @@ class MicrographTrial(Kept, Planar):
         return replace(self, data=replace(self.data, micrographs=micrographs), checkpoint=None, resume=False)
 
     def score(self, run: Reconstruction, data: Micrographs) -> Score:
-        """Independent patches of twice the box's side."""
+        """Independent patches of twice the box's side; every tile by even odds of the whole structure and half of it.
+
+        What is fitted to few faint particles holds noise: where half of the structure is right, the whole is no better
+        than none, and half of it the best. Where the whole is right, the odds cost log 2 a tile.
+        """
         model = run.model
         if isinstance(model.view, Directed) and len(model.view) > VIEWS:
             model = replace(model, view=model.view.spread(VIEWS))
-        return by_patches(model, run.x, self.tiles(data))
+        whole = by_patches(model, run.x, self.tiles(data))
+        if isinstance(model.object, Ball) and not model.object.lmax:
+            return whole
+        half = by_patches(model, _halved(model.object, run.x), self.tiles(data))
+        return lambda tiles: torch.logaddexp(whole(tiles), half(tiles)) - math.log(2)
+
+
+def _halved(object: Object, x: torch.Tensor) -> torch.Tensor:
+    """Coefficients of a volume's radial part, and of half of the rest."""
+    if isinstance(object, Ball):
+        return torch.cat([x[: object.counts[0]], x[object.counts[0] :] / 2])
+    values = object.values(x).cpu()
+    return object.fit((values + radial(values)) / 2).to(x)
 
 
 def _scrambled(data: Micrographs, seed: int) -> Micrographs:

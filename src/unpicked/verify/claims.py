@@ -19,8 +19,9 @@ from unpicked.verify.verdict import Score, Verdict, Word
 
 SURE = 4.0  # standard errors by which a decoy is behind or ahead for good
 LEAST = 24  # tiles before that is said
-GROUP, ENOUGH = 25, 10  # decoys that race together; so many above settle that nothing is shown
+GROUP = 25  # decoys that race together
 FUTILE = 0.01  # probability, at most, that a race ends because so many are ahead though fewer would stay so
+RARE = 1e-3  # and that a map at the level has so many decoys above it
 LEVEL, DOUBTFUL = 0.01, 0.05  # p up to which a map is in the data, and above which nothing says so
 
 D = TypeVar("D", bound=Data)
@@ -91,9 +92,10 @@ def judge_claim(
 ) -> Claimed:
     """Do these data contain this map?
 
-    Source: rank test among exchangeable decoys, which ends early where ten are above (Besag & Clifford 1991). Decoys
-    are dropped where the tiles that are left would have to turn what is by four standard errors of that; and all of
-    them where it is settled that ten will be above (stochastic curtailment, Lan, Simon & Halperin 1982).
+    Source: rank test among exchangeable decoys, which ends early where more are above than a map in the data would have
+    (Besag & Clifford 1991). Decoys are dropped where the tiles that are left would have to turn what is by four
+    standard errors of that; and all of them where it is settled how many will be above (stochastic curtailment, Lan,
+    Simon & Halperin 1982).
 
     Args:
         claim: data, map and decoys.
@@ -125,7 +127,7 @@ def judge_claim(
         return Claimed("not supported", sentence, held)
     others = [other for _, other in folds_of(claim)]
     done = above = 0
-    while done < decoys and above < ENOUGH:
+    while done < decoys and above < enough(max(done, 1)):
         group = range(done, min(done + GROUP, decoys))
         batches = _alternating(*(claim.tiles(other) for other in others))
 
@@ -133,7 +135,7 @@ def judge_claim(
             if tell is not None:
                 tell(done - left, left, before + ahead)
 
-        above += _race(claim, plains, batches, group, ENOUGH - above, told)
+        above += _race(claim, plains, batches, group, enough(group.stop) - above, told)
         done = group.stop
         if tell is not None:
             tell(done, 0, above)
@@ -210,6 +212,15 @@ def _sureness(sums: torch.Tensor, squares: torch.Tensor, seen: int, left: float)
     """
     spread = (squares - sums.square() / seen).clamp(min=0).sqrt()
     return torch.nan_to_num(sums / (spread * math.sqrt(left)), nan=0.0)  # no lead and no spread: the very same map
+
+
+def enough(decoys: int) -> int:
+    """So many of some decoys above a map that one at p = 0.01 would have them in a thousandth of cases only."""
+    number, share = 0, 1.0  # of cases with at least so many
+    while share > RARE:
+        share -= math.comb(decoys, number) * LEVEL**number * (1 - LEVEL) ** (decoys - number)
+        number += 1
+    return number
 
 
 def settled(sure: torch.Tensor, enough: int) -> bool:
