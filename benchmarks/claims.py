@@ -49,7 +49,7 @@ def main() -> None:
         seed=options.seed,
     )
     truth = specimen.truth()
-    rows = kept(options.first)
+    rows = kept(options)
     for number in range(options.first, options.wrong + 1):
         name = f"wrong {number}" if number else "right"
         map = chain(truth, 10_000 + number, RESIDUES) if number else truth
@@ -59,13 +59,13 @@ def main() -> None:
         row.pop("evidence")
         rows.append(row | {"decoys": found.decoys, "above": found.above})
         print(rows[-1], flush=True)
-        save("claims", {**vars(options), "first": 0, "rows": rows})
+        save(f"claims_{options.count}", {**vars(options), "first": 0, "rows": rows})
 
 
-def kept(count: int) -> list[dict[str, object]]:
+def kept(options: argparse.Namespace) -> list[dict[str, object]]:
     """The first rows of an earlier run."""
-    path = Path(__file__).parent / "results" / "claims.json"
-    return list(json.loads(path.read_text())["rows"][:count]) if count else []
+    path = Path(__file__).parent / "results" / f"claims_{options.count}.json"
+    return list(json.loads(path.read_text())["rows"][: options.first]) if options.first else []
 
 
 if __name__ == "__main__":

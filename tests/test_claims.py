@@ -154,7 +154,7 @@ def test_a_race_is_settled_by_those_who_lead_for_good_or_by_many_who_probably_do
     assert settled(torch.tensor([-5.0] * 10 + [3.0] * 15), 10)
     assert not settled(torch.tensor([-5.0] * 9 + [3.0] * 16), 10)
     assert settled(torch.full((25,), -2.6), 10) and not settled(torch.full((25,), -1.5), 10)
-    assert not settled(torch.tensor([-9.0]), 2)
+    assert not settled(torch.tensor([-9.0]), 2) and settled(torch.tensor([9.0]), 0)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.9])

@@ -106,7 +106,7 @@ def test_the_mask_correction_takes_away_what_the_mask_made() -> None:
         a, b = (Map(blob + noise(box, 21 + 2 * draw + which), VOXEL) for which in range(2))
         b = Map(shells(b.values, 0, 15), VOXEL)
         plain = fsc(sphere(box) * centred(a.values), sphere(box) * centred(apply(found, b, a).values))
-        answer = _corrected(a, b, found, mask, plain)
+        answer = _corrected(a, b, found, mask, plain, 0)
         assert answer.start is not None and answer.start <= 4
         assert torch.equal(answer.corrected[: answer.start + 2], answer.masked[: answer.start + 2])
         curves.append(torch.stack([answer.masked, answer.corrected]))

@@ -16,17 +16,16 @@ from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.moments import Moments
 from unpicked.data.signal import Signal
-from unpicked.estimators import image_fit, moment_fit
+from unpicked.estimators import gmm, image_fit, lag_fit, moment_fit
 from unpicked.estimators.base import Batch, State
 from unpicked.estimators.gmm import Fit, Settings
+from unpicked.model.conical import Conical
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Stats
 from unpicked.model.views import OfClasses
-from unpicked.ops import moments, steerable
+from unpicked.ops import moments
 from unpicked.priors import Prior
-
-FULL = 1024  # moments of which the whole covariance of the blocks is summed
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Autocorrelation(Settings):
         if int(state["step"]) and torch.equal(state["x"], state["fitted"]):
             cost = float(state["cost"])
         else:
-            cost = _method(model).cost(record, model, self, prior, state["x"])
+            cost = _way(model).cost(record, model, self, prior, state["x"])
         row = {
             "objective": -cost,
             "sigma": float(state["sigma"]),
@@ -181,7 +180,7 @@ class Autocorrelation(Settings):
 
     def fit(self, record: Moments, model: Model, prior: Prior, seed: int, start: torch.Tensor | None = None) -> Fit:
         """The fit alone, from a record of moments, e.g. one that was saved or merged; see :mod:`moment_fit`."""
-        return _method(model).fit(record, model, self, prior, seed, start)
+        return _way(model).fit(record, model, self, prior, seed, start)
 
     def measure(self, data: Data, model: Model, pieces: Sequence[int] | None = None) -> Moments:
         """The record of moments of all data, or of some pieces: one pass, no fit.
@@ -194,21 +193,13 @@ class Autocorrelation(Settings):
 
     def _nothing(self, model: Model) -> Stats:
         """Sums of no data."""
-        size, first = self._sizes(model)
-        shape = (first, first) if first <= FULL else (first,)
+        size, first = _way(model).sizes(model, self)
+        shape = (first, first) if first <= gmm.FULL else (first,)
         return {
             "sums": torch.zeros(size, dtype=torch.float64),
             "squares": torch.zeros(shape, dtype=torch.float64),
             "blocks": torch.zeros((), dtype=torch.float64),
         }
-
-    def _sizes(self, model: Model) -> tuple[int, int]:
-        """Number of sums, and of the first ones whose covariance is wanted."""
-        if not _flat(model):
-            return (1 + moments.count(model.side),) * 2
-        functions = _functions(model)
-        first = 1 + functions.size
-        return first + (self.form == "cumulant") * functions.third, first
 
     def _sums(self, model: Model, data: Data, index: int, piece: torch.Tensor) -> Stats:
         """Sums of one piece of the data: base points of its own only, where pieces overlap."""
@@ -217,36 +208,19 @@ class Autocorrelation(Settings):
             piece = piece[: extent.stop - extent.start + model.side - 1]
         y = piece if piece.dtype == torch.float64 else piece.float()
         y = y - model.noise.mean if model.noise.mean else y
-        if _flat(model):
-            centred = self.form == "cumulant"
-            y = y - y.mean() if centred else y
-            rows = steerable.steerable_sums(y, _functions(model), pairs=centred).cpu()
-        else:
-            rows = moments.lag_sums(y, model.side, block=self.block).cpu()
-        kept = rows[:, : self._sizes(model)[1]]
-        squares = kept.mT @ kept if kept.shape[1] <= FULL else kept.square().sum(0)
-        return {"sums": rows.sum(0), "squares": squares, "blocks": (rows[:, 0] > 0).sum().double()}
+        sums, squares, blocks = _way(model).sums(model, self, y, self.block)
+        return {"sums": sums.cpu(), "squares": squares.cpu(), "blocks": torch.tensor(blocks, dtype=torch.float64)}
 
     def _record(self, model: Model, held: Stats) -> Moments:
-        what = "image, steerable" if _flat(model) else "signal"
-        centred = _flat(model) and self.form == "cumulant"
-        kind = f"{what}, L = {model.side}, " + ("centred" if centred else f"background {model.noise.mean:g}")
+        kind = _way(model).kind(model, self)
         return Moments(kind, model.side, held["sums"], held["squares"], int(held["blocks"]))
 
 
-def _flat(model: Model) -> bool:
-    """Whether the data are images."""
-    return len(model.view.image_shape(model.object)) == 2
-
-
-def _functions(model: Model) -> steerable.Discs:
-    """Disc functions of the moments of images."""
-    return steerable.discs(model.side - 1, image_fit.BAND)
-
-
-def _method(model: Model) -> Any:
-    """The module that fits moments of such data."""
-    return image_fit if _flat(model) else moment_fit
+def _way(model: Model) -> Any:
+    """The module that knows the moments of such data: their names, sizes and sums, and the fit to them."""
+    if len(model.view.image_shape(model.object)) == 1:
+        return moment_fit
+    return lag_fit if isinstance(model.view, Conical) else image_fit
 
 
 def _kinds(model: Model) -> torch.Tensor:

@@ -19,6 +19,7 @@ from unpicked.priors import Flat, Prior, precision
 
 Form = Literal["raw", "cumulant"]
 Weights = Literal["auto", "analytic", "long-run", "published"]
+FULL = 1024  # moments of which the whole covariance of the blocks is summed
 VAGUE = 3.0  # standard deviation of what is believed of a log-density: it keeps fits from running away
 
 
@@ -117,6 +118,16 @@ class Unknowns(Protocol):
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Moments, and the product of weights ``(s, m)`` with the Jacobian, ``(s, count)``."""
+
+
+def summed(rows: torch.Tensor, wanted: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Sums over blocks ``(blocks, 1 + s)``, what tells the scatter of the first ``wanted``, and the blocks that count.
+
+    That is the sum of outer products, or where these would be many that of squares.
+    """
+    kept = rows[:, :wanted]
+    squares = kept.mT @ kept if wanted <= FULL else kept.square().sum(0)
+    return rows.sum(0), squares, int((rows[:, 0] > 0).sum())
 
 
 def pack(

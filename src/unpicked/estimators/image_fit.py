@@ -29,6 +29,27 @@ CROWDED = 1.0  # standard deviation of what is believed of the logarithm of the 
 _REDUNDANT = 1e-2  # combinations of moments with less of the noise's variance differ by the edges of the images only
 
 
+def kind(model: Model, settings: Settings) -> str:
+    """What is summed, in words."""
+    background = "centred" if settings.form == "cumulant" else f"background {model.noise.mean:g}"
+    return f"image, steerable, L = {model.side}, {background}"
+
+
+def sizes(model: Model, settings: Settings) -> tuple[int, int]:
+    """Number of sums, and of the first ones whose covariance is wanted."""
+    functions = steerable.discs(model.side - 1, BAND)
+    first = 1 + functions.size
+    return first + (settings.form == "cumulant") * functions.third, first
+
+
+def sums(model: Model, settings: Settings, y: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Sums of an image, what tells their scatter, and the number of parts."""
+    centred = settings.form == "cumulant"
+    functions = steerable.discs(model.side - 1, BAND)
+    rows = steerable.steerable_sums(y - y.mean() if centred else y, functions, pairs=centred)
+    return gmm.summed(rows, sizes(model, settings)[1])
+
+
 @dataclass(frozen=True, eq=False)
 class ImageUnknowns:
     """Coefficients, log-densities, sigma^2 and log h, h the pair density: what ``SignalUnknowns`` is for signals.

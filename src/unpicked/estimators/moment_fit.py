@@ -23,6 +23,22 @@ LARGE_SHARE = 0.05  # variance of the signal over sigma^2, likewise
 LARGE_ENERGY = 3.0  # energy of a copy over sigma^2, beyond which the noise alone does not make the error bars
 
 
+def kind(model: Model, settings: Settings) -> str:
+    """What is summed, in words."""
+    return f"signal, L = {model.side}, background {model.noise.mean:g}"
+
+
+def sizes(model: Model, settings: Settings) -> tuple[int, int]:
+    """Number of sums, and of the first ones whose covariance is wanted."""
+    return (1 + moments.count(model.side),) * 2
+
+
+def sums(model: Model, settings: Settings, y: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Sums of a signal, what tells their scatter, and the number of blocks."""
+    rows = moments.lag_sums(y, model.side, block=block)
+    return gmm.summed(rows, rows.shape[1])
+
+
 def fit(
     record: Moments,
     model: Model,

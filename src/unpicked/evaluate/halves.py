@@ -36,7 +36,8 @@ class Halves:
         fsc_high: upper end.
         fsc_area: mean of the curve over the shells from 1.
         error: standard deviation per shell, (1 - FSC^2) / sqrt(n_k), n_k times the sphere's share of the box.
-        resolution_0143: angstrom where ``fsc`` falls below 0.143; None where it does so in shell 1 already.
+        resolution_0143: angstrom where ``fsc`` falls below 0.143; None where it does so in shell 1 already, or not
+            beyond ``cutoff_shell`` while there are shells beyond it: those up to it were made to agree.
         at_nyquist: whether ``fsc`` never falls below 0.143; ``resolution_0143`` is then ``nyquist``.
         nyquist: two voxels, angstrom.
         cutoff_shell: last shell that the alignment saw.
@@ -118,8 +119,8 @@ def halves(
     limited = Map(_within(b.values.detach().double().cpu(), b.box / 2), b.voxel_size, b.origin)
     moved = apply(found, limited, a)
     curve = fsc(ball * centred(a.values), ball * centred(moved.values))
-    where = resolution(curve, a.voxel_size, a.box, THRESHOLD)
-    masked = None if window is None else _corrected(a, limited, found, window, curve)
+    where = _read(curve, a, cutoff)
+    masked = None if window is None else _corrected(a, limited, found, window, curve, cutoff)
     counts = shell_counts(a.box) * share(ball)
     low, high = fsc_interval(curve, counts)
     return Halves(
@@ -145,7 +146,7 @@ def halves(
         randomised_from=None if masked is None else masked.start,
         resolution_masked=None if masked is None else masked.at_masked.angstrom,
         resolution_corrected=None if masked is None else masked.at_corrected.angstrom,
-        notes=_notes(found, cutoff, a, shared_start),
+        notes=_notes(found, cutoff, a, shared_start, none=where.angstrom is None),
     ), moved
 
 
@@ -161,10 +162,11 @@ class _Masked:
     at_corrected: Resolution
 
 
-def _corrected(a: Map, b: Map, found: Alignment, window: torch.Tensor, curve: torch.Tensor) -> _Masked:
+def _corrected(a: Map, b: Map, found: Alignment, window: torch.Tensor, curve: torch.Tensor, cutoff: int) -> _Masked:
     """FSC inside the mask, freed of what the mask alone puts there.
 
     Phases are randomised in the whole box, before b is moved: there the noise is stationary, and stays what it was.
+    Where shells of the alignment are among them, every draw is laid on as the maps were: that makes noise agree, too.
     """
     low = (curve[1:] < RANDOMISE_BELOW).nonzero().flatten()
     start = int(low[0]) + 1 if len(low) else None
@@ -175,12 +177,23 @@ def _corrected(a: Map, b: Map, found: Alignment, window: torch.Tensor, curve: to
         for draw in range(DRAWS):
             one = random_phases(centred(a.values), start, 2 * draw)
             other = Map(random_phases(centred(b.values), start, 2 * draw + 1), b.voxel_size)
+            if start <= cutoff:
+                low_one = _low(Map(one, a.voxel_size), cutoff, "the first half")
+                found = align(_low(other, cutoff, "the second half"), low_one)
             draws.append(fsc(window * one, window * apply(found, other, a).values))
         randomised = torch.stack(draws).mean(0)
         change = (masked - randomised) / (1 - randomised).clamp_min(1e-6)
         corrected = torch.where(torch.arange(len(curve)) >= start + RANDOMISE_MARGIN, change.clamp(-1, 1), masked)
-    at_masked, at_corrected = (resolution(c, a.voxel_size, a.box, THRESHOLD) for c in (masked, corrected))
-    return _Masked(masked, randomised, corrected, start, at_masked, at_corrected)
+    return _Masked(masked, randomised, corrected, start, _read(masked, a, cutoff), _read(corrected, a, cutoff))
+
+
+def _read(curve: torch.Tensor, a: Map, cutoff: int) -> Resolution:
+    """The resolution of a curve, none where it falls before the first shell that the alignment did not see."""
+    where = resolution(curve, a.voxel_size, a.box, THRESHOLD)
+    seen_all = cutoff + 1 >= len(curve)
+    if seen_all or where.angstrom is None or a.box * a.voxel_size / where.angstrom >= cutoff + 1:
+        return where
+    return Resolution(None, False)
 
 
 def random_phases(values: torch.Tensor, start: int, draw: int) -> torch.Tensor:
@@ -253,11 +266,15 @@ def check_mask(mask: Map, a: Map) -> torch.Tensor:
     return values.clamp(0, 1)
 
 
-def _notes(found: Alignment, cutoff: int, a: Map, shared_start: bool) -> tuple[str, ...]:
+def _notes(found: Alignment, cutoff: int, a: Map, shared_start: bool, *, none: bool) -> tuple[str, ...]:
     notes = [
         f"Aligned by the shells 1 to {cutoff} only ({a.box * a.voxel_size / cutoff:.3g} A); "
         "what lies beyond them took no part."
     ]
+    if cutoff == (a.box - 1) // 2:
+        notes = ["Aligned by all shells, so few are they: noise made to agree raises the whole curve."]
+    elif none:
+        notes.append("The halves agree in no shell beyond those, and up to there they were made to: no resolution.")
     if not found.hand_decidable:
         notes.append(f"hand undecidable in these shells: both hands fit alike (margin {found.hand_margin:.4f}).")
     if shared_start:

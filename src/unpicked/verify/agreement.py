@@ -6,6 +6,7 @@ determined; maps of data of random phases agree with them as far as the pipeline
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,16 +68,15 @@ def floor(rivals: Sequence[Rival]) -> tuple[float, ...]:
 
 
 def determined(found: Halves, lowest: Sequence[float]) -> float | None:
-    """Resolution in angstrom: FSC 0.143 between the folds, and no finer than the last shell that exceeds the floor.
+    """Resolution in angstrom: FSC 0.143 between the folds, and no finer than the last shell above the floor up to there.
 
-    None where no shell does. In the lowest shells any two compact particles agree.
+    None where no shell is. In the lowest shells any two compact particles agree.
     """
     if not lowest or found.resolution_0143 is None:
         return found.resolution_0143
-    pairs = list(zip(found.fsc, lowest, strict=False))
-    above = [shell for shell in range(1, len(pairs)) if pairs[shell][0] > pairs[shell][1]]
+    field = found.cutoff_angstrom * found.cutoff_shell
+    last = len(found.fsc) - 1 if found.at_nyquist else math.floor(field / found.resolution_0143 + 1e-9)
+    above = [shell for shell in range(1, last + 1) if found.fsc[shell] > (*lowest, 0.0)[min(shell, len(lowest))]]
     if not above:
         return None
-    if above[-1] == len(found.fsc) - 1:
-        return found.resolution_0143
-    return max(found.resolution_0143, found.cutoff_angstrom * found.cutoff_shell / above[-1])
+    return found.resolution_0143 if above[-1] == last else max(found.resolution_0143, field / above[-1])

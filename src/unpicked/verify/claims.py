@@ -149,7 +149,7 @@ def _concluded(held: Verdict, decoys: int, above: int) -> Claimed:
     gain = f"z = {held.z:.1f} over {min(held.folds, key=lambda fold: fold.gain).best}"
     word: Word = "undecided"
     sentence = f"Undecided: {told}; {gain}"
-    if p > DOUBTFUL and above:
+    if p > DOUBTFUL and above >= enough(decoys):
         word, sentence = "not supported", f"Not supported: {told}; the data do not single this map out ({gain})"
     elif held.verdict == "supported" and p <= LEVEL:
         word, sentence = "supported", f"The data contain this map: {told}; {gain}"
@@ -180,28 +180,31 @@ def _race(
     enough: int,
     tell: Callable[[int, int], None],
 ) -> int:
-    """How many decoys end above the map; ends where it is settled that ``enough`` do."""
+    """How many decoys end above the map; where it is settled that ``enough`` do the race ends, and so many are told."""
     own_scores = [claim.score(plain, claim.map) for plain in plains]
     maps = (claim.decoy(number) for number in decoys)
     scores = [[claim.score(plain, decoy) for plain in plains] for decoy in maps]
-    running = list(range(len(decoys)))
+    running = torch.arange(len(decoys))
     sums, squares = torch.zeros(2, len(decoys), dtype=torch.float64)
-    seen = 0
+    seen = ahead = 0
     for passed, (fold, tiles) in enumerate(batches, 1):
         own = own_scores[fold](tiles)
         seen += len(own)
-        for number in running:
+        for number in running.tolist():
             lead = (own - scores[number][fold](tiles)).double()
             sums[number] += lead.sum()
             squares[number] += lead.square().sum()
         if seen < LEAST:
             continue
-        sure = _sureness(sums, squares, seen, 1 - passed / claim.count)
-        running = [number for number in running if abs(float(sure[number])) <= SURE]
-        tell(len(running), int((sure < -SURE).sum()))
-        if not running or settled(sure, enough):
-            break
-    return int((sums <= 0).sum())
+        sure = _sureness(sums[running], squares[running], seen, 1 - passed / claim.count)
+        ahead += int((sure < -SURE).sum())
+        running, sure = running[sure.abs() <= SURE], sure[sure.abs() <= SURE]
+        tell(len(running), ahead)
+        if not len(running):
+            return ahead
+        if settled(sure, enough - ahead):
+            return max(ahead, enough)
+    return ahead + int((sums[running] <= 0).sum())
 
 
 def _sureness(sums: torch.Tensor, squares: torch.Tensor, seen: int, left: float) -> torch.Tensor:
@@ -224,16 +227,16 @@ def enough(decoys: int) -> int:
 
 
 def settled(sure: torch.Tensor, enough: int) -> bool:
-    """Whether at least ``enough`` leads end negative, but for a probability of one in a hundred at most.
+    """Whether at least ``enough`` leads end negative, but for a probability of one in a hundred at one look.
 
     Of the m leads that are most surely negative, fewer than ``enough`` stay so with a probability of at most the sum of
     their chances to turn over m - enough + 1 (Markov), however they hang together; the best m counts.
 
     Args:
         sure: leads in standard errors of what they end at, ``(n,)``.
-        enough: number of leads, at least one.
+        enough: number of leads; none are there already.
     """
-    if len(sure) < enough:
-        return False
+    if enough < 1 or len(sure) < enough:
+        return enough < 1
     turned = torch.special.ndtr(sure.sort().values).cumsum(0)[enough - 1 :]
     return bool((turned / torch.arange(1, len(turned) + 1)).min() <= FUTILE)
