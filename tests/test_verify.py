@@ -252,7 +252,8 @@ def test_surrogates_can_only_lower_a_verdict() -> None:
     found = concluded([fold(5, 9), fold(4, 9)], "piece")
     kept = with_surrogates(found, [Rival(-1.0), Rival(3.0)])
     assert (kept.verdict, kept.p, kept.p_limit) == ("supported", pytest.approx(1 / 3), pytest.approx(1 / 3))
-    assert kept.sentence.endswith("; 2 of 2 surrogates of random phases below.")
+    told = "; 2 of 2 surrogates of random phases below, p = 0.33, the least that so many can show."
+    assert kept.sentence.endswith(told)
     lowered = with_surrogates(found, [Rival(-1.0), Rival(30.0)])
     assert (lowered.verdict, lowered.p) == ("undecided", pytest.approx(2 / 3))
     assert "not_run" in kept.to_json()["evidence"]

@@ -123,7 +123,7 @@ def told(found: Plan) -> str:
         f"{found.mass_kda:g} kDa, {_optics(found)}",
         f"energy per particle   E = {found.energy:.3g} of an ideal instrument [model]; {half}",
         f"working grid          11 voxels of {found.voxel:.2f} A, to {2 * found.voxel:.1f} A; "
-        f"SNR {found.energy / 121:.2g} per pixel of its box",
+        f"SNR {found.energy / 121:.2g} per pixel of its box, d' = {math.sqrt(found.energy):.3g}",
         f"seen one by one from  E = {found.patch_boundary:.0f} in one box, {found.micrograph_boundary:.0f} in a whole "
         "micrograph [rule]",
         f"so, ideally           {found.regime}: {REGIMES[found.regime]}",
@@ -132,6 +132,7 @@ def told(found: Plan) -> str:
     each, aim = found.per_micrograph, f"for {found.resolution:.1f} A"
     for name, count in ((aim, found.particles), (f"{aim}, half of E", found.realistic_particles)):
         lines.append(f"{name:<21s} {_particles(count, each)}")
+    lines.append(f"{'for 10 % error':<21s} {_particles(found.particles_error, each)}")
     for name, outcome in (("ideally", found.outcome), ("at half of E", found.realistic_outcome)):
         if outcome is not None:
             lines.append(f"{f'{found.micrographs} micrographs':<21s} {name}: {_outcome(outcome)}")

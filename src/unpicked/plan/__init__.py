@@ -107,6 +107,7 @@ class Plan:
         each = self.per_micrograph
         out: dict[str, Any] = {
             "mass_kda": self.mass_kda,
+            "microscope": vars(self.microscope),
             "diameter": 2 * radius(self.mass_kda),
             "box": BOX,
             "voxel": self.voxel,
@@ -278,7 +279,8 @@ def particles_for(level: float, field: float, wanted: float, mass_kda: float, sc
     found = needed(level, shell=min(field / wanted, LAST))
     if wanted >= finest:
         return found
-    return found.times(_slope(mass_kda, scope, finest) / _slope(mass_kda, scope, wanted))
+    more = found.times(_slope(mass_kda, scope, finest) / _slope(mass_kda, scope, wanted))
+    return replace(more, extrapolated=True)
 
 
 def outcome_of(level: float, field: float, particles: float) -> Outcome | None:

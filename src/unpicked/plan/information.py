@@ -30,7 +30,7 @@ class Range:
     at_most: bool = False
     """Whether it is the smallest number of the table, and less may do."""
     extrapolated: bool = False
-    """Whether the energy lies beyond those of the table."""
+    """Whether energy, particles or resolution lie beyond those of the table."""
 
     def times(self, factor: float) -> Range:
         """All three, so many times."""
@@ -105,7 +105,8 @@ def needed(energy: float, *, error: float | None = None, shell: float | None = N
     else:
         place = float(shell or 0)
         found = _range(lambda curves: curves.resolved(energy, place))
-    return replace(found, at_most=found.middle <= 1.001 * least(), extrapolated=_beyond(energy))
+    beyond = _beyond(energy) or found.middle > float(table()[0].counts[-1])
+    return replace(found, at_most=found.middle <= 1.001 * least(), extrapolated=beyond)
 
 
 def least() -> float:

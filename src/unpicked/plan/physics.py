@@ -53,6 +53,8 @@ class Microscope:
         for name, unit in (("voltage_kv", "kV"), ("dose", "electrons per square angstrom"), ("dqe", "")):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive{', in ' + unit if unit else ''}; got {getattr(self, name)}")
+        if not 10 <= self.voltage_kv <= 3000:
+            raise ValueError(f"voltage_kv must be 10 to 3000 kV; got {self.voltage_kv}; try 300")
         if self.dqe > 1:
             raise ValueError(f"dqe must be at most 1; got {self.dqe}")
         for name, unit in (("defocus_um", "um"), ("cs_mm", "mm"), ("b_factor", "square angstrom")):

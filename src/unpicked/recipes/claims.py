@@ -32,7 +32,7 @@ from unpicked.verify.verdict import Score
 GUESSED = 0.1  # covered fraction, before it is known
 LARGEST = 64  # working voxels
 PADDED = 16  # voxels by which a map may be padded so that its field of view fits the working grid
-CLOSE = 0.01  # relative difference of voxel sizes that is none
+CLOSE = 0.015  # relative difference of voxel sizes that is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,10 @@ def _on_grid(map: Map, voxel: float) -> Map:
         ValueError: where the map's own voxels are coarser.
     """
     if map.voxel_size > voxel * (1 + CLOSE):
-        raise ValueError(f"the map's voxels of {map.voxel_size:.4g} A are coarser than the working {voxel:.4g} A")
+        raise ValueError(
+            f"the map's voxels of {map.voxel_size:.4g} A are coarser than the working {voxel:.4g} A; try --voxel "
+            f"{1.05 * map.voxel_size:.3g}"
+        )
 
     def miss(padded: int) -> float:
         return abs(padded * map.voxel_size / (round(padded * map.voxel_size / voxel) * voxel) - 1)

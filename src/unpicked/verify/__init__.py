@@ -123,8 +123,8 @@ def verify_with_surrogates(
         starts: other random starts.
         omits: times that a part of the start map is removed; none where the trial starts from no map.
         seed: of fits, phases and parts.
-        known: the first "surrogates", "starts" (:class:`Rival`) and "omits" (:class:`Omitted`), from a run that was
-            stopped.
+        known: the first "surrogates", "starts" (:class:`Rival`) and "omits" (:class:`Omitted`), from an earlier call;
+            all of them count.
         tell: called with "surrogates", "starts" or "omits" and every new one.
     """
     found, first = _verify(trial, seed)
@@ -157,8 +157,9 @@ def verify_with_surrogates(
         runs: list[Reconstruction] = []
         fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, *folds_of(scrambled)[0])
         add("surrogates", Rival(fold.gain, shells(agreed, runs[0].map)))
-    found = replace(found, starts=tuple(kept["starts"][:starts]), omitted=tuple(kept["omits"][:omits]))
-    return with_surrogates(found, kept["surrogates"][:count])
+    # what an earlier call has seen counts, however little is asked of this one
+    found = replace(found, starts=tuple(kept["starts"]), omitted=tuple(kept["omits"]))
+    return with_surrogates(found, kept["surrogates"])
 
 
 def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]:

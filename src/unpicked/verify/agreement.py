@@ -68,7 +68,7 @@ def floor(rivals: Sequence[Rival]) -> tuple[float, ...]:
 
 
 def determined(found: Halves, lowest: Sequence[float]) -> float | None:
-    """Resolution in angstrom: FSC 0.143 between the folds, and no finer than the last shell above the floor up to there.
+    """Angstrom: FSC 0.143 between the folds, and no finer than the last shell above the floor up to there.
 
     None where no shell is. In the lowest shells any two compact particles agree.
     """

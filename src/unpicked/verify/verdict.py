@@ -151,10 +151,12 @@ def with_surrogates(found: Verdict, rivals: Sequence[Rival]) -> Verdict:
     if not rivals:
         return found
     if found.verdict == "supported" and above:
-        told = f"Undecided: {above} of {count} data sets of random phases are explained as well as the data."
+        told = f"Undecided: {above} of {count} data sets of random phases are explained as well as the data"
+        told += f", p = {found.p:.2g}."
         return replace(found, verdict="undecided", sentence=told)
-    told = f"; {count - above} of {count} surrogates of random phases below."
-    return replace(found, sentence=found.sentence.removesuffix(".") + told)
+    told = f"; {count - above} of {count} surrogates of random phases below, p = {found.p:.2g}"
+    least = "" if above else ", the least that so many can show"
+    return replace(found, sentence=found.sentence.removesuffix(".") + told + least + ".")
 
 
 def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bool) -> Fold:
