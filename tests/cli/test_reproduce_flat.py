@@ -10,7 +10,7 @@ import pytest
 
 from answers import answered
 from unpicked.estimators.bispectrum_fit import Inversion
-from unpicked.experiments import conditioning, consistency, mtd2d_em, noise_only, talk_clean_moments, talk_em1d
+from unpicked.experiments import conditioning, consistency, mtd2d_em, noise_only, rct, talk_clean_moments, talk_em1d
 from unpicked.recipes import ImageJob, MicrographJob, SignalJob
 
 TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
@@ -46,6 +46,17 @@ TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
             "how": Inversion(starts=2, marches=(3,), steps=10, last=20),
         },
         3,
+    ),
+    "rct": (
+        rct,
+        {
+            "cases": (rct.Rows(rct.TILTED, "autocorrelation", 1), rct.Rows(rct.ALL, "em", 1)),
+            "job": MicrographJob(7, lmax=2, views=(8,), iterations=(2,), starts=1, moves=0),
+            "size": 120,
+            "fine": 2,
+            "voxel": 8.0,
+        },
+        2,
     ),
     "consistency": (consistency, {"length": 5, "samples": (1000, 4000), "levels": (1.0,), "seeds": 1}, 2),
 }

@@ -215,10 +215,11 @@ def _descended(
 
     def of(weight: float) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         def value(z: np.ndarray) -> tuple[float, np.ndarray]:
-            theta = torch.tensor(z, requires_grad=True)
-            x, log_density = root @ theta[:-1], theta[-1]
-            total = weight * problem.misfit(x, log_density) + problem.believed(x, log_density)
-            (slope,) = torch.autograd.grad(total, theta)
+            with torch.enable_grad():
+                theta = torch.tensor(z, requires_grad=True)
+                x, log_density = root @ theta[:-1], theta[-1]
+                total = weight * problem.misfit(x, log_density) + problem.believed(x, log_density)
+                (slope,) = torch.autograd.grad(total, theta)
             if not free:
                 slope[-1] = 0
             return float(total.detach()), slope.numpy()
@@ -241,17 +242,12 @@ def _told(problem: _Problem, x: torch.Tensor, log_density: torch.Tensor) -> tupl
     """Predicted covariance of coefficients, density and sigma; chi^2 per degree of freedom, and their number."""
     size, weights = len(x), problem.weights
     held = precision(problem.prior, problem.model.object, x).double()
-    normal = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-    rows = []
-    point = (x.float(), log_density.float())
-    for index in range(size + 1):
-        ways = (torch.zeros(size), torch.zeros(()))
-        if index < size:
-            ways[0][index] = 1.0
-        elif problem.settings.estimate_density:
-            ways[1].fill_(1.0)
-        rows.append(weights * torch.func.jvp(problem.predicted, point, ways)[1].float())
-    jacobian = torch.stack(rows)
+    rate = float(log_density.exp()) / problem.model.side**2
+    seen = torch.tensordot(x.float(), problem.templates, 1)
+    moments = rate * lags.template_moments(seen, problem.lags)
+    slopes = rate * torch.cat([lags.template_slope(seen, some, problem.lags) for some in problem.templates.split(32)])
+    by_density = moments[None].float() * problem.settings.estimate_density
+    jacobian = weights * lags.central_slope(moments.float(), torch.cat([slopes, by_density]), problem.lags)
     normal = (jacobian @ jacobian.mT).double()
     prior = torch.block_diag(held, torch.full((1, 1), gmm.VAGUE**-2, dtype=torch.float64))
     inverse = torch.linalg.pinv(normal + prior, hermitian=True)

@@ -14,6 +14,7 @@ NAMES = (
     "low-snr",
     "talk-clean-moments",
     "conditioning",
+    "rct",
     "talk-mtd1d",
     "talk-em1d",
     "mtd2d-em",

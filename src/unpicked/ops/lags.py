@@ -101,11 +101,22 @@ def lag_sums(
 
 def template_moments(templates: Float[torch.Tensor, "k h w"], of: Lags) -> Float[torch.Tensor, " s"]:
     """Sums over all pixels of the moments of templates on nothing, their mean over the templates; differentiable."""
-    count, height, width = templates.shape
-    radius = of.radius
-    padded = torch.nn.functional.pad(templates, (radius, radius, 0, radius)).flatten(1)
-    shifted = padded[:, _places(height, width, radius)].view(count, len(of.values), height * width)
-    return _sums(shifted.movedim(0, 1).flatten(1), of) / count
+    return _sums(_shifted(templates, of), of) / len(templates)
+
+
+def template_slope(
+    templates: Float[torch.Tensor, "k h w"], ways: Float[torch.Tensor, "n k h w"], of: Lags
+) -> Float[torch.Tensor, "n s"]:
+    """Derivatives of :func:`template_moments` along ``ways``."""
+    here, rows = _shifted(templates, of), []
+    products = here * here[:1]
+    for way in ways:
+        there = _shifted(way, of)
+        second = here @ there[0] + there @ here[0]
+        third = products @ there.mT
+        third = third + third.mT + (here * there[:1]) @ here.mT
+        rows.append(torch.cat([there[:1].sum(1), second, third[of.first, of.second]]))
+    return torch.stack(rows) / len(templates)
 
 
 def noise_variance(of: Lags, variance: float) -> Float[torch.Tensor, " s"]:
@@ -126,6 +137,30 @@ def central(moments: Float[torch.Tensor, " s"], of: Lags) -> Float[torch.Tensor,
     around = second[of.first] + second[of.second] + second[of.between]
     third = third - mean * around + 2 * mean**3
     return torch.cat([mean[None], second - mean.square(), third])
+
+
+def central_slope(
+    moments: Float[torch.Tensor, " s"], slopes: Float[torch.Tensor, "n s"], of: Lags
+) -> Float[torch.Tensor, "n s"]:
+    """Derivatives of :func:`central`, of moments whose derivatives are ``slopes``."""
+
+    def around(part: torch.Tensor) -> torch.Tensor:
+        return part[..., of.first] + part[..., of.second] + part[..., of.between]
+
+    mean, second, _ = of.split(moments)
+    first, by_second, by_third = of.split(slopes)
+    first = first[:, None]
+    by_third = by_third - first * around(second) - mean * around(by_second) + 6 * mean.square() * first
+    return torch.cat([first, by_second - 2 * mean * first, by_third], 1)
+
+
+def _shifted(templates: torch.Tensor, of: Lags) -> torch.Tensor:
+    """Pixels of all templates at all lags, ``(n, k h w)``; nothing beyond them."""
+    count, height, width = templates.shape
+    radius = of.radius
+    padded = torch.nn.functional.pad(templates, (radius, radius, 0, radius)).flatten(1)
+    shifted = padded[:, _places(height, width, radius)].view(count, len(of.values), height * width)
+    return shifted.movedim(0, 1).flatten(1)
 
 
 def _sums(shifted: torch.Tensor, of: Lags) -> torch.Tensor:

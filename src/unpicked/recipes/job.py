@@ -36,8 +36,9 @@ class MicrographJob:
     """Largest angular degree of the ball; lowered to what the box can hold."""
     march: tuple[int, ...] = ()
     """Largest degree in each stage, rising to --lmax: coarse structure first. All stages take --lmax if not given."""
-    method: Literal["em"] = "em"
-    """Estimator."""
+    method: Literal["em", "autocorrelation"] = "em"
+    """Estimator: expectation-maximization, or, of a tilted grid, a fit to the micrographs' autocorrelations: one pass
+    over the data."""
     likelihood: Literal["gas", "window", "patches", "patches-2l"] = "gas"
     """How the sum over all places is done: lattice gas of the whole micrograph, the same to first order, or
     independent patches of the box's side (as published) or of twice that."""
@@ -134,6 +135,8 @@ class MicrographJob:
             raise ValueError(f"--tilt-axis must be an angle in degrees; got {self.tilt_axis}")
         if self.tilt is not None and self.view_distribution == "estimated":
             raise ValueError("--view-distribution estimated is for particles that lie anyhow; leave it or --tilt out")
+        if self.method == "autocorrelation":
+            self._check_moments()
         if self.lmax < 0:
             raise ValueError(f"--lmax must not be negative; got {self.lmax}")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
@@ -157,6 +160,19 @@ class MicrographJob:
             raise ValueError(
                 f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
                 f"(likelihood {self.likelihood}); got {self.density}"
+            )
+
+    def _check_moments(self) -> None:
+        """Raise for what moments do not know."""
+        if self.tilt is None:
+            raise ValueError(
+                "--method autocorrelation needs --tilt: moments of views from all sides hardly tell a volume; try "
+                "--method em, or `unpicked moments` for density and noise"
+            )
+        if self.spacing != "separated" or self.noise == "coloured" or self.held_out:
+            raise ValueError(
+                "--method autocorrelation is for separated particles in white noise, all micrographs at once; leave "
+                "--spacing, --noise and --held-out out"
             )
 
     def coloured(self, *, optics: bool) -> bool:

@@ -101,6 +101,8 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
             f"--likelihood {job.likelihood} knows neither contrast transfer nor coloured noise; "
             "try --likelihood gas, or --ignore-ctf --noise white"
         )
+    if job.method == "autocorrelation" and data.optics is not None:
+        raise ValueError("--method autocorrelation knows no contrast transfer; try --ignore-ctf, or --method em")
     if coloured and job.sigma is not None:
         raise ValueError("--sigma is for white noise; leave it out, or try --noise white")
     prepared = prepare(data, voxel_size=job.voxel, normalise=job.sigma is None)

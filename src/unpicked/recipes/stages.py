@@ -13,6 +13,7 @@ from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
 from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import Relaxed
+from unpicked.estimators.autocorrelation import Autocorrelation
 from unpicked.estimators.em import EM, SIGNAL_FLOOR, random_start, signal_power
 from unpicked.evaluate.compare import aligned
 from unpicked.model.model import Model
@@ -71,7 +72,13 @@ class Stages:
     coloured: bool = False
 
     def solve(self) -> Solved:
-        """All stages, for the best start or several; the mean of those that end equally likely."""
+        """All stages, for the best start or several; the mean of those that end equally likely.
+
+        The fit to moments is one stage.
+        """
+        if self.job.method == "autocorrelation":
+            run = self._moments()
+            return Solved(run, {f"{self.name}stage-0": run})
         first = self._stage([], self.checkpoint, self.name)
         ended: list[Reconstruction] = []
         runs: dict[str, Reconstruction] = {}
@@ -96,6 +103,28 @@ class Stages:
         if not self.coloured:
             return None
         return whitening.gains(self._spectra, None if last is None else parts.signal_spectra(last, self.data))
+
+    def _moments(self) -> Reconstruction:
+        """One pass over the data, and the fit to its moments."""
+        job, model, data = self.job, self._model(), self.data
+        place = None if self.checkpoint is None else self.checkpoint / "stage-0"
+        known = kept(place, self.resume, lambda: _guessed(data, model.measured(data)))
+        return reconstruct(
+            data,
+            model,
+            Autocorrelation(
+                starts=job.starts,
+                form="cumulant",
+                estimate_sigma=job.sigma is None,
+                estimate_density=job.density is None,
+            ),
+            prior=parts.prior(job, self.object, model, known),
+            seed=self.seed,
+            start=self.start,
+            checkpoint=place,
+            resume=self.resume,
+            report=self._named(f"{self.name.replace('-', ' ')}moments", Autocorrelation.iterations),
+        )
 
     def _stage(self, line: Sequence[Reconstruction], place: Path | None, name: str) -> Reconstruction:
         """The stage that follows those of ``line``."""

@@ -276,7 +276,7 @@ class ImageTrial(Kept, Planar):
 
     def score(self, run: Reconstruction, data: Micrographs) -> Score:
         """Independent patches of twice the target's side."""
-        return by_patches(run.model, run.x, self.tiles(data))
+        return by_patches(run.model, run.x, self.tiles(data), once=True)
 
 
 @dataclass(frozen=True, eq=False)
