@@ -274,7 +274,7 @@ def test_the_command(command, specimen, tmp_path, capsys):
     found = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--json")
     assert found[0] == 0, found[2]
     told = json.loads(found[1].splitlines()[-1])
-    assert set(told) == {"verdict", "sentence", "z", "p", "p_limit", "evidence"}
+    assert set(told) == {"verdict", "sentence", "z", "p", "p_limit", "hand", "evidence"}
     assert told["p_limit"] == pytest.approx(1 / 3) and told["evidence"]["decoys"] == 2
     status, out, err = command("--map", "sim/truth.mrc", "sim/micrographs.star", "--decoys", "2", "--strict")
     assert status == (4 if told["verdict"] != "supported" else 0)

@@ -59,7 +59,7 @@ def compare(
     print(f"correlation        {found.correlation:.4f}")
     print(f"relative error     {found.relative_error:.4f}")
     print(f"resolution at 0.5  {_angstrom(found.resolution_05)}{' (Nyquist)' if found.at_nyquist else ''}")
-    print(f"resolution at .143 {_angstrom(found.resolution_0143)}")
+    print(f"resolution at .143 {_limited(found.resolution_0143, found.nyquist)}")
     print(f"mean FSC           {found.fsc_area:.4f}")
     _tell(found, [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)], also.lines())
     return 0
@@ -117,8 +117,8 @@ def halves(
     curves = [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)]
     curves += [("error", found.error), ("FSC, whole data", found.fsc_full)]
     if found.fsc_masked is not None and found.fsc_randomised is not None and found.fsc_corrected is not None:
-        print(f"masked             {_angstrom(found.resolution_masked)}")
-        print(f"corrected          {_angstrom(found.resolution_corrected)}")
+        print(f"masked             {_limited(found.resolution_masked, found.nyquist)}")
+        print(f"corrected          {_limited(found.resolution_corrected, found.nyquist)}")
         curves += [
             ("FSC, masked", found.fsc_masked),
             ("random phases", found.fsc_randomised),
@@ -147,6 +147,11 @@ def report(run: Path, /, *, truth: Path | None = None) -> int:
 
     print(write(run, truth=None if truth is None else read_map(truth)))
     return 0
+
+
+def _limited(resolution: float | None, nyquist: float) -> str:
+    """A resolution; one at Nyquist's frequency is a curve that never falls, and no measurement of it."""
+    return _angstrom(resolution) + (" (Nyquist)" if resolution is not None and resolution <= nyquist else "")
 
 
 def _angstrom(value: float | None) -> str:

@@ -221,6 +221,8 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / "result.json"
     try:
         summary = json.loads(path.read_text())
+        if not isinstance(summary.get("figures", {}), dict) or not isinstance(summary.get("seconds", 0.0), int | float):
+            raise TypeError("figures or seconds are not what a run writes")
         return summary, dict(summary["settings"])
     except (FileNotFoundError, NotADirectoryError):
         if (folder / "settings.json").is_file():
@@ -230,7 +232,7 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(
             f"{folder} holds no finished run (no result.json); give the --out folder of a reconstruction"
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
 
 

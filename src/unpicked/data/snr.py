@@ -22,7 +22,8 @@ class NoiseLevel:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or (self.kind != "snr_db" and not self.value > 0):
-            raise ValueError(f"{self.kind} must be a positive finite number; got {self.value}")
+            sign = "" if self.kind == "snr_db" else "positive "
+            raise ValueError(f"{self.kind} must be a {sign}finite number; got {self.value}")
 
     def sigma(self, power: float, variance: float, box: int) -> float:
         """Standard deviation of the noise per pixel that gives this level.

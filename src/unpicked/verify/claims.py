@@ -83,6 +83,7 @@ class Claimed:
             "z": told["z"],
             "p": self.p,
             "p_limit": self.p_limit,
+            "hand": "undetermined",  # by untilted data: the mirror image explains them as well
             "evidence": {**evidence, "decoys": self.decoys, "above": self.above},
         }
 
