@@ -52,8 +52,8 @@ class MicrographJob:
     """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged."""
     views: tuple[int, ...] = ()
     """Number of views in each stage. If not given, 100 in the first and four times as many in each that follows; in
-    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly. With
-    --tilt 36 angles, and twice as many in each."""
+    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly. On a tilted
+    grid 36 angles, and twice as many in each stage that follows."""
     view_distribution: Literal["uniform", "estimated"] = "uniform"
     """From where particles are seen: from all sides alike, or by a smooth density of directions that is estimated with
     the map."""
