@@ -280,8 +280,22 @@ def test_a_tilted_grid_is_told_in_settings_and_on_the_page(reconstruct, command,
     page = (tmp_path / "run" / "report.html").read_text()
     assert "As right as the sign of the tilt, -60 degrees" in page and "untilted" not in page
     flat = reconstruct(sim / "micrographs.star", tmp_path / "flat", "--tilt", "0")
-    assert is_refused(flat, "--tilt must be 5 to 90 degrees")
+    assert is_refused(flat, "--tilt must be 5 to 85 degrees")
     assert not (tmp_path / "flat").exists()
+
+
+def test_a_tilted_grid_by_moments_goes_through_and_on(reconstruct, sim, tmp_path):
+    words = "--box 8 --lmax 2 --tilt 60 --method autocorrelation --starts 1 --threads 1 --no-verify".split()
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", job=words)
+    assert status == 0, err
+    first = read_map(tmp_path / "run" / "volume.mrc")
+    (tmp_path / "run" / "result.json").unlink()
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--resume", job=words)
+    assert status == 0, err
+    assert torch.equal(read_map(tmp_path / "run" / "volume.mrc").values, first.values)
+    for more in (("--views", "8", "8", "8"), ("--moves", "0"), ("--solver", "em"), ("--object", "voxels"), ("--held-out", "1")):
+        refused = reconstruct(sim / "micrographs.star", tmp_path / "no", *more, job=words)
+        assert is_refused(refused, "--method autocorrelation") and not (tmp_path / "no").exists()
 
 
 def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):

@@ -207,6 +207,9 @@ def test_what_such_moments_do_not_know_is_refused(tmp_path: object) -> None:
         ({"spacing": "arbitrary"}, "separated"),
         ({"noise": "coloured"}, "white noise"),
         ({"held_out": 1}, "--held-out"),
+        ({"moves": 0}, "--moves"),
+        ({"box": 32}, "at most 20"),
+        ({"object": "voxels"}, "for a ball"),
     ):
         with pytest.raises(ValueError, match=told):
             MicrographJob(**({"box": 7, "tilt": 60.0, "method": "autocorrelation"} | bad))

@@ -152,6 +152,10 @@ def _as_run(
     """
     settings, notes = settings_of_run(run), tuple[str, ...]()
     job, own, given = job_of_run(settings), Input.of(settings), input.given()
+    if job.tilt is not None:
+        raise ValueError(
+            f"{run} is of a tilted grid, of which pick knows nothing; a map of an untilted run can be picked by"
+        )
     if own.masks:
         bare = replace(own, masks=(), masks_mark=None)
         if input.masks:

@@ -258,5 +258,7 @@ def _told(problem: _Problem, x: torch.Tensor, log_density: torch.Tensor) -> tupl
     slope[:size, :size] = torch.eye(size, dtype=torch.float64)
     slope[size, size] = float(log_density.exp()) * problem.settings.estimate_density
     covariance = slope @ inverse @ slope.mT
-    covariance[-1, -1] = float(problem.variance[1]) / (4 * max(float(problem.record.means[1]), 1e-300))
+    if problem.settings.estimate_sigma:
+        noise = float(problem.record.means[1]) - float(problem.predicted(x, log_density)[1])
+        covariance[-1, -1] = float(problem.variance[1]) / (4 * max(noise, 1e-300))
     return covariance, chi2, free

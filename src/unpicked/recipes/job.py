@@ -10,7 +10,8 @@ from unpicked.priors import (
     group,
 )
 
-LEAST_TILT = 5.0  # degrees, from which particles on a grid are seen from more than one side
+LEAST_TILT, MOST_TILT = 5.0, 85.0  # degrees: below, one side is seen; at 90 both hands look alike
+LARGEST_OF_MOMENTS = 20  # voxels of a box whose moments at all lags are summed
 Noise = Literal["auto", "white", "coloured"]
 
 
@@ -52,8 +53,8 @@ class MicrographJob:
     """So many of them, the likeliest, go through all stages, and those that end equally likely are averaged."""
     views: tuple[int, ...] = ()
     """Number of views in each stage. If not given, 100 in the first and four times as many in each that follows; in
-    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly. On a tilted
-    grid 36 angles, and twice as many in each stage that follows."""
+    the last 16 times as many where single particles stand out of the noise, and so tell their views exactly. Of a
+    tilted grid 36 angles, and twice as many in each stage that follows."""
     view_distribution: Literal["uniform", "estimated"] = "uniform"
     """From where particles are seen: from all sides alike, or by a smooth density of directions that is estimated with
     the map."""
@@ -126,10 +127,10 @@ class MicrographJob:
             raise ValueError(f"--refined must lie between 1 and --starts, {self.starts}; got {self.refined}")
         if self.tilt is None and self.tilt_axis:
             raise ValueError("--tilt-axis needs --tilt")
-        if not (LEAST_TILT <= abs(LEAST_TILT if self.tilt is None else self.tilt) <= 90):
+        if not (LEAST_TILT <= abs(LEAST_TILT if self.tilt is None else self.tilt) <= MOST_TILT):
             raise ValueError(
-                f"--tilt must be {LEAST_TILT:g} to 90 degrees to either side; got {self.tilt}: a flat grid shows its "
-                "particles from one side only"
+                f"--tilt must be {LEAST_TILT:g} to {MOST_TILT:g} degrees to either side; got {self.tilt}: a flat grid "
+                "shows its particles from one side only, one on edge both hands alike"
             )
         if not math.isfinite(self.tilt_axis):
             raise ValueError(f"--tilt-axis must be an angle in degrees; got {self.tilt_axis}")
@@ -169,11 +170,21 @@ class MicrographJob:
                 "--method autocorrelation needs --tilt: moments of views from all sides hardly tell a volume; try "
                 "--method em, or `unpicked moments` for density and noise"
             )
-        if self.spacing != "separated" or self.noise == "coloured" or self.held_out:
+        if self.spacing != "separated" or self.noise == "coloured":
             raise ValueError(
-                "--method autocorrelation is for separated particles in white noise, all micrographs at once; leave "
-                "--spacing, --noise and --held-out out"
+                "--method autocorrelation is for separated particles in white noise; leave --spacing and --noise out"
             )
+        if self.object != "ball" or self.box > LARGEST_OF_MOMENTS:
+            raise ValueError(
+                f"--method autocorrelation is for a ball in a box of at most {LARGEST_OF_MOMENTS} working voxels: its "
+                f"moments grow as the fourth power; got {self.object} and {self.box}; try a larger --voxel"
+            )
+        others = (
+            "march", "likelihood", "subpixel", "refined", "views", "iterations", "batch", "solver", "moves", "held_out"
+        )  # fmt: skip
+        for name in others:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"--{name.replace('_', '-')} is not for --method autocorrelation; leave it out")
 
     def coloured(self, *, optics: bool) -> bool:
         """Whether micrographs are whitened; ``optics``: they state their contrast transfer."""

@@ -103,6 +103,8 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
         )
     if job.method == "autocorrelation" and data.optics is not None:
         raise ValueError("--method autocorrelation knows no contrast transfer; try --ignore-ctf, or --method em")
+    if job.method == "autocorrelation" and data.masks is not None:
+        raise ValueError("--method autocorrelation knows no masks; leave them and the masked micrographs out")
     if coloured and job.sigma is not None:
         raise ValueError("--sigma is for white noise; leave it out, or try --noise white")
     prepared = prepare(data, voxel_size=job.voxel, normalise=job.sigma is None)
@@ -206,7 +208,9 @@ def stages(
     x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
     optics = prepared.micrographs.optics is not None
     coloured = job.coloured(optics=optics)
-    views, more = parts.affordable(job, object, filtered=optics or coloured)
+    views, more = job.views, list[str]()
+    if job.method == "em":
+        views, more = parts.affordable(job, object, filtered=optics or coloured)
     solve = partial(
         Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
         coloured=prepared.micrographs.gains is None and coloured,

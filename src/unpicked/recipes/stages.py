@@ -121,6 +121,7 @@ class Stages:
             prior=parts.prior(job, self.object, model, known),
             seed=self.seed,
             start=self.start,
+            moves=0,
             checkpoint=place,
             resume=self.resume,
             report=self._named(f"{self.name.replace('-', ' ')}moments", Autocorrelation.iterations),
