@@ -293,8 +293,8 @@ def test_a_tilted_grid_by_moments_goes_through_and_on(reconstruct, sim, tmp_path
     status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--resume", job=words)
     assert status == 0, err
     assert torch.equal(read_map(tmp_path / "run" / "volume.mrc").values, first.values)
-    for more in (("--views", "8", "8", "8"), ("--moves", "0"), ("--solver", "em"), ("--object", "voxels"), ("--held-out", "1")):
-        refused = reconstruct(sim / "micrographs.star", tmp_path / "no", *more, job=words)
+    for more in ("--views 8 8 8", "--moves 0", "--solver em", "--object voxels", "--held-out 1"):
+        refused = reconstruct(sim / "micrographs.star", tmp_path / "no", *more.split(), job=words)
         assert is_refused(refused, "--method autocorrelation") and not (tmp_path / "no").exists()
 
 
