@@ -353,5 +353,6 @@ def test_a_reconstruction_ends_within_a_factor_of_two_of_the_error_foretold(leve
     fields = Fields.of(particles, 11, 0.12)
     row = recover(Volume("beads", specimen), fields, energy(level), MicrographJob(box=11, starts=2), 0, "cpu")
     foretold = expected(level, row["particles"])[0].middle
-    assert row["relative error"] < row["ball error"], "a structure was found at all"
+    if foretold < row["ball error"]:
+        assert row["relative error"] < row["ball error"], "a structure was found at all"
     assert 0.5 < row["relative error"] / foretold < 2, (row["relative error"], foretold)
