@@ -51,7 +51,7 @@ TOYS: dict[str, tuple[ModuleType, dict[str, object], int]] = {
         rct,
         {
             "cases": (rct.Rows(rct.TILTED, "autocorrelation", 1), rct.Rows(rct.ALL, "em", 1)),
-            "job": MicrographJob(7, lmax=2, views=(8,), iterations=(2,), starts=1, moves=0),
+            "job": MicrographJob(7, lmax=2, starts=1),
             "size": 120,
             "fine": 2,
             "voxel": 8.0,
