@@ -331,11 +331,19 @@ def test_the_diagram_is_drawn(command, tmp_path, name):
     assert command("--mass-kda", "20", "--picture", name, "--overwrite")[0] == 0
 
 
+def test_what_lies_beyond_the_table_is_said(command):
+    assert "[extrapolated]" in command("--mass-kda", "20", "--resolution", "1")[1]
+    told = json.loads(command("--mass-kda", "20", "--resolution", "4", "--json")[1].splitlines()[-1])
+    assert told["particles"]["extrapolated"] and told["microscope"]["dose"] == 50.0
+    assert not json.loads(command("--mass-kda", "20", "--json")[1].splitlines()[-1])["particles"]["extrapolated"]
+
+
 def test_bad_requests_are_refused_in_one_line(command, tmp_path):
     assert is_refused(command(), "--mass-kda", "--structure")
     assert is_refused(command("--mass-kda", "20", "--structure", "x.pdb"), "one of the three")
     assert is_refused(command("--mass-kda", "-2"), "mass_kda")
     assert is_refused(command("--mass-kda", "20", "--dose", "0"), "dose")
+    assert is_refused(command("--mass-kda", "20", "--voltage-kv", "1e-6"), "voltage_kv must be 10 to 3000")
     assert is_refused(command("--mass-kda", "20", "--size", "0"), "--size")
     assert is_refused(command("--mass-kda", "20", "--picture", "d.txt"), "d.txt", ".png")
     assert is_refused(command("--mass-kda", "20", "--picture", "no/d.png"), "no folder")

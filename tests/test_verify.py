@@ -300,7 +300,12 @@ def test_a_finished_run_is_verified_with_surrogates_and_goes_on(
     assert answered(capsys, *asked, "1")[0] == 4
     assert json.loads((out / "result.json").read_text())["verdict"] == "undecided"
     np.save(signal, hidden(8000, 4).numpy())
-    for words, reason in (([out], "was changed"), ([tmp_path], "no finished run"), ([out, "--surrogates", "-1"], "-1")):
+    for words, reason in (
+        ([out], "was changed"),
+        ([tmp_path], "no finished run"),
+        ([out, "--surrogates", "-1"], "-1"),
+        ([out, "--seed", "3"], "--seed is for --map"),
+    ):
         assert is_refused(answered(capsys, "verify", *words), reason)
     for kind, method, reason in (
         ("tomograms", "em", "tomograms have no verdict"),
@@ -328,6 +333,8 @@ def test_what_random_phases_reach_limits_what_the_folds_show() -> None:
     assert determined(same, [0.0] * (last + 1)) == pytest.approx(same.nyquist)
     assert determined(same, [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]) == pytest.approx(field / 2), "shell 2 is the last above"
     assert determined(same, [1.0] * (last + 1)) is None
+    falling = replace(same, fsc=[1.0, 0.9, 0.5, 0.1, 0.05, 0.02], at_nyquist=False, resolution_0143=field / 2.9)
+    assert determined(falling, [1.0, 0.95, 0.6, 0.2, 0.1, 0.0]) is None, "a chance excursion beyond does not count"
     assert Rival.of_json(rivals[1].to_json()) == rivals[1]
 
 
@@ -339,6 +346,9 @@ def test_folds_with_maps_tell_how_far_they_agree() -> None:
     assert found.resolution == determined(found.agreement, found.floor)
     assert len(found.starts) == len(found.surrogates) == 1 and len(found.floor) == len(found.agreement.fsc)
     assert found.surrogates[0].gain < min(fold.gain for fold in found.folds)
+    winner = Rival(1e6, found.surrogates[0].fsc)
+    less = verify_with_surrogates(MicrographTrial(data, job), 0, seed=2, known={"surrogates": (winner,)})
+    assert less.verdict == "undecided", "what an earlier call has seen counts"
     evidence = found.to_json()["evidence"]
     assert evidence["resolution"] == found.resolution and evidence["not_run"] == ["omit test"]
     again = verify_with_surrogates(

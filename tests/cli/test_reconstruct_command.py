@@ -284,7 +284,7 @@ def test_a_tilted_grid_is_told_in_settings_and_on_the_page(reconstruct, command,
     assert not (tmp_path / "flat").exists()
 
 
-def test_a_tilted_grid_by_moments_goes_through_and_on(reconstruct, sim, tmp_path):
+def test_a_tilted_grid_by_moments_goes_through_and_on(reconstruct, sim, tmp_path, capsys):
     words = "--box 8 --lmax 2 --tilt 60 --method autocorrelation --starts 1 --threads 1 --no-verify".split()
     status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", job=words)
     assert status == 0, err
@@ -293,6 +293,8 @@ def test_a_tilted_grid_by_moments_goes_through_and_on(reconstruct, sim, tmp_path
     status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", "--resume", job=words)
     assert status == 0, err
     assert torch.equal(read_map(tmp_path / "run" / "volume.mrc").values, first.values)
+    picked = answered(capsys, "pick", tmp_path / "run", sim / "micrographs.star", "--out", tmp_path / "picks.star")
+    assert is_refused(picked, "tilted grid") and not (tmp_path / "picks.star").exists()
     for more in ("--views 8 8 8", "--moves 0", "--solver em", "--object voxels", "--held-out 1"):
         refused = reconstruct(sim / "micrographs.star", tmp_path / "no", *more.split(), job=words)
         assert is_refused(refused, "--method autocorrelation") and not (tmp_path / "no").exists()

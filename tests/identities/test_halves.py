@@ -169,3 +169,14 @@ def test_bad_input_is_refused_in_one_line() -> None:
         with pytest.raises(ValueError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_that_was_made_to_agree_has_no_resolution(seed: int) -> None:
+    box = 16
+    a, b = (Map(noise(box, 500 + 2 * seed + which), VOXEL) for which in range(2))
+    window = Map(torch.sigmoid((5 - fourier.distances((box,) * 3)) / 0.7), VOXEL)
+    found, _ = halves(a, b, mask=window)
+    assert max(found.fsc[1:4]) > 0.143, "the alignment makes it agree"
+    assert found.resolution_0143 is None and found.resolution_corrected is None
+    assert any("no resolution" in note for note in found.notes)

@@ -58,7 +58,7 @@ def compare(
         return 0
     print(f"correlation        {found.correlation:.4f}")
     print(f"relative error     {found.relative_error:.4f}")
-    print(f"resolution at 0.5  {_angstrom(found.resolution_05)}{' (Nyquist)' if found.at_nyquist else ''}")
+    print(f"resolution at 0.5  {_limited(found.resolution_05, found.nyquist)}")
     print(f"resolution at .143 {_limited(found.resolution_0143, found.nyquist)}")
     print(f"mean FSC           {found.fsc_area:.4f}")
     _tell(found, [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)], also.lines())
@@ -112,7 +112,7 @@ def halves(
     if json:
         print(js.dumps(found.to_json() | also.to_json()))
         return 0
-    print(f"resolution at .143 {_angstrom(found.resolution_0143)}{' (Nyquist)' if found.at_nyquist else ''}")
+    print(f"resolution at .143 {_limited(found.resolution_0143, found.nyquist)}")
     print(f"mean FSC           {found.fsc_area:.4f}")
     curves = [("FSC", found.fsc), ("FSC, 95 % from", found.fsc_low), ("to", found.fsc_high)]
     curves += [("error", found.error), ("FSC, whole data", found.fsc_full)]

@@ -221,7 +221,7 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / "result.json"
     try:
         summary = json.loads(path.read_text())
-        if not isinstance(summary.get("figures", {}), dict) or not isinstance(summary.get("seconds", 0.0), int | float):
+        if not isinstance(summary["figures"], dict) or not isinstance(summary.get("seconds", 0.0), int | float):
             raise TypeError("figures or seconds are not what a run writes")
         return summary, dict(summary["settings"])
     except (FileNotFoundError, NotADirectoryError):

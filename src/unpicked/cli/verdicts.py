@@ -133,8 +133,6 @@ def _run(run: Path, wanted: Mapping[str, int | None], device: str, common: Commo
     if common.seed:
         raise ValueError(f"--seed is for --map: a run is judged by the seed that it was made with; got {common.seed}")
     summary, settings = runs.finished(run)
-    if not isinstance(summary.get("figures"), dict):
-        raise ValueError(f"{run / 'result.json'} is damaged: it must have figures; run the reconstruction again")
     counts = {name: value for name, value in wanted.items() if value is not None}
     counts |= {"omits": _omits(settings, summary, wanted["omits"])}
     if counts["surrogates"] < 0:

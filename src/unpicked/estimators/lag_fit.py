@@ -226,16 +226,13 @@ def _descended(
 
         return value
 
-    found = None
+    options = {"maxiter": STEPS, "maxfun": 2 * STEPS, "maxcor": 30, "ftol": 1e-7}
+    cost, rest = math.inf, False
     for weight in weights:
-        found = minimize(
-            of(weight), z, jac=True, method="L-BFGS-B",
-            options={"maxiter": STEPS, "maxfun": 2 * STEPS, "maxcor": 30, "ftol": 1e-7},
-        )  # fmt: skip
-        z = found.x
-    assert found is not None
+        found = minimize(of(weight), z, jac=True, method="L-BFGS-B", options=options)
+        z, cost, rest = found.x, float(found.fun), bool(found.success)
     theta = torch.tensor(z)
-    return float(found.fun), root @ theta[:-1], theta[-1], bool(found.success)
+    return cost, root @ theta[:-1], theta[-1], rest
 
 
 def _told(problem: _Problem, x: torch.Tensor, log_density: torch.Tensor) -> tuple[torch.Tensor, float, int]:

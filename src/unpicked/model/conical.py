@@ -38,8 +38,7 @@ class Conical:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"count must be at least 1 angle; got {self.count}")
-        if not (abs(self.tilt) <= 90 and math.isfinite(self.axis)):
-            raise ValueError(f"a tilt must lie between -90 and 90 degrees; got {self.tilt}, axis at {self.axis}")
+        check_tilt(self.tilt, self.axis)
 
     def __len__(self) -> int:
         return self.count
@@ -79,6 +78,12 @@ class Conical:
     @cached_property
     def _plain(self) -> Projection:
         return Projection(self.rotations)
+
+
+def check_tilt(tilt: float, axis: float) -> None:
+    """Raise ValueError for angles, in degrees, that are none of a tilted grid."""
+    if not (abs(tilt) <= 90 and math.isfinite(axis)):
+        raise ValueError(f"a tilt must lie between -90 and 90 degrees; got {tilt}, axis at {axis}")
 
 
 def conical(angles: torch.Tensor, tilt: float, axis: float = 0.0) -> torch.Tensor:

@@ -39,6 +39,10 @@ class Lags(NamedTuple):
         """Number of moments: the mean, those of two pixels, those of three."""
         return 1 + len(self.values) + len(self.first)
 
+    def around(self, second: Float[torch.Tensor, "*b n"]) -> Float[torch.Tensor, "*b t"]:
+        """Second moments of the three pairs of every product of three, summed."""
+        return second[..., self.first] + second[..., self.second] + second[..., self.between]
+
     def split(self, moments: Float[torch.Tensor, "*b s"]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mean ``(...,)``, second ``(..., n)`` and third moments ``(..., t)``."""
         count = 1 + len(self.values)
@@ -134,8 +138,7 @@ def noise_variance(of: Lags, variance: float) -> Float[torch.Tensor, " s"]:
 def central(moments: Float[torch.Tensor, " s"], of: Lags) -> Float[torch.Tensor, " s"]:
     """Moments about the mean, the cumulants, of moments about zero; the mean stays. Gaussian noise adds no third."""
     mean, second, third = of.split(moments)
-    around = second[of.first] + second[of.second] + second[of.between]
-    third = third - mean * around + 2 * mean**3
+    third = third - mean * of.around(second) + 2 * mean**3
     return torch.cat([mean[None], second - mean.square(), third])
 
 
@@ -143,14 +146,10 @@ def central_slope(
     moments: Float[torch.Tensor, " s"], slopes: Float[torch.Tensor, "n s"], of: Lags
 ) -> Float[torch.Tensor, "n s"]:
     """Derivatives of :func:`central`, of moments whose derivatives are ``slopes``."""
-
-    def around(part: torch.Tensor) -> torch.Tensor:
-        return part[..., of.first] + part[..., of.second] + part[..., of.between]
-
     mean, second, _ = of.split(moments)
     first, by_second, by_third = of.split(slopes)
     first = first[:, None]
-    by_third = by_third - first * around(second) - mean * around(by_second) + 6 * mean.square() * first
+    by_third = by_third - first * of.around(second) - mean * of.around(by_second) + 6 * mean.square() * first
     return torch.cat([first, by_second - 2 * mean * first, by_third], 1)
 
 

@@ -81,8 +81,9 @@ def by_patches(
 ) -> Score:
     """Log-likelihood of tiles as patches of side 2 L, independent, of which a share is empty; ``known`` tell it.
 
-    The mean over four ways to lay the patches, half a patch apart along each axis: what one cuts through, another holds
-    whole. Each way is a model of its own; their mean errs less.
+    The patches are laid in four ways, half a patch apart along each axis: what one cuts through, another holds whole.
+    Their logarithms are added in proportion, so that a tile counts as often as if they were laid once: a composite
+    likelihood (Lindsay 1988), the same for all models, which errs less than one way alone.
 
     Args:
         model: object, views, placement and noise.

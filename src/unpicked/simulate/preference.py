@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unpicked._lazy import torch
-from unpicked.model.conical import conical
+from unpicked.model.conical import check_tilt, conical
 from unpicked.ops import rotation
 
 
@@ -68,8 +68,7 @@ class OnTilted:
     axis: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (abs(self.tilt) <= 90 and math.isfinite(self.axis)):
-            raise ValueError(f"a tilt must lie between -90 and 90 degrees; got {self.tilt}, axis at {self.axis}")
+        check_tilt(self.tilt, self.axis)
 
     def rotations(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Views ``(count, 3, 3)``, object to view, float64."""
