@@ -171,7 +171,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_noise_that_was_made_to_agree_has_no_resolution(seed: int) -> None:
     box = 16
     a, b = (Map(noise(box, 500 + 2 * seed + which), VOXEL) for which in range(2))
