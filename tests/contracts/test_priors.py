@@ -241,11 +241,23 @@ def test_the_precision_is_the_hessian(prior: Prior, object: Object) -> None:
         assert torch.allclose(gradient(x + step) - gradient(x), hessian @ step, rtol=1e-4, atol=1e-9)
 
 
+@with_object
+def test_the_curvature_of_positivity_is_that_of_automatic_differentiation(
+    object: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The basis that is kept is a way to be fast; beyond its limit there is another."""
+    x, prior = noise(object.size), Positive(0.3)
+    fast = precision(prior, object, x)
+    monkeypatch.setattr(constraints, "_HELD", 0)
+    assert torch.allclose(precision(prior, object, x), fast, rtol=0, atol=1e-12 * float(fast.abs().max()))
+
+
 @every
 def test_the_first_call_may_come_from_inside_a_transform(prior: Prior) -> None:
     """Constants made inside torch.func.grad or inference mode are good for later calls outside."""
     gaussian._parts.cache_clear()
-    gaussian._factors.cache_clear()
+    gaussian._factor.cache_clear()
+    gaussian._inverse.cache_clear()
     constraints._planar.cache_clear()
     points = 1.5 * noise(5, 3)
     for object in (Voxels(6), Gaussians(6, points, torch.ones(5, dtype=torch.float64))):
@@ -313,7 +325,8 @@ def test_wilson_of_a_ball_is_that_of_the_voxels_fitted(box: int) -> None:
     fitted = ball.fit(ball.fit(full.reshape(box**3, box, box, box)).mT.reshape(ball.size, box, box, box))
     assert torch.allclose(covariance(prior, ball), fitted, rtol=0, atol=1e-10)
     unit = replace(prior, variance=1.0)
-    lower, inverse = gaussian._factors(unit, voxels, torch.float64, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    lower, inverse = (make(unit, voxels, torch.float64, cpu) for make in (gaussian._factor, gaussian._inverse))
     assert torch.allclose(0.3 * lower @ lower.mT, full, rtol=0, atol=1e-12)
     x = noise(voxels.size)
     assert float(prior.energy(x, voxels)) == pytest.approx(float((inverse @ x).square().sum()) / 0.6, rel=1e-7)

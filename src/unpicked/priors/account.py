@@ -9,7 +9,7 @@ from jaxtyping import Float
 from unpicked._lazy import torch
 from unpicked.objects.base import Object
 from unpicked.ops import fourier, seeding, solve
-from unpicked.priors.base import Prior, Turnable
+from unpicked.priors.base import Both, Curved, Prior, Turnable
 
 _TINY = 1e-12  # of the largest eigenvalue: what stands for zero, so that a flat direction has a finite variance
 
@@ -18,13 +18,28 @@ def precision(prior: Prior, object: Object, x: Float[torch.Tensor, " n"]) -> Flo
     """The Hessian of the prior's energy at x, ``(size, size)``, symmetric, float64.
 
     Of a quadratic prior it does not depend on x and is the inverse of the covariance; of another one it is the
-    precision of the Gaussian that is closest at x.
+    precision of the Gaussian that is closest at x. That of the last quadratic prior is kept: do not write to it.
 
     Raises:
         ValueError: if x is not ``(size,)``.
     """
     if tuple(x.shape) != (object.size,):
         raise ValueError(f"x must have shape ({object.size},); got {tuple(x.shape)}")
+    if not prior.quadratic:
+        if isinstance(prior, Both):
+            return sum((precision(one, object, x) for one in prior.priors), x.new_zeros((), dtype=torch.float64))
+        found = prior.curvature(x.detach().double(), object) if isinstance(prior, Curved) else None
+        return _hessian(prior, object, x) if found is None else found
+    kept = _kept.get("last")
+    if kept is None or kept[0] is not prior or kept[1] != object or kept[2].device != x.device:
+        kept = _kept["last"] = prior, object, _hessian(prior, object, x)
+    return kept[2]
+
+
+_kept: dict[str, tuple[Prior, Object, torch.Tensor]] = {}
+
+
+def _hessian(prior: Prior, object: Object, x: torch.Tensor) -> torch.Tensor:
     x = x.detach().double()
     prior.energy(x, object)  # makes the constants outside of any transform
     gradient = torch.func.grad(lambda y: prior.energy(y, object))

@@ -64,6 +64,14 @@ class Majorised(Protocol):
         """A quadratic prior that is curved at least as much everywhere; fits take their steps by it."""
 
 
+@runtime_checkable
+class Curved(Protocol):
+    """A prior that knows the Hessian of its energy, where automatic differentiation is slow."""
+
+    def curvature(self, x: torch.Tensor, object: Object) -> torch.Tensor | None:
+        """The Hessian at x, ``(size, size)``, in the dtype of x; None leaves it to that."""
+
+
 def majorant(prior: Prior) -> Prior:
     """The prior with what stands for its members' curvature in a fit's steps; itself where there is nothing such."""
     if isinstance(prior, Both):

@@ -58,6 +58,24 @@ class Positive:
         """Sum of squares of the negative values / (2 softness^2)."""
         return object.values(x).clamp(max=0).square().sum() / (2 * self.softness**2)
 
+    def curvature(self, x: torch.Tensor, object: Object) -> torch.Tensor | None:
+        """Outer products of the basis at the negative values / softness^2, while the basis is small enough to keep."""
+        values = object.values(x).flatten()
+        if object.size * len(values) > _HELD:
+            return None
+        rows = _basis(object, x.dtype, x.device)[values < 0]
+        return rows.mT @ rows / self.softness**2
+
+
+_HELD = 1 << 24  # numbers of a basis that is kept
+
+
+@special.constants(1)
+def _basis(object: Object, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """``(voxels, size)``: ``object.values`` as a matrix."""
+    eye = torch.eye(object.size, dtype=dtype, device=device)
+    return object.values(eye).flatten(1).mT.contiguous()
+
 
 @dataclass(frozen=True)
 class Symmetric:

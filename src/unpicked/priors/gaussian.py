@@ -123,7 +123,7 @@ class Wilson:
             white = _filter(object.values(x) / parts.envelope, 1 / parts.spectrum)
             white = white - parts.shrink * (parts.blob * white).sum() * parts.blob
         else:
-            white = _factors(unit, object, x.dtype, x.device)[1] @ x
+            white = _inverse(unit, object, x.dtype, x.device) @ x
         return white.square().sum() / (2 * self.variance)
 
     def root(self, white: torch.Tensor, object: Object) -> torch.Tensor:
@@ -138,7 +138,7 @@ class Wilson:
             level = (parts.blob * values).sum((-3, -2, -1), keepdim=True)
             values = _filter(values + parts.grow * level * parts.blob, parts.spectrum) * parts.envelope
             return scale * object.fit(values)
-        return scale * (white @ _factors(unit, object, white.dtype, white.device)[0].mT)
+        return scale * (white @ _factor(unit, object, white.dtype, white.device).mT)
 
 
 def wilson(
@@ -206,10 +206,16 @@ def _parts(prior: Wilson, shape: tuple[int, ...], dtype: torch.dtype, device: to
 
 
 @special.constants(4)
-def _factors(
-    prior: Wilson, object: Object, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cholesky factor L of S at variance 1, ``(size, size)``, and its inverse."""
+def _inverse(prior: Wilson, object: Object, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Inverse of the factor L, ``(size, size)``."""
+    lower = _factor(prior, object, torch.float64, torch.device("cpu"))
+    eye = torch.eye(object.size, dtype=torch.float64)
+    return torch.linalg.solve_triangular(lower, eye, upper=False).to(device, dtype)
+
+
+@special.constants(4)
+def _factor(prior: Wilson, object: Object, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Cholesky factor L of S at variance 1, ``(size, size)``."""
     if object.size > _LARGEST:
         raise ValueError(
             f"object must have at most {_LARGEST} coefficients, or be Voxels, for this prior; got {object.size}; "
@@ -226,11 +232,9 @@ def _factors(
             f"object must be determined by its values for this prior; got {object.size} coefficients of rank "
             f"about {int(failed) - 1}"
         )
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(object.size, dtype=torch.float64), upper=False)
-    return lower.to(device, dtype), inverse.to(device, dtype)
+    return lower.to(device, dtype)
 
 
-@special.constants(1)
 def _fit_rows(object: Object) -> torch.Tensor:
     """``(size, z, y, x)``: ``object.fit`` as a matrix."""
     zero = torch.zeros(object.shape, dtype=torch.float64)
@@ -257,7 +261,7 @@ def _projected_power(prior: Wilson, object: Volume) -> float:
         common = _filter(parts.blob, parts.spectrum) * parts.envelope
         own = (columns * (kernel[(z[:, None] - z) % object.box] @ columns)).sum()
         return float(own + common.sum(0).square().sum())
-    lower = _factors(prior, object, torch.float64, torch.device("cpu"))[0]
+    lower = _factor(prior, object, torch.float64, torch.device("cpu"))
     views = rotation.super_fibonacci(24)
     project = object.projector(views).project
     return sum(float(project(part).square().sum()) for part in lower.mT.split(128)) / len(views)
