@@ -20,7 +20,7 @@ from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
 from unpicked.verify import folds_of
-from unpicked.verify.omit import continued, judged, region, without
+from unpicked.verify.omit import continued, judged, region
 
 BOX, CHAIN, OTHER = 11, 4, 9
 
@@ -67,7 +67,7 @@ def rows(data: Micrographs, start: Map, seeds: int) -> list[dict[str, object]]:
     kept = trial.fit(own, 0, "whole").map
     for seed in range(seeds):
         part = region(start, seed)
-        run = trial.begun_at(without(start, part)).fit(own, seed, "omit")
+        run = trial.without(part).fit(own, seed, "omit")
         found.append(told(judged(start, part, run.map, seed, kept=kept)))
         print(found[-1], flush=True)
     return found

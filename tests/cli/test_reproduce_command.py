@@ -9,7 +9,7 @@ import pytest
 from answers import answered, is_refused
 from unpicked.cli.common import alone
 from unpicked.data.maps import Map
-from unpicked.experiments import NAMES, em_iterations, load, low_snr, recovery, talk_em
+from unpicked.experiments import NAMES, em_iterations, load, low_snr, priors, recovery, talk_em
 from unpicked.experiments.recovery import Fields
 from unpicked.experiments.table import Check, Column, Line, Plot, Settings, Table, figure
 from unpicked.io.mrc import write_map
@@ -235,6 +235,31 @@ def test_low_signal_at_toy_size(reproduce, tmp_path, monkeypatch):
         "error": False, "best error": True, "gap": gaps == 2, "mean error": True, "FSC at 0.7 Nyquist": False
     }  # fmt: skip
     assert any("4AKE chain" in note and "left out" in note for note in table["notes"])
+
+
+def test_priors_at_toy_size(reproduce, tmp_path, monkeypatch):
+    study = priors.Study(priors.CONFORMER, 7, 100.0, (8, 16), ("none", "wilson", "structures"), seeds=1, omits=1)
+    small(monkeypatch, priors, studies=(study,), starts=1)
+    toy = MicrographJob(box=7, lmax=3, moves=0, **QUICK)
+    monkeypatch.setattr(priors, "MicrographJob", lambda box, starts, **others: replace(toy, **others))
+    monkeypatch.setattr(priors, "GIVEN", range(100, 102))
+    monkeypatch.setattr(priors, "FINE", 14)
+    table = finished(reproduce("priors", "--out", "o", "--json"), tmp_path / "o", "priors", 9)
+    assert sum(not row["particles"] for row in table["rows"]) == 3, "an omit test on noise for every prior"
+    assert all(0 < row["mean FSC"] <= 1 for row in table["rows"] if row["particles"])
+    saved = {check["what"].split(": ")[1]: check["passed"] for check in table["checks"]}
+    assert set(saved) == {
+        "particles saved by wilson", "particles saved by structures", "by the best prior", "omit test on noise"
+    }  # fmt: skip
+    assert saved["particles saved by structures"] is None, "asked of the best only"
+
+
+def test_particles_that_a_prior_saves():
+    plain = [(100.0, 0.5), (400.0, 0.7), (1600.0, 0.8)]
+    assert priors.saved(plain, [(100.0, 0.7)]) == (pytest.approx(4.0), True)
+    assert priors.saved(plain, [(100.0, 0.6)]) == (pytest.approx(2.0), True)
+    assert priors.saved(plain, [(100.0, 0.4)]) == (1.0, True), "no worse is said than at the first size"
+    assert priors.saved(plain, [(100.0, 0.9), (400.0, 0.95)]) == (16.0, False), "at least"
 
 
 def test_a_stopped_run_keeps_its_rows(reproduce, tmp_path, monkeypatch):

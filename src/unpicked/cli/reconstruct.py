@@ -20,6 +20,7 @@ from unpicked.cli.micrographs import WHITENING, Input, gains_of_run
 from unpicked.recipes import MicrographJob
 
 if TYPE_CHECKING:
+    from unpicked.data.maps import Map
     from unpicked.preprocess import Prepared
     from unpicked.recipes import MicrographAnswer
     from unpicked.recipes.trials import MicrographTrial
@@ -86,13 +87,15 @@ def micrographs(
     return runs.complete(run, input.sources(files, data), solve, write_volume, data.notes, trial)
 
 
-def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: Any, **kept: Any) -> MicrographTrial:
+def trial_of_run(
+    folder: Path, prepared: Prepared, job: MicrographJob, first: Map | None, **kept: Any
+) -> MicrographTrial:
     """What judges a run on micrographs: the same data, whitened as the run in this folder whitened them at the end.
 
     Raises:
         ValueError: where what whitened them is lost or damaged.
     """
-    from unpicked.recipes.micrographs import fixed
+    from unpicked.recipes.micrographs import begun, fixed
     from unpicked.recipes.trials import MicrographTrial
 
     gains, count = None, len(prepared.micrographs)
@@ -107,7 +110,7 @@ def trial_of_run(folder: Path, prepared: Prepared, job: MicrographJob, *rest: An
             raise ValueError(
                 f"{path} is damaged (it has {len(gains)} micrographs instead of {count}); run the reconstruction again"
             )
-    return MicrographTrial(fixed(prepared, job, gains), job, *rest, **kept)
+    return MicrographTrial(fixed(prepared, job, gains), job, begun(prepared, job, first), **kept)
 
 
 def write_volume(folder: Path, answer: MicrographAnswer) -> runs.Written:

@@ -12,7 +12,7 @@ SECTIONS = {
     "reconstruct": {
         "Model of the data": "object lmax likelihood spacing subpixel stride reach window angles classes rotations "
         "noise ignore-ctf sigma density view-distribution tilt tilt-axis",
-        "Belief about the answer": "prior signed support symmetry denoiser denoiser-noise",
+        "Belief about the answer": "prior signed support symmetry denoiser denoiser-noise structures structures-error",
         "Search": "method march starts refined views iterations batch solver moves held-out rounds rotation branches "
         "heads steps",
         "The run itself": f"resume live {RUN}",

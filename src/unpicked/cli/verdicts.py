@@ -274,7 +274,8 @@ def _unchanged(run: Path) -> None:
 def _omits(settings: Mapping[str, Any], summary: Mapping[str, Any], wanted: int | None) -> int:
     """How often a part of the start map is removed: never where there is no map, or not of micrographs."""
     kind = dict(summary.get("data") or {}).get("kind", "micrographs")
-    template = kind == "micrographs" and settings.get("start", "random") != "random"
+    begun = settings.get("start", "random") != "random" or bool(settings.get("structures"))
+    template = kind == "micrographs" and begun
     if wanted is not None and wanted < 0:
         raise ValueError(f"--omits must not be negative; got {wanted}")
     if wanted and not template:

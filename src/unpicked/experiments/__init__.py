@@ -15,6 +15,7 @@ NAMES = (
     "talk-clean-moments",
     "conditioning",
     "rct",
+    "priors",
     "talk-mtd1d",
     "talk-em1d",
     "mtd2d-em",

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from unpicked.priors.account import data_share, expected_error, expected_fsc, precision, response_share
 from unpicked.priors.base import Both, Flat, Prior, majorant
-from unpicked.priors.constraints import Positive, Support, Symmetric, group
+from unpicked.priors.constraints import Mass, Positive, Support, Symmetric, group
 from unpicked.priors.denoiser import Denoiser
 from unpicked.priors.evidence import learned, log_evidence
 from unpicked.priors.gaussian import Ridge, Shells, Wilson, globular, wilson
 from unpicked.priors.smooth import Smooth
+from unpicked.priors.subspace import Subspace
 
 __all__ = [
     "Both",
     "Denoiser",
     "Flat",
+    "Mass",
     "Positive",
     "Prior",
     "Ridge",
     "Shells",
     "Smooth",
+    "Subspace",
     "Support",
     "Symmetric",
     "Wilson",

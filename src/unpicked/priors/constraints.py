@@ -40,6 +40,32 @@ class Support:
 
 
 @dataclass(frozen=True)
+class Mass:
+    """A total density that is known: energy (sum of the voxels - total)^2 / (2 softness^2).
+
+    The mean of a micrograph's grey values above its background is the covered fraction times this total over the box's
+    area, so what fixes one fixes the other.
+
+    Attributes:
+        total: sum of the grey values of all voxels.
+        softness: standard deviation of what is known of it.
+    """
+
+    total: float
+    softness: float
+    quadratic: ClassVar[bool] = False  # it is not centred at zero
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.total):
+            raise ValueError(f"total must be finite; got {self.total}")
+        _check_positive("softness", self.softness)
+
+    def energy(self, x: torch.Tensor, object: Object) -> torch.Tensor:
+        """(sum - total)^2 / (2 softness^2)."""
+        return (object.values(x).sum() - self.total).square() / (2 * self.softness**2)
+
+
+@dataclass(frozen=True)
 class Positive:
     """No density below zero: energy sum over voxels of min(v, 0)^2 / (2 softness^2).
 

@@ -95,6 +95,11 @@ class MicrographJob:
     denoiser_noise: float = 0.1
     """Standard deviation of the noise that the denoiser is made for, in the same grey values: the smaller, the stronger
     the belief."""
+    structures: tuple[str, ...] = ()
+    """Believe instead of --prior that the molecule is another conformation of these structures: at least two files
+    (PDB, mmCIF, or MRC maps), which are laid on one another. The run starts from their mean."""
+    structures_error: float = 0.3
+    """What these structures do not know of the molecule: size of the difference that is left, in parts of it."""
     sigma: float | None = None
     """Standard deviation of the noise in the grey values of the data; estimated if not given."""
     density: float | None = None
@@ -150,6 +155,8 @@ class MicrographJob:
             raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
         if not (math.isfinite(self.denoiser_noise) and self.denoiser_noise > 0):
             raise ValueError(f"--denoiser-noise must be positive; got {self.denoiser_noise}")
+        if not (math.isfinite(self.structures_error) and self.structures_error > 0):
+            raise ValueError(f"--structures-error must be positive; got {self.structures_error}")
         try:
             group(self.symmetry)
         except ValueError as error:

@@ -20,7 +20,7 @@ from unpicked.model.gas import Gas, best_sites
 from unpicked.model.placements import through_of
 from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
-from unpicked.recipes import denoisers, parts
+from unpicked.recipes import denoisers, parts, structures
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.stages import Stages
 from unpicked.reconstruct import Reconstruction, Report
@@ -122,6 +122,8 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
             f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
         )
     parts.check_solver(job, parts.volume(job)[0])
+    if job.structures:
+        structures.check(job.structures, job.box, working.pixel_size)
     if job.denoiser:
         denoisers.tried(job.denoiser, job.box)
     least = max(1, len(data) // 2) if job.halves else len(data)
@@ -159,6 +161,7 @@ def from_micrographs(
         ValueError: for settings that do not fit the data.
     """
     prepared = data if isinstance(data, Prepared) else ready(data, job, start)
+    start = begun(prepared, job, start)
     whole, grey = prepared.micrographs, _grey_value(prepared)
     solve, notes = stages(prepared, job, start, device=device, resume=resume, report=report)
     found = solve(whole, seed=seed, checkpoint=checkpoint).solve()
@@ -200,11 +203,36 @@ def from_micrographs(
     )
 
 
+def begun(prepared: Prepared, job: MicrographJob, start: Map | None) -> Map | None:
+    """The start map, or where there are --structures and no other start, their mean; None means random starts."""
+    if start is not None or not job.structures:
+        return start
+    solve, _ = stages(prepared, job, None, device="cpu", resume=False, report=None)
+    first = solve(prepared.micrographs, seed=0)
+    volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
+    mean = structures.belief(volumes, first.object, first.power(), job.structures_error).mean(first.object)
+    return Map(first.object.values(mean) * _grey_value(prepared), prepared.micrographs.pixel_size)
+
+
 def stages(
-    prepared: Prepared, job: MicrographJob, start: Map | None, *, device: str, resume: bool, report: Report | None
+    prepared: Prepared,
+    job: MicrographJob,
+    start: Map | None,
+    *,
+    device: str,
+    resume: bool,
+    report: Report | None,
+    emptied: torch.Tensor | None = None,
 ) -> tuple[Callable[..., Stages], list[str]]:
-    """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them."""
+    """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them.
+
+    ``emptied`` are voxels in which --structures shall hold nothing.
+    """
     object, notes = parts.volume(job)
+    volumes = None
+    if job.structures:
+        volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
+        volumes = volumes if emptied is None else volumes * ~emptied
     x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
     optics = prepared.micrographs.optics is not None
     coloured = job.coloured(optics=optics)
@@ -213,7 +241,7 @@ def stages(
         views, more = parts.affordable(job, object, filtered=optics or coloured)
     solve = partial(
         Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
-        coloured=prepared.micrographs.gains is None and coloured,
+        volumes=volumes, coloured=prepared.micrographs.gains is None and coloured,
     )  # fmt: skip
     return solve, notes + more
 

@@ -34,6 +34,7 @@ from unpicked.priors import (
     Positive,
     Prior,
     Ridge,
+    Subspace,
     Support,
     Symmetric,
     Wilson,
@@ -48,6 +49,7 @@ from unpicked.priors import (
 from unpicked.recipes.denoisers import denoiser
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known
+from unpicked.recipes.structures import belief
 from unpicked.reconstruct import Reconstruction
 
 LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
@@ -183,6 +185,12 @@ def belief_note(begun: Reconstruction, ended: Reconstruction) -> tuple[str, ...]
             f"correlated over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}"
         )
     said += [
+        f"prior: a conformation of {len(one.volumes)} given structures, but for a small error; "
+        "what they have in common can show in the map without being in the data"
+        for one in (prior, *others)
+        if isinstance(one, Subspace)
+    ]
+    said += [
         f"prior: the denoiser {one.name}, for noise of {1 / one.scale / one.strength**0.5:.3g} of the molecule's "
         "typical grey value; what it was made from can show in the map"
         for one in (prior, *others)
@@ -296,11 +304,16 @@ def view(job: MicrographJob, count: int, device: str, seen: Directions | None = 
     return Projection(rotation.super_fibonacci(count).to(device), seen)
 
 
-def prior(job: MicrographJob, object: Volume, model: Model, known: Known) -> Prior:
-    """What the job believes; a Wilson prior that was learned before takes the place of the first guess."""
+def prior(job: MicrographJob, object: Volume, model: Model, known: Known, volumes: torch.Tensor | None = None) -> Prior:
+    """What the job believes; a Wilson prior that was learned before takes the place of the first guess.
+
+    ``volumes`` are those of --structures at the working voxel.
+    """
     beliefs: list[Prior] = []
     power = known.power
-    if job.prior == "wilson":
+    if volumes is not None:
+        beliefs.append(belief(volumes, object, power, job.structures_error))
+    elif job.prior == "wilson":
         first = wilson(object, power)  # rounded: sums differ in the last digit with the number of threads
         beliefs.append(known.wilson or replace(first, variance=float(f"{first.variance:.9g}")))
     elif job.prior == "shells":

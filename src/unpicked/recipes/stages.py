@@ -54,6 +54,7 @@ class Stages:
         report: called after every pass.
         name: put before the names of the runs.
         share: of the views, taken by the stages behind the first: of half the particles half the views tell as much.
+        volumes: of --structures, ``(n, box, box, box)``; None where there are none.
         coloured: the noise is not white: every stage whitens the micrographs, all but the first by what they hold
             beside the particles as the stage before saw them.
     """
@@ -69,6 +70,7 @@ class Stages:
     report: Report | None = None
     name: str = ""
     share: float = 1.0
+    volumes: torch.Tensor | None = None
     coloured: bool = False
 
     def solve(self) -> Solved:
@@ -118,7 +120,7 @@ class Stages:
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
             ),
-            prior=parts.prior(job, self.object, model, known),
+            prior=parts.prior(job, self.object, model, known, self.volumes),
             seed=self.seed,
             start=self.start,
             moves=0,
@@ -168,7 +170,7 @@ class Stages:
                 tolerance=0.5,
                 solver_tolerance=1e-6,
             ),
-            prior=parts.prior(job, volume, model, known),
+            prior=parts.prior(job, volume, model, known, self.volumes),
             seed=self.seed,
             start=start,
             starts=job.starts,
@@ -179,6 +181,10 @@ class Stages:
             held=held,
             check=5 if held is not None else 0,
         )
+
+    def power(self) -> float:
+        """Sum of squares of a projection that the data show, in their variance."""
+        return _guessed(self.data, self._model().measured(self.data)).power
 
     def _model(self) -> Model:
         job = self.job

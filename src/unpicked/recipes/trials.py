@@ -43,7 +43,7 @@ from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
 from unpicked.reconstruct import Reconstruction, Report, reconstruct
-from unpicked.verify import Unjudged
+from unpicked.verify import Unjudged, omit
 from unpicked.verify.verdict import Score
 
 if TYPE_CHECKING:
@@ -287,6 +287,7 @@ class MicrographTrial(Kept, Planar):
         data: prepared; where the noise is not white, made white once and for all (:func:`recipes.micrographs.fixed`).
         job: how the volume is reconstructed.
         start: what every fold starts from.
+        emptied: voxels in which --structures hold nothing.
         device: torch device of the computation.
     """
 
@@ -295,6 +296,7 @@ class MicrographTrial(Kept, Planar):
     job: MicrographJob
     start: Map | None = None
     device: str = "cpu"
+    emptied: torch.Tensor | None = None
 
     @property
     def pieces(self) -> Micrographs:
@@ -310,13 +312,15 @@ class MicrographTrial(Kept, Planar):
         """The pipeline of micrographs."""
         solve, _ = stages(
             self.data, replace(cheaper(self.job), halves=False, held_out=0, refined=1), self.start, device=self.device,
-            resume=self.resume, report=self.told(name),
+            resume=self.resume, report=self.told(name), emptied=self.emptied,
         )  # fmt: skip
         return solve(data, seed=seed, checkpoint=self.place(name), share=0.5).solve().last
 
-    def begun_at(self, start: Map) -> MicrographTrial:
-        """The same from another map."""
-        return replace(self, start=start)
+    def without(self, part: torch.Tensor) -> MicrographTrial:
+        """The same from a map that lacks a part, which --structures lack too."""
+        if self.start is None:
+            raise ValueError("there is no start map of which a part could be removed")
+        return replace(self, start=omit.without(self.start, part), emptied=part)
 
     def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""

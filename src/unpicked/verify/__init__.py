@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
 from unpicked.evaluate.nulls import Null
@@ -83,8 +84,8 @@ class Trial(Pieces[D], Protocol[D]):
 class Template(Protocol):
     """A trial whose start may be a map, of which a part can be removed."""
 
-    def begun_at(self, start: Map) -> Trial[Any]:
-        """The same pipeline from another map."""
+    def without(self, part: torch.Tensor) -> Trial[Any]:
+        """The same pipeline from a map that lacks a part ``(d, d, d)``, of which its prior knows nothing either."""
 
 
 def verify(trial: Trial[D], *, seed: int = 0) -> Verdict:
@@ -148,7 +149,7 @@ def verify_with_surrogates(
         drawn, whole = seeding.derive(seed, "omit", number), trial.start
         part = omit.region(whole, drawn)
         if isinstance(trial, Template):
-            run = trial.begun_at(omit.without(whole, part)).fit(own, drawn, f"omit {number + 1}")
+            run = trial.without(part).fit(own, drawn, f"omit {number + 1}")
             if run.map is not None:
                 add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map))
     for number in range(len(kept["surrogates"]), count):

@@ -1,0 +1,290 @@
+"""How many particles a prior saves: those needed for an equal FSC, with it and without."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import unpicked
+from unpicked._lazy import torch
+from unpicked.data.micrographs import InMemory, Micrographs
+from unpicked.data.snr import energy
+from unpicked.data.structure import Structure
+from unpicked.experiments.recovery import Fields, Volume, recover
+from unpicked.experiments.table import Check, Column, Experiment, Line, Plot, Row, Settings, Table
+from unpicked.io.mrc import write_map
+from unpicked.io.structure import read_structure
+from unpicked.ops import seeding
+from unpicked.recipes import MicrographJob, ready
+from unpicked.recipes.micrographs import begun
+from unpicked.recipes.trials import MicrographTrial
+from unpicked.simulate.conformers import deformed
+from unpicked.simulate.phantom import bead_chain
+from unpicked.simulate.specimens import specimen_from_structure
+from unpicked.verify import omit
+
+COLUMNS = (
+    Column("volume"),
+    Column("E"),
+    Column("prior"),
+    Column("particles"),
+    Column("seed"),
+    Column("mean FSC", ".3f"),
+    Column("FSC", ".3f"),
+    Column("relative error", ".3f"),
+    Column("ball error", ".3f"),
+    Column("recovered", ".2f"),
+    Column("p", ".2f"),
+    Column("came back"),
+    Column("seconds", ".0f"),
+)
+SOURCE = "Bendory, talk of 2022 (priors are named as future work; no figures)"
+NONE = "none"
+PRIORS: Mapping[str, Mapping[str, object]] = {
+    NONE: {"prior": "none", "signed": True},
+    "wilson": {"signed": True},
+    "wilson, positive": {},
+    "structures": {},
+}
+CONFORMER = "BPTI, another conformation"
+FIELD = 55.0  # working voxels of BPTI times their size, angstrom
+FINE = 55  # voxels of the given conformations
+GIVEN, TRUE = range(100, 112), 0  # seeds of the given conformations, and of the true one
+SAVED = {"wilson": 2.0, "best": 3.0}  # times as few particles, wanted
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One volume at one energy.
+
+    Attributes:
+        volume: "beads" or "BPTI, another conformation".
+        box: edge in voxels.
+        energy: E.
+        particles: sizes of the data.
+        priors: names of ``PRIORS``.
+        seeds: data sets of every size.
+        omits: noise-only omit tests of every prior.
+    """
+
+    volume: str
+    box: int
+    energy: float
+    particles: tuple[int, ...]
+    priors: tuple[str, ...]
+    seeds: int = 5
+    omits: int = 0
+
+    @property
+    def name(self) -> str:
+        """On the command line and in the table of checks."""
+        return f"{self.volume} {self.box}, E = {self.energy:g}"
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Reconstructions from random starts with several priors, on the same micrographs.
+
+    Attributes:
+        studies: volumes, energies and sizes.
+        chain: seed of the chain of beads.
+        density: covered fraction.
+        starts: random starts of a run.
+    """
+
+    studies: tuple[Study, ...]
+    chain: int = 10
+    density: float = 0.12
+    starts: int = 2
+
+    def run(self, settings: Settings) -> Table:
+        """All studies, priors, sizes and seeds."""
+        rows: list[Row] = []
+        with tempfile.TemporaryDirectory() as folder:
+            files = conformations(Path(folder)) if any("structures" in study.priors for study in self.studies) else []
+            for study in self.studies:
+                for prior in study.priors:
+                    for count in study.particles:
+                        for seed in settings.runs(study.seeds):
+                            key = (study.name, prior, count, seed)
+                            rows.append(
+                                settings.row(COLUMNS, key, self.row, study, prior, count, seed, files, settings)
+                            )
+                    for seed in settings.runs(study.omits) if study.omits else ():
+                        noise = (study.name, prior, "noise", seed)
+                        rows.append(settings.row(COLUMNS, noise, self.omitted, study, prior, seed, files, settings))
+        return Table(
+            name="priors",
+            title="mean FSC against the number of particles, with and without priors",
+            source=SOURCE,
+            columns=COLUMNS,
+            rows=tuple(rows),
+            checks=tuple(check for study in self.studies for check in checks(rows, study)),
+            notes=(
+                "mean FSC: with the truth, over the shells from 1; saved: particles that a run without a prior needs "
+                "for an equal mean FSC, over those of the run with it",
+                "rows on noise: the omit test, from the true map (of given structures: their mean) without 15 % of it; "
+                "nothing may come back",
+            ),
+            plot=_plot(rows),
+            settings=asdict(self),
+        )
+
+    def job(self, study: Study, prior: str, files: Sequence[str]) -> MicrographJob:
+        """The reconstruction."""
+        job = MicrographJob(box=study.box, starts=self.starts, **PRIORS[prior])  # type: ignore[arg-type]
+        return replace(job, structures=tuple(files)) if prior == "structures" else job
+
+    def volume(self, study: Study) -> Volume:
+        """What is hidden."""
+        if study.volume == "beads":
+            return Volume(f"beads {study.box}", bead_chain(study.box, self.chain))
+        return Volume(study.volume, specimen_from_structure(deformed(_bpti(), TRUE), study.box, FIELD / study.box))
+
+    def row(self, study: Study, prior: str, count: int, seed: int, files: Sequence[str], settings: Settings) -> Row:
+        """One run."""
+        fields = Fields.of(count, study.box, self.density)
+        job = self.job(study, prior, files)
+        found = recover(self.volume(study), fields, energy(study.energy), job, seed, settings.device)
+        mean = sum(found["FSC"]) / len(found["FSC"])
+        return {**found, "study": study.name, "E": study.energy, "prior": prior, "asked": count, "mean FSC": mean}
+
+    def omitted(self, study: Study, prior: str, seed: int, files: Sequence[str], settings: Settings) -> Row:
+        """The omit test on noise alone."""
+        volume, job = self.volume(study), self.job(study, prior, files)
+        fields = Fields.of(study.particles[0], study.box, self.density)
+        data, truth = fields.simulate(volume.specimen, energy(study.energy), seed)
+        generator = seeding.generator(seed, "noise alone")
+        noise = truth.sigma * torch.randn((len(data), *data.shape), generator=generator)
+        prepared = ready(Micrographs(InMemory(noise), data.pixel_size, data.names), job)
+        start = begun(prepared, job, None if prior == "structures" else volume.specimen.truth())
+        if start is None:
+            raise ValueError("an omit test needs a start map; got none")
+        drawn = seeding.derive(seed, "omit", 0)
+        part = omit.region(start, drawn)
+        trial = MicrographTrial(prepared, job, start, settings.device).without(part)
+        found = trial.fit(prepared.micrographs, drawn, "omit").map
+        judged = None if found is None else omit.judged(start, part, found, drawn)
+        row = {"volume": volume.name, "study": study.name, "E": study.energy, "prior": prior, "particles": 0}
+        row |= {"seed": seed, "came back": judged is not None and judged.came_back}
+        return row if judged is None else row | {"recovered": judged.recovered, "p": judged.p}
+
+
+def conformations(folder: Path) -> list[str]:
+    """Files of BPTI's other conformations, at a fine grid."""
+    out = []
+    for seed in GIVEN:
+        map = specimen_from_structure(deformed(_bpti(), seed), FINE, FIELD / FINE).truth()
+        path = folder / f"conformation-{seed}.mrc"
+        write_map(map, path)
+        out.append(str(path))
+    return out
+
+
+def _bpti() -> Structure:
+    return read_structure(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")
+
+
+def checks(rows: Sequence[Row], study: Study) -> list[Check]:
+    """Particles saved by every prior, and that none brings back what noise does not hold."""
+    here = [row for row in rows if row["study"] == study.name]
+    curves = {name: curve(here, name) for name in study.priors}
+    out = []
+    gains = {name: saved(curves[NONE], curves[name]) for name in study.priors if name != NONE and curves.get(NONE)}
+    for name, (times, exact) in gains.items():
+        wanted = SAVED.get(name)
+        target, passed = (f"at least {wanted:g} times", times >= wanted) if wanted else ("-", None)
+        told = f"{times:.1f} times" if exact else f"at least {times:.1f} times"
+        out.append(Check(f"{study.name}: particles saved by {name}", "none", target, told, passed))
+    if gains:
+        times, name = max((found[0], name) for name, found in gains.items())
+        out.append(
+            Check(
+                f"{study.name}: by the best prior", "none", f"at least {SAVED[BEST]:g} times",
+                f"{times:.1f} times ({name})", times >= SAVED[BEST],
+            )
+        )  # fmt: skip
+    tests = [row for row in here if not row["particles"]]
+    if tests:
+        back = sum(bool(row["came back"]) for row in tests)
+        out.append(
+            Check(f"{study.name}: omit test on noise", "none", "none passes", f"{back} of {len(tests)}", not back)
+        )
+    return out
+
+
+def curve(rows: Sequence[Row], prior: str) -> list[tuple[float, float]]:
+    """Number of particles and mean FSC over seeds, rising in particles."""
+    there = [row for row in rows if row["prior"] == prior and row["particles"]]
+    out = []
+    for count in sorted({row["asked"] for row in there}):
+        found = [row["mean FSC"] for row in there if row["asked"] == count]
+        out.append((float(count), sum(found) / len(found)))
+    return out
+
+
+def saved(plain: Sequence[tuple[float, float]], better: Sequence[tuple[float, float]]) -> tuple[float, bool]:
+    """Times as few particles for an equal FSC, and whether that is exact or at least so many.
+
+    Asked at every size of the run with a prior that the plain curve reaches; their (lower) median. Where the plain curve
+    reaches none of them, its largest size over the smallest of the other: at least so many.
+
+    Args:
+        plain: particles and FSC without a prior, rising in particles.
+        better: with it.
+    """
+    times = [need / count for count, level in better if (need := needed(plain, level)) is not None]
+    if times:
+        times.sort()
+        return times[(len(times) - 1) // 2], True
+    return plain[-1][0] / better[0][0], False
+
+
+def needed(points: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Particles at which a curve reaches a level, linear in their logarithm; None where it does not.
+
+    A level below the first point is reached there.
+    """
+    if points[0][1] >= level:
+        return points[0][0]
+    for (low, below), (high, above) in pairwise(points):
+        if above >= level:
+            share = (level - below) / (above - below)
+            return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    return None
+
+
+def _plot(rows: Sequence[Row]) -> Plot:
+    lines = []
+    for study in dict.fromkeys(row["study"] for row in rows):
+        here = [row for row in rows if row["study"] == study]
+        for prior in dict.fromkeys(row["prior"] for row in here):
+            points = curve(here, prior)
+            lines.append(Line(f"{study}, {prior}", [x for x, _ in points], [y for _, y in points]))
+    return Plot(tuple(lines), "particles", "mean FSC with the truth", "x")
+
+
+ALIKE = (NONE, "wilson", "wilson, positive")
+SIZES = (150, 300, 600, 1200)
+EXPERIMENT = Experiment(
+    name="priors",
+    summary="particles needed for equal FSC, with and without priors",
+    source=SOURCE,
+    minutes=(8, 110),
+    quick=Priors((Study("beads", 7, 42.0, SIZES, ALIKE, seeds=2, omits=1),)),
+    full=Priors(
+        (
+            Study("beads", 7, 42.0, SIZES, ALIKE, omits=2),
+            Study("beads", 7, 24.0, SIZES, ALIKE),
+            Study(CONFORMER, 7, 42.0, SIZES, tuple(PRIORS), omits=2),
+            Study(CONFORMER, 7, 24.0, SIZES, tuple(PRIORS)),
+            Study("beads", 11, 42.0, (300, 900), ALIKE, seeds=1),
+        )
+    ),
+    cases=("studies",),
+)
