@@ -770,6 +770,22 @@ def test_a_denoiser_of_the_user_is_believed_and_its_share_of_the_map_told(recons
     assert norms[0] < norms[1]  # half of it is taken for noise
 
 
+def test_given_structures_are_believed_and_told(reconstruct, sim, tmp_path):
+    truth = read_map(sim / "truth.mrc")
+    for number in (1, 2):
+        write_map(Map(truth.values.roll(number, 0) + truth.values, truth.voxel_size), tmp_path / f"{number}.mrc")
+    given = ("--structures", str(tmp_path / "1.mrc"), str(tmp_path / "2.mrc"))
+    status, _, _ = reconstruct(sim / "micrographs.star", tmp_path / "run", *given)
+    assert status == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert any("a conformation of 2 given structures" in note for note in result["data"]["notes"])
+    assert result["settings"]["structures"] == list(given[1:])
+    wrong = reconstruct(sim / "micrographs.star", tmp_path / "wrong", *given[:2])
+    assert is_refused(wrong, "--structures", "at least two files")
+    assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "wrong", *given[:2], "no.pdb"), "no.pdb")
+    assert not (tmp_path / "wrong").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -231,8 +231,8 @@ def curve(rows: Sequence[Row], prior: str) -> list[tuple[float, float]]:
 def saved(plain: Sequence[tuple[float, float]], better: Sequence[tuple[float, float]]) -> tuple[float, bool]:
     """Times as few particles for an equal FSC, and whether that is exact or at least so many.
 
-    Asked at every size of the run with a prior that the plain curve reaches; their (lower) median. Where the plain curve
-    reaches none of them, its largest size over the smallest of the other: at least so many.
+    Asked at every size of the run with a prior that the plain curve reaches; their (lower) median. Where the plain
+    curve reaches none of them, its largest size over the smallest of the other: at least so many.
 
     Args:
         plain: particles and FSC without a prior, rising in particles.
