@@ -1,8 +1,9 @@
 """Moments of micrographs: seconds for one of 4,096 x 4,096 pixels, and density and noise from twenty of them.
 
-Timed is one micrograph at a time, boxes of L = 11: all orders in the steerable form, orders 1 and 2 with what little of
-the third comes with them, both with the arithmetic they take and the part of this machine's GEMM rate that is reached;
-and the third order at all pairs of lags as matrix products, on a piece, brought to the size of the whole.
+Timed is one micrograph at a time, boxes of L = 11: all orders in the steerable form; orders 1 and 2 with the triple
+products of radial filters (the steerable form of order 0), both with the arithmetic they take and the part of this
+machine's GEMM rate that is reached; and the third order at all pairs of lags as matrix products, on a piece, brought to
+the size of the whole. Then the Fisher information of both forms about BPTI's coefficients of every degree.
 
 With --count micrographs of BPTI (its expansion of degree 4, as hidden in the published experiments; --whole: as it is)
 are simulated at an SNR of 0.1 per pixel of the box; wanted are a density within three of its errors, these at most 2 %,
@@ -12,6 +13,7 @@ and the noise within 0.5 %. Then as many blank ones stand beside them.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 
@@ -22,7 +24,9 @@ from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.data.snr import snr_box
 from unpicked.estimators.image_fit import BAND
 from unpicked.experiments.recovery import Fields, bpti, expanded
-from unpicked.ops import seeding, steerable
+from unpicked.model import steerable_volumes
+from unpicked.objects.ball import Ball
+from unpicked.ops import rotation, seeding, steerable
 from unpicked.recipes.moments import merged, moments_of, told_by
 
 BOX, VOXEL, DENSITY = 11, 5.0, 0.1
@@ -41,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     figures: dict[str, object] = {"size, threads": [options.size, options.threads]}
-    figures |= timings(options.size)
+    figures |= timings(options.size) | information(options.snr, options.lmax)
     if options.count:
         figures |= density(options)
     save("moments_micrographs", figures)
@@ -55,7 +59,7 @@ def timings(size: int) -> dict[str, object]:
     low = steerable.Discs(functions.values[few], functions.orders[: few.stop])
     rate = gemm()
     out: dict[str, object] = {"moments": functions.size, "GEMM, Gflop/s": rate}
-    for name, which in (("orders 1-3", functions), ("orders 1-2", low)):
+    for name, which in (("orders 1-3, steerable", functions), ("orders 1-3, radial", low)):
         seconds = timed(lambda which=which: steerable.steerable_sums(image, which))
         flop = arithmetic(which, size)
         out[f"{name}: s"] = seconds
@@ -66,6 +70,41 @@ def timings(size: int) -> dict[str, object]:
     seconds = timed(lambda: (part * part[:1]) @ part.mT)
     out["all pairs of lags by GEMM, extrapolated: s"] = seconds * size**2 / part.shape[1]
     return out
+
+
+def information(snr: float, lmax: int) -> dict[str, object]:
+    """What a base point tells of the coefficients of every degree in white noise: trace of the Fisher information.
+
+    Of all steerable moments, and the part that those of radial filters alone tell.
+    """
+    ball = Ball(BOX, lmax)
+    x = ball.fit(bpti(BOX, VOXEL).specimen.truth().values.double())
+    views = ball.projector(rotation.super_fibonacci(64)).project(x)
+    sigma = math.sqrt(float(views.square().sum((-2, -1)).mean()) / (snr * BOX**2))
+    functions = steerable.discs(BOX - 1, BAND)
+    zero = functions.groups[0].stop
+    power = torch.full((functions.size,), sigma**3, dtype=torch.float64)
+    power[0], power[1 : 1 + zero] = sigma, sigma**2
+    covariance = steerable.steerable_covariance(functions) * torch.outer(power, power)
+    _, slope = steerable_volumes.volume_table(ball, functions).slope(x[None])
+    slope = DENSITY / BOX**2 * slope[0]
+    slope[1 + zero :] += sigma**2 * (
+        (steerable.steerable_noise(functions, 1.0, 1.0) - steerable.steerable_noise(functions, 1.0, 0.0))[
+            1 + zero :, None
+        ]
+        * slope[:1]
+    )
+    radial = 1 + zero + zero * (zero + 1) // 2
+    degree, out = ball.index[:, 0], dict[str, object]()
+    for name, last in (("steerable", functions.size), ("radial", radial)):
+        inverse = torch.linalg.pinv(covariance[:last, :last], rtol=1e-6, hermitian=True)
+        told = slope[:last].mT @ inverse @ slope[:last]
+        out[name] = [float(told.diagonal()[degree == number].sum()) for number in range(lmax + 1)]
+    whole, part = out.values()
+    return {
+        "information per base point and degree": whole,
+        "part of it in the radial form": [a / b for a, b in zip(part, whole, strict=True)],
+    }
 
 
 def arithmetic(functions: steerable.Discs, size: int) -> float:

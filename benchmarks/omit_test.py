@@ -67,7 +67,7 @@ def rows(data: Micrographs, start: Map, seeds: int) -> list[dict[str, object]]:
     kept = trial.fit(own, 0, "whole").map
     for seed in range(seeds):
         part = region(start, seed)
-        run = trial.without(part).fit(own, seed, "omit")
+        run = trial.without(start, part).fit(own, seed, "omit")
         found.append(told(judged(start, part, run.map, seed, kept=kept)))
         print(found[-1], flush=True)
     return found

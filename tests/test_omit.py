@@ -87,6 +87,26 @@ def test_noise_does_not() -> None:
     assert found.verdict != "supported" and not found.omitted[0].came_back
 
 
+def test_what_a_denoiser_knows_does_not_count(tmp_path: Path) -> None:
+    """A denoiser that draws the molecule whatever it sees brings a part back, of the data and of scrambled ones."""
+    write_map(TRUTH, tmp_path / "known.mrc")
+    (tmp_path / "mine.py").write_text(
+        "from unpicked.io.mrc import read_map\n"
+        f"KNOWN = read_map({str(tmp_path / 'known.mrc')!r}).values.double()\n"
+        "def drawn(values):\n"
+        "    return KNOWN / KNOWN.abs().max()\n"
+    )
+    strong = replace(JOB, denoiser=f"{tmp_path / 'mine.py'}:drawn", denoiser_noise=0.02, prior="none")
+    data, _ = simulate_micrographs(
+        bead_chain(11, 4), count=2, size=(200, 200), density=0.12, noise=energy(60.0), seed=3
+    )
+    found = verify_with_surrogates(MicrographTrial(ready(data, strong), strong), 0, omits=1, seed=1)
+    (part,) = found.omitted
+    assert part.recovered > 0.5 and part.blank is not None and part.blank > 0.5 and not part.came_back, part
+    assert "by a run on data of random phases" in part.sentence
+    assert Omitted.of_json(part.to_json()) == part
+
+
 def test_the_command_tells_it_in_json_and_on_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

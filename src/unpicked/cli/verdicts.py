@@ -274,12 +274,15 @@ def _unchanged(run: Path) -> None:
 def _omits(settings: Mapping[str, Any], summary: Mapping[str, Any], wanted: int | None) -> int:
     """How often a part of the start map is removed: never where there is no map, or not of micrographs."""
     kind = dict(summary.get("data") or {}).get("kind", "micrographs")
-    begun = settings.get("start", "random") != "random" or bool(settings.get("structures"))
+    begun = settings.get("start", "random") != "random" or bool(settings.get("structures") or settings.get("denoiser"))
     template = kind == "micrographs" and begun
     if wanted is not None and wanted < 0:
         raise ValueError(f"--omits must not be negative; got {wanted}")
     if wanted and not template:
-        raise ValueError(f"--omits needs a run on micrographs that started from a map; this one, on {kind}, did not")
+        raise ValueError(
+            "--omits needs a run on micrographs that started from a map, or with --structures or --denoiser; this one, "
+            f"on {kind}, did not"
+        )
     return (OMITS if wanted is None else wanted) if template else 0
 
 

@@ -167,7 +167,7 @@ class Priors:
             raise ValueError("an omit test needs a start map; got none")
         drawn = seeding.derive(seed, "omit", 0)
         part = omit.region(start, drawn)
-        trial = MicrographTrial(prepared, job, start, settings.device).without(part)
+        trial = MicrographTrial(prepared, job, start, settings.device).without(start, part)
         found = trial.fit(prepared.micrographs, drawn, "omit").map
         judged = None if found is None else omit.judged(start, part, found, drawn)
         row = {"volume": volume.name, "study": study.name, "E": study.energy, "prior": prior, "particles": 0}

@@ -162,7 +162,7 @@ def from_micrographs(
     """
     prepared = data if isinstance(data, Prepared) else ready(data, job, start)
     start = begun(prepared, job, start)
-    whole, grey = prepared.micrographs, _grey_value(prepared)
+    whole, grey = prepared.micrographs, grey_value(prepared)
     solve, notes = stages(prepared, job, start, device=device, resume=resume, report=report)
     found = solve(whole, seed=seed, checkpoint=checkpoint).solve()
     last, runs = found.last, found.runs
@@ -211,7 +211,7 @@ def begun(prepared: Prepared, job: MicrographJob, start: Map | None) -> Map | No
     first = solve(prepared.micrographs, seed=0)
     volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
     mean = structures.belief(volumes, first.object, first.power(), job.structures_error).mean(first.object)
-    return Map(first.object.values(mean) * _grey_value(prepared), prepared.micrographs.pixel_size)
+    return Map(first.object.values(mean) * grey_value(prepared), prepared.micrographs.pixel_size)
 
 
 def stages(
@@ -233,7 +233,7 @@ def stages(
     if job.structures:
         volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
         volumes = volumes if emptied is None else volumes * ~emptied
-    x = None if start is None else object.fit(start.values.double() / _grey_value(prepared))
+    x = None if start is None else object.fit(start.values.double() / grey_value(prepared))
     optics = prepared.micrographs.optics is not None
     coloured = job.coloured(optics=optics)
     views, more = job.views, list[str]()
@@ -246,7 +246,7 @@ def stages(
     return solve, notes + more
 
 
-def _grey_value(prepared: Prepared) -> float:
+def grey_value(prepared: Prepared) -> float:
     """By which a map of prepared images is multiplied to have the grey values of the files.
 
     The Fourier crop keeps coefficients: its factor is undone.

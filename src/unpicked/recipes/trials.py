@@ -38,7 +38,7 @@ from unpicked.preprocess import Prepared
 from unpicked.recipes import parts
 from unpicked.recipes.images import ImageJob, Ready, from_images
 from unpicked.recipes.job import MicrographJob
-from unpicked.recipes.micrographs import stages
+from unpicked.recipes.micrographs import grey_value, stages
 from unpicked.recipes.particle_job import ParticleJob
 from unpicked.recipes.signals import SignalJob, from_signal
 from unpicked.recipes.tiles import OfTiles, Tiles, by_patches, patches_across, squares
@@ -316,11 +316,20 @@ class MicrographTrial(Kept, Planar):
         )  # fmt: skip
         return solve(data, seed=seed, checkpoint=self.place(name), share=0.5).solve().last
 
-    def without(self, part: torch.Tensor) -> MicrographTrial:
+    @property
+    def knowing(self) -> bool:
+        """A denoiser knows what it was made from."""
+        return bool(self.job.denoiser)
+
+    def template(self, run: Reconstruction) -> Map | None:
+        """The start map; with a denoiser the map of a run, in the grey values of the files."""
+        if self.start is None and self.job.denoiser and run.map is not None:
+            return Map(run.map.values.cpu() * grey_value(self.data), run.map.voxel_size)
+        return self.start
+
+    def without(self, whole: Map, part: torch.Tensor) -> MicrographTrial:
         """The same from a map that lacks a part, which --structures lack too."""
-        if self.start is None:
-            raise ValueError("there is no start map of which a part could be removed")
-        return replace(self, start=omit.without(self.start, part), emptied=part)
+        return replace(self, start=omit.without(whole, part), emptied=part)
 
     def featureless(self, run: Reconstruction, data: Micrographs, seed: int) -> Score:
         """Balls: the best radial profile, seen from one side."""

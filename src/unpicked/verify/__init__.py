@@ -82,9 +82,16 @@ class Trial(Pieces[D], Protocol[D]):
 
 @runtime_checkable
 class Template(Protocol):
-    """A trial whose start may be a map, of which a part can be removed."""
+    """A trial whose answer may repeat what it was told: a part of that can be removed."""
 
-    def without(self, part: torch.Tensor) -> Trial[Any]:
+    @property
+    def knowing(self) -> bool:
+        """Whether the prior may know the part that is removed: then it must not come back of scrambled data either."""
+
+    def template(self, run: Reconstruction) -> Map | None:
+        """What the answer may repeat: the start map, or under a strong prior what a run made; None where neither is."""
+
+    def without(self, whole: Map, part: torch.Tensor) -> Trial[Any]:
         """The same pipeline from a map that lacks a part ``(d, d, d)``, of which its prior knows nothing either."""
 
 
@@ -122,7 +129,7 @@ def verify_with_surrogates(
         trial: data and pipeline.
         count: data sets of random phases; none may gain as much, and p is at least 1 / (count + 1).
         starts: other random starts.
-        omits: times that a part of the start map is removed; none where the trial starts from no map.
+        omits: times that a part of the start map, or of what a strong prior made, is removed; none without either.
         seed: of fits, phases and parts.
         known: the first "surrogates", "starts" (:class:`Rival`) and "omits" (:class:`Omitted`), from an earlier call;
             all of them count.
@@ -145,13 +152,15 @@ def verify_with_surrogates(
         rival = trial.score(run, own)
         gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
         add("starts", Rival(gain, shells(agreed, run.map)))
-    for number in range(len(kept["omits"]), omits if isinstance(trial.start, Map) else 0):
-        drawn, whole = seeding.derive(seed, "omit", number), trial.start
-        part = omit.region(whole, drawn)
-        if isinstance(trial, Template):
-            run = trial.without(part).fit(own, drawn, f"omit {number + 1}")
+    whole = trial.template(first) if omits and isinstance(trial, Template) else None
+    for number in range(len(kept["omits"]), 0 if whole is None else omits):
+        if isinstance(trial, Template) and whole is not None:
+            drawn = seeding.derive(seed, "omit", number)
+            part = omit.region(whole, drawn)
+            run = trial.without(whole, part).fit(own, drawn, f"omit {number + 1}")
+            blank = _blank(trial, whole, part, drawn) if trial.knowing else None
             if run.map is not None:
-                add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map))
+                add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map, blank=blank))
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
@@ -161,6 +170,12 @@ def verify_with_surrogates(
     # what an earlier call has seen counts, however little is asked of this one
     found = replace(found, starts=tuple(kept["starts"]), omitted=tuple(kept["omits"]))
     return with_surrogates(found, kept["surrogates"])
+
+
+def _blank(trial: Template, whole: Map, part: torch.Tensor, seed: int) -> Map | None:
+    """What is made of data of random phases by the same pipeline, from a map that lacks a part."""
+    scrambled = trial.without(whole, part).surrogate(seed)
+    return scrambled.fit(folds_of(scrambled)[0][0], seed, "omit").map
 
 
 def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]:

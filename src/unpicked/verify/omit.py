@@ -41,6 +41,7 @@ class Omitted:
         above: turned copies of the map that agree as well with what was found.
         turned: how many were asked.
         kept: ``recovered`` of the run from the whole map: where that is little, the data tell little there.
+        blank: ``recovered`` of a run on data of random phases, under a prior that may know the part; None: not asked.
     """
 
     share: float
@@ -52,6 +53,7 @@ class Omitted:
     above: int
     turned: int = TURNED
     kept: float | None = None
+    blank: float | None = None
 
     @property
     def p(self) -> float:
@@ -60,18 +62,27 @@ class Omitted:
 
     @property
     def came_back(self) -> bool:
-        """Whether at least half of it did, in a pattern that turned copies do not have, nor the rest continued."""
-        return self.recovered >= ENOUGH and self.p <= LEVEL and self.error <= BETTER * self.continued
+        """Whether at least half of it did, in a pattern that turned copies do not have, nor the rest continued.
+
+        Where half of it comes without data, too, the prior has brought it back, not they.
+        """
+        drawn = self.blank is not None and self.blank >= ENOUGH
+        return self.recovered >= ENOUGH and self.p <= LEVEL and self.error <= BETTER * self.continued and not drawn
 
     @property
     def sentence(self) -> str:
         """What was found, in one sentence."""
-        word = "came back from the data" if self.came_back else "did not come back, so the answer may repeat its start"
+        word = (
+            "came back from the data"
+            if self.came_back
+            else "did not come back, so the answer may repeat what it was told"
+        )
         kept = "" if self.kept is None else f" ({_percent(self.kept)} in the run from the whole map)"
+        blank = "" if self.blank is None else f", {_percent(self.blank)} by a run on data of random phases"
         return (
-            f"{100 * self.share:.0f} % of the start map, removed from a ball of {self.radius:.3g} Å, {word}: "
-            f"{_percent(self.recovered)} of the density is found there{kept}, its correlation with what was there is "
-            f" {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
+            f"{100 * self.share:.0f} % of the map, removed from a ball of {self.radius:.3g} Å, {word}: "
+            f"{_percent(self.recovered)} of the density is found there{kept}{blank}, its correlation with what was there "
+            f"is {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
             f"turned copies of the map, its error {self.error:.2f}, that of the rest continued {self.continued:.2f}."
         )
 
@@ -84,9 +95,8 @@ class Omitted:
         """The record of :meth:`to_json`."""
         floats = {name: float(held[name]) for name in ("share", "radius", "recovered", "correlation")}
         floats |= {name: float(held[name]) for name in ("error", "continued")}
-        kept = held.get("kept")
-        whole = None if kept is None else float(kept)
-        return cls(**floats, above=int(held["above"]), turned=int(held["turned"]), kept=whole)
+        kept, blank = (None if held.get(name) is None else float(held[name]) for name in ("kept", "blank"))
+        return cls(**floats, above=int(held["above"]), turned=int(held["turned"]), kept=kept, blank=blank)
 
 
 def region(start: Map, seed: int) -> torch.Tensor:
@@ -120,7 +130,9 @@ def without(start: Map, part: torch.Tensor) -> Map:
     return Map(start.values * (~part).to(start.values), start.voxel_size, start.origin)
 
 
-def judged(start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map | None = None) -> Omitted:
+def judged(
+    start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map | None = None, blank: Map | None = None
+) -> Omitted:
     """What a run that began :func:`without` a part found there.
 
     The answer is laid on the start by small moves that see nothing of the part.
@@ -131,6 +143,7 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map |
         found: the run's answer on the same grid, in any grey values.
         seed: of the turns.
         kept: the answer of the run from the whole map, on the same grid.
+        blank: that of a run on data of random phases, where the prior may know the part.
     """
     whole = start.values.detach().double().cpu()
     ball = fourier.distances(whole.shape) <= start.box / 2
@@ -139,10 +152,10 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map |
     radius = (3 * float(part.sum()) / (4 * math.pi)) ** (1 / 3) * start.voxel_size
     there, size = whole[part], float(whole[part].norm())
     smooth = float((continued(whole, part)[part] - there).norm()) / size
-    back, usual = (None if map is None else _found(map, whole, part, rest) for map in (found, kept))
-    stayed = None if usual is None else float((usual * there).sum()) / size**2
+    back, *others = (None if map is None else _found(map, whole, part, rest) for map in (found, kept, blank))
+    stayed, drawn = (None if values is None else float((values * there).sum()) / size**2 for values in others)
     if back is None:
-        return Omitted(share, radius, 0.0, 0.0, 1.0, smooth, TURNED, kept=stayed)
+        return Omitted(share, radius, 0.0, 0.0, 1.0, smooth, TURNED, kept=stayed, blank=drawn)
     correlation = _correlation(back, there)
     nulls = [_correlation(back, turned[part]) for turned in _turned(whole, seed)]
     return Omitted(
@@ -155,6 +168,7 @@ def judged(start: Map, part: torch.Tensor, found: Map, seed: int, *, kept: Map |
         above=sum(null >= correlation for null in nulls),
         turned=len(nulls),
         kept=stayed,
+        blank=drawn,
     )
 
 
