@@ -81,8 +81,8 @@ class Omitted:
         blank = "" if self.blank is None else f", {_percent(self.blank)} by a run on data of random phases"
         return (
             f"{100 * self.share:.0f} % of the map, removed from a ball of {self.radius:.3g} Å, {word}: "
-            f"{_percent(self.recovered)} of the density is found there{kept}{blank}, its correlation with what was there "
-            f"is {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
+            f"{_percent(self.recovered)} of the density is found there{kept}{blank}, its correlation with what was "
+            f"there is {self.correlation:.2f}, higher than with {self.turned - self.above} of {self.turned} "
             f"turned copies of the map, its error {self.error:.2f}, that of the rest continued {self.continued:.2f}."
         )
 
