@@ -17,6 +17,7 @@ from unpicked.evaluate.resample import transform
 from unpicked.io.mrc import write_map
 from unpicked.ops import fourier, rotation
 from unpicked.recipes import MicrographJob, ready
+from unpicked.recipes.micrographs import begun
 from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.micrographs import simulate_micrographs
 from unpicked.simulate.phantom import bead_chain
@@ -85,6 +86,27 @@ def test_the_data_bring_back_what_they_hold() -> None:
 def test_noise_does_not() -> None:
     found = verify_with_surrogates(trial(None), 0, omits=1, seed=1)
     assert found.verdict != "supported" and not found.omitted[0].came_back
+
+
+def test_of_given_structures_the_part_is_removed_too(tmp_path: Path) -> None:
+    """The belief says nothing of the part: noise brings nothing back, though the structures hold it."""
+    names = []
+    for number, other in enumerate((0, 9)):
+        values = TRUTH.values + 0.2 * (bead_chain(11, other).truth().values if other else 0 * TRUTH.values)
+        names.append(str(tmp_path / f"{number}.mrc"))
+        write_map(replace(TRUTH, values=values), Path(names[-1]))
+    told = replace(JOB, structures=tuple(names))
+    noise = torch.randn(2, 200, 200, generator=torch.Generator().manual_seed(1))
+    prepared = ready(Micrographs(InMemory(noise), TRUTH.voxel_size, ("a", "b")), told)
+    start = begun(prepared, told, None)
+    assert start is not None
+    whole = MicrographTrial(prepared, told, start)
+    part = region(start, 1)
+    kept, emptied = (one.fit(prepared.micrographs, 1, "one").map for one in (whole, whole.without(start, part)))
+    assert kept is not None and emptied is not None
+    assert not judged(start, part, emptied, 1).came_back
+    inside = [float((map.values * part).norm() / map.values.norm()) for map in (kept, emptied)]
+    assert inside[1] < 0.8 * inside[0], inside
 
 
 def test_what_a_denoiser_knows_does_not_count(tmp_path: Path) -> None:

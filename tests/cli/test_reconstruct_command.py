@@ -770,7 +770,7 @@ def test_a_denoiser_of_the_user_is_believed_and_its_share_of_the_map_told(recons
     assert norms[0] < norms[1]  # half of it is taken for noise
 
 
-def test_given_structures_are_believed_and_told(reconstruct, sim, tmp_path):
+def test_given_structures_are_believed_and_told(reconstruct, command, sim, tmp_path):
     truth = read_map(sim / "truth.mrc")
     for number in (1, 2):
         write_map(Map(truth.values.roll(number, 0) + truth.values, truth.voxel_size), tmp_path / f"{number}.mrc")
@@ -780,6 +780,12 @@ def test_given_structures_are_believed_and_told(reconstruct, sim, tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert any("a conformation of 2 given structures" in note for note in result["data"]["notes"])
     assert result["settings"]["structures"] == list(given[1:])
+    assert str(tmp_path / "1.mrc") in " ".join(
+        json.loads((tmp_path / "run" / "settings.json").read_text())["data_files"]
+    )
+    write_map(truth, tmp_path / "2.mrc", overwrite=True)
+    told = command("verify", tmp_path / "run", "--surrogates", 0, "--starts", 1, "--threads", 1)
+    assert is_refused(told, "2.mrc", "was changed")
     wrong = reconstruct(sim / "micrographs.star", tmp_path / "wrong", *given[:2])
     assert is_refused(wrong, "--structures", "at least two files")
     assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "wrong", *given[:2], "no.pdb"), "no.pdb")

@@ -84,7 +84,8 @@ def micrographs(
     run = runs.Run(output, settings, common, began, resume, truth, judge, live)
     solve = partial(from_micrographs, prepared, job, start=first, device=device)
     trial = None if no_verify else partial(trial_of_run, output.out, prepared, job, first, device=device)
-    return runs.complete(run, input.sources(files, data), solve, write_volume, data.notes, trial)
+    sources = [*map(Path, job.structures), *input.sources(files, data)]  # micrographs come last
+    return runs.complete(run, sources, solve, write_volume, data.notes, trial)
 
 
 def trial_of_run(

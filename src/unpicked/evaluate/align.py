@@ -66,7 +66,7 @@ class Alignment:
         return self.hand_margin > 1e-3 and self.hand_z > 3
 
 
-def align(estimate: Map, truth: Map) -> Alignment:
+def align(estimate: Map, truth: Map, *, mirrored: bool = True) -> Alignment:
     """Find the mirror, rotation and shift to apply to the estimate so that it lies on the truth.
 
     Coarse: shells 1-5, 4,608 rotations, shifts by FFT, ranked by the plain and by the shell-whitened cosine.
@@ -76,6 +76,7 @@ def align(estimate: Map, truth: Map) -> Alignment:
     Args:
         estimate: the map to move.
         truth: the map to land on; its box and voxel size are used.
+        mirrored: whether the mirrored estimate may be the better one; otherwise its hand is kept.
 
     Returns:
         See :class:`Alignment`; apply it with :func:`apply`.
@@ -96,7 +97,7 @@ def align(estimate: Map, truth: Map) -> Alignment:
         pose = Stage.at(moving, target, min(box, EXACT_BOX)).refine(pose.best(4), iterations=12)
         poses.append(Stage.at(moving, target, min(box, LARGEST_BOX)).refine(pose.best(1), iterations=25))
     scores = [float(pose.scores[0]) for pose in poses]
-    best = 0 if scores[0] >= scores[1] else 1
+    best = 0 if scores[0] >= scores[1] or not mirrored else 1
     turn, move = poses[best].rotations[0].T, poses[best].shifts[0] * box * truth.voxel_size
     return Alignment(
         rotation=turn.contiguous(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,8 +85,9 @@ def recover(
     *,
     beside: bool = False,
     bound: bool = False,
+    start: Callable[[Micrographs], Map | None] = lambda data: None,
 ) -> Row:
-    """Simulate, reconstruct from random starts, and compare with the band-limited truth.
+    """Simulate, reconstruct, and compare with the band-limited truth.
 
     Args:
         volume: what is hidden.
@@ -96,6 +98,7 @@ def recover(
         device: torch device.
         beside: make the run that starts at the truth, too.
         bound: take the information of such data at the truth, too.
+        start: makes of the data what the reconstruction starts from; None: random starts.
 
     Returns:
         A row: volume, seed, particles, correlation (after removal of the mean), cosine (without), relative error, ball
@@ -105,7 +108,7 @@ def recover(
     """
     data, truth = fields.simulate(volume.specimen, noise, seed)
     began = time.perf_counter()
-    answer = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), device=device)
+    answer = from_micrographs(data, job, seed=seeding.derive(seed, "reconstruct"), start=start(data), device=device)
     seconds = time.perf_counter() - began
     wanted = volume.specimen.truth()
     found = compare(answer.map, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from jaxtyping import Float
@@ -18,7 +19,7 @@ def precision(prior: Prior, object: Object, x: Float[torch.Tensor, " n"]) -> Flo
     """The Hessian of the prior's energy at x, ``(size, size)``, symmetric, float64.
 
     Of a quadratic prior it does not depend on x and is the inverse of the covariance; of another one it is the
-    precision of the Gaussian that is closest at x. That of the last quadratic prior is kept: do not write to it.
+    precision of the Gaussian that is closest at x. That of the last quadratic priors is kept: do not write to it.
 
     Raises:
         ValueError: if x is not ``(size,)``.
@@ -28,15 +29,24 @@ def precision(prior: Prior, object: Object, x: Float[torch.Tensor, " n"]) -> Flo
     if not prior.quadratic:
         if isinstance(prior, Both):
             return sum((precision(one, object, x) for one in prior.priors), x.new_zeros((), dtype=torch.float64))
-        found = prior.curvature(x.detach().double(), object) if isinstance(prior, Curved) else None
-        return _hessian(prior, object, x) if found is None else found
-    kept = _kept.get("last")
-    if kept is None or kept[0] is not prior or kept[1] != object or kept[2].device != x.device:
-        kept = _kept["last"] = prior, object, _hessian(prior, object, x)
-    return kept[2]
+        return _curvature(prior, object, x)
+    for kept in _kept:
+        if kept[0] is prior and kept[1] == object and kept[2].device == x.device:
+            return kept[2]
+    found = _curvature(prior, object, x)
+    if object.size <= _KEPT:
+        _kept.append((prior, object, found))
+    return found
 
 
-_kept: dict[str, tuple[Prior, Object, torch.Tensor]] = {}
+_KEPT = 2048  # coefficients of an object up to which it is
+_kept: deque[tuple[Prior, Object, torch.Tensor]] = deque(maxlen=4)
+
+
+def _curvature(prior: Prior, object: Object, x: torch.Tensor) -> torch.Tensor:
+    """The prior's own, or that of automatic differentiation."""
+    found = prior.curvature(x.detach().double(), object) if isinstance(prior, Curved) else None
+    return _hessian(prior, object, x) if found is None else (found + found.mT) / 2
 
 
 def _hessian(prior: Prior, object: Object, x: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from unpicked.priors import (
 
 LEAST_TILT, MOST_TILT = 5.0, 85.0  # degrees: below, one side is seen; at 90 both hands look alike
 LARGEST_OF_MOMENTS = 20  # voxels of a box whose moments at all lags are summed
+ERRORS = (0.02, 2.0)  # that can be asked for of given structures
 Noise = Literal["auto", "white", "coloured"]
 
 
@@ -155,8 +156,7 @@ class MicrographJob:
             raise ValueError(f"--support must be positive, in working voxels; got {self.support}")
         if not (math.isfinite(self.denoiser_noise) and self.denoiser_noise > 0):
             raise ValueError(f"--denoiser-noise must be positive; got {self.denoiser_noise}")
-        if not (math.isfinite(self.structures_error) and self.structures_error > 0):
-            raise ValueError(f"--structures-error must be positive; got {self.structures_error}")
+        self._check_structures()
         try:
             group(self.symmetry)
         except ValueError as error:
@@ -169,6 +169,21 @@ class MicrographJob:
                 f"--density must lie between 0 and {limit:.3f} for {self.spacing} particles in a box of {self.box} "
                 f"(likelihood {self.likelihood}); got {self.density}"
             )
+
+    def _check_structures(self) -> None:
+        """Raise for what --structures do not go with."""
+        least, most = ERRORS
+        if not least <= self.structures_error <= most:
+            raise ValueError(f"--structures-error must be {least:g} to {most:g}; got {self.structures_error}")
+        if not self.structures:
+            if self.structures_error != type(self).__dataclass_fields__["structures_error"].default:
+                raise ValueError("--structures-error needs --structures")
+            return
+        if self.prior != "wilson":
+            raise ValueError(f"--structures take the place of --prior; got {self.prior}; leave one of them out")
+        for name, given in (("--tilt", self.tilt is not None), ("--symmetry", self.symmetry.upper() != "C1")):
+            if given:
+                raise ValueError(f"{name} fixes a frame, and so do --structures; leave one of them out")
 
     def _check_moments(self) -> None:
         """Raise for what moments do not know."""

@@ -95,6 +95,8 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
     """
     if job.ignore_ctf:
         data = replace(data, optics=None)
+    if start is not None and job.structures:
+        raise ValueError("--structures give a start, in a frame of their own; leave them or --start out")
     coloured = job.coloured(optics=data.optics is not None)
     if job.likelihood.startswith("patches") and (coloured or data.optics is not None):
         raise ValueError(
@@ -123,7 +125,7 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
         )
     parts.check_solver(job, parts.volume(job)[0])
     if job.structures:
-        structures.check(job.structures, job.box, working.pixel_size)
+        structures.given(job.structures, job.box, working.pixel_size)
     if job.denoiser:
         denoisers.tried(job.denoiser, job.box)
     least = max(1, len(data) // 2) if job.halves else len(data)
@@ -204,13 +206,13 @@ def from_micrographs(
 
 
 def begun(prepared: Prepared, job: MicrographJob, start: Map | None) -> Map | None:
-    """The start map, or where there are --structures and no other start, their mean; None means random starts."""
+    """The start map, or where there are --structures their mean; None means random starts."""
     if start is not None or not job.structures:
         return start
     solve, _ = stages(prepared, job, None, device="cpu", resume=False, report=None)
     first = solve(prepared.micrographs, seed=0)
-    volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
-    mean = structures.belief(volumes, first.object, first.power(), job.structures_error).mean(first.object)
+    given = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
+    mean = structures.belief(given, first.object, first.power(), job.structures_error).mean(first.object)
     return Map(first.object.values(mean) * grey_value(prepared), prepared.micrographs.pixel_size)
 
 
@@ -226,13 +228,11 @@ def stages(
 ) -> tuple[Callable[..., Stages], list[str]]:
     """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them.
 
-    ``emptied`` are voxels in which --structures shall hold nothing.
+    ``emptied`` are voxels of which --structures shall say nothing.
     """
     object, notes = parts.volume(job)
-    volumes = None
-    if job.structures:
-        volumes = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
-        volumes = volumes if emptied is None else volumes * ~emptied
+    pixel = prepared.micrographs.pixel_size
+    given = structures.given(job.structures, job.box, pixel) if job.structures else None
     x = None if start is None else object.fit(start.values.double() / grey_value(prepared))
     optics = prepared.micrographs.optics is not None
     coloured = job.coloured(optics=optics)
@@ -241,7 +241,7 @@ def stages(
         views, more = parts.affordable(job, object, filtered=optics or coloured)
     solve = partial(
         Stages, job=replace(job, views=views), object=object, start=x, device=device, resume=resume, report=report,
-        volumes=volumes, coloured=prepared.micrographs.gains is None and coloured,
+        given=given, emptied=emptied, coloured=prepared.micrographs.gains is None and coloured,
     )  # fmt: skip
     return solve, notes + more
 

@@ -49,7 +49,6 @@ from unpicked.priors import (
 from unpicked.recipes.denoisers import denoiser
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known
-from unpicked.recipes.structures import belief
 from unpicked.reconstruct import Reconstruction
 
 LIKELIHOODS: dict[str, Callable[[int], Likelihood]] = {
@@ -185,8 +184,8 @@ def belief_note(begun: Reconstruction, ended: Reconstruction) -> tuple[str, ...]
             f"correlated over {prior.correlation:.2f} voxels, {'as the data suggest' if told else 'assumed'}"
         )
     said += [
-        f"prior: a conformation of {len(one.volumes)} given structures, but for a small error; "
-        "what they have in common can show in the map without being in the data"
+        f"prior: a conformation of {len(one.volumes)} given structures, at any height, but for an error "
+        "(--structures-error); what they have in common can show in the map without being in the data"
         for one in (prior, *others)
         if isinstance(one, Subspace)
     ]
@@ -304,15 +303,15 @@ def view(job: MicrographJob, count: int, device: str, seen: Directions | None = 
     return Projection(rotation.super_fibonacci(count).to(device), seen)
 
 
-def prior(job: MicrographJob, object: Volume, model: Model, known: Known, volumes: torch.Tensor | None = None) -> Prior:
+def prior(job: MicrographJob, object: Volume, model: Model, known: Known, given: Prior | None = None) -> Prior:
     """What the job believes; a Wilson prior that was learned before takes the place of the first guess.
 
-    ``volumes`` are those of --structures at the working voxel.
+    ``given`` is the belief in --structures, which takes the place of both.
     """
     beliefs: list[Prior] = []
     power = known.power
-    if volumes is not None:
-        beliefs.append(belief(volumes, object, power, job.structures_error))
+    if given is not None:
+        beliefs.append(given)
     elif job.prior == "wilson":
         first = wilson(object, power)  # rounded: sums differ in the last digit with the number of threads
         beliefs.append(known.wilson or replace(first, variance=float(f"{first.variance:.9g}")))

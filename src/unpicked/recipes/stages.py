@@ -20,9 +20,11 @@ from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere, through_of
 from unpicked.objects.base import Volume
+from unpicked.priors import Prior
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known, kept
+from unpicked.recipes.structures import Given, belief
 from unpicked.reconstruct import Reconstruction, Report, Result, reconstruct
 
 _EQUAL = 3.0  # log units by which equally good answers differ
@@ -54,7 +56,8 @@ class Stages:
         report: called after every pass.
         name: put before the names of the runs.
         share: of the views, taken by the stages behind the first: of half the particles half the views tell as much.
-        volumes: of --structures, ``(n, box, box, box)``; None where there are none.
+        given: the volumes of --structures; None where there are none.
+        emptied: voxels of which they shall say nothing.
         coloured: the noise is not white: every stage whitens the micrographs, all but the first by what they hold
             beside the particles as the stage before saw them.
     """
@@ -70,7 +73,8 @@ class Stages:
     report: Report | None = None
     name: str = ""
     share: float = 1.0
-    volumes: torch.Tensor | None = None
+    given: Given | None = None
+    emptied: torch.Tensor | None = None
     coloured: bool = False
 
     def solve(self) -> Solved:
@@ -120,7 +124,7 @@ class Stages:
                 estimate_sigma=job.sigma is None,
                 estimate_density=job.density is None,
             ),
-            prior=parts.prior(job, self.object, model, known, self.volumes),
+            prior=self._prior(self.object, model, known),
             seed=self.seed,
             start=self.start,
             moves=0,
@@ -170,7 +174,7 @@ class Stages:
                 tolerance=0.5,
                 solver_tolerance=1e-6,
             ),
-            prior=parts.prior(job, volume, model, known, self.volumes),
+            prior=self._prior(volume, model, known),
             seed=self.seed,
             start=start,
             starts=job.starts,
@@ -181,6 +185,11 @@ class Stages:
             held=held,
             check=5 if held is not None else 0,
         )
+
+    def _prior(self, object: Volume, model: Model, known: Known) -> Prior:
+        given, error = self.given, self.job.structures_error
+        first = None if given is None else belief(given, object, known.power, error, self.emptied)
+        return parts.prior(self.job, object, model, known, first)
 
     def power(self) -> float:
         """Sum of squares of a projection that the data show, in their variance."""
