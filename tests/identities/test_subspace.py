@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,16 @@ def test_deformations_have_their_size_and_keep_neighbours() -> None:
             deformed(BPTI, 1, size)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[str, ...]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Three conformations: an atomic model, and maps in other units, off the centre, one turned half about an axis."""
-    out = [str(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")]
+    out, folder = [str(Path(unpicked.__file__).parent / "simulate" / "5pti.cif")], tmp_path_factory.mktemp("structures")
     for seed in (1, 2):
         map = specimen_from_structure(deformed(BPTI, seed, 2.0), 32, 2.0).truth()
         values = map.values.roll(seed, 0)
         if seed == 2:  # -y and -x: a turn about z, on a grid whose centre stays
             values = values.flip(1).flip(2).roll((1, 1), (1, 2))
-        path = tmp_path / f"{seed}.mrc"
+        path = folder / f"{seed}.mrc"
         write_map(Map(1e-3 * values.contiguous() + 5, 2.0), path)
         out.append(str(path))
     return tuple(out)
@@ -156,11 +157,13 @@ def test_wrong_files_are_refused_before_all_else(files: tuple[str, ...], tmp_pat
         given((files[0], str(tmp_path / "noise.mrc")), 11, 5.0)
 
 
-def test_a_file_that_was_changed_is_read_again(files: tuple[str, ...]) -> None:
-    before = given(files, 11, 5.0)
-    assert given(files, 11, 5.0) is before
-    write_map(specimen_from_structure(deformed(BPTI, 7, 2.0), 32, 2.0).truth(), Path(files[1]), overwrite=True)
-    after = given(files, 11, 5.0)
+def test_a_file_that_was_changed_is_read_again(files: tuple[str, ...], tmp_path: Path) -> None:
+    own = (files[0], str(tmp_path / "own.mrc"))
+    shutil.copy(files[1], own[1])
+    before = given(own, 11, 5.0)
+    assert given(own, 11, 5.0) is before
+    write_map(specimen_from_structure(deformed(BPTI, 7, 2.0), 32, 2.0).truth(), Path(own[1]), overwrite=True)
+    after = given(own, 11, 5.0)
     assert after.digest != before.digest and not torch.equal(after.volumes, before.volumes)
 
 

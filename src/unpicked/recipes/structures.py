@@ -65,7 +65,7 @@ def given(names: Sequence[str], box: int, voxel: float) -> Given:
     return _given(tuple(names), marks, box, voxel)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _given(names: tuple[str, ...], marks: tuple[str, ...], box: int, voxel: float) -> Given:
     finer = max(1, min(math.ceil(voxel / _FINE), _LARGEST // box))
     fine = [_one(name, finer * box, voxel / finer) for name in names]
