@@ -127,7 +127,8 @@ def reconstruct(
         estimator: the method.
         prior: belief about the object; None means none.
         seed: of everything random.
-        start: coefficients ``(size,)`` to start from; None means random starts.
+        start: coefficients ``(size,)`` to start from, or several ``(s, size)``, of which the one that ends at the
+            highest objective is kept; None means random starts.
         starts: number of random starts; the one of the highest objective is kept.
         moves: rounds of recentre moves tried on the answer (the placement supplies the candidates).
         checkpoint: folder for the state of every sub-run; None keeps nothing.
@@ -147,6 +148,8 @@ def reconstruct(
     """
     began = time.perf_counter()
     _check(data, model.side, starts, moves, batch_size)
+    if start is not None and start.dim() == 2 and not len(start):
+        raise ValueError("start must hold at least one row of coefficients; got none; leave it out for random starts")
     model = model.measured(data)
     prior = prior or Flat()
     folder = Path(checkpoint) if checkpoint is not None else None
@@ -154,10 +157,8 @@ def reconstruct(
     job = _Job(data, model, estimator, prior, seed, batch_size, folder, mark, report, held, check)
     if folder is not None and not resume and any(folder.glob("*.pt")):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
-    runs = [
-        _loop(replace(job, name=f"start-{index}"), _start(job, start, index))
-        for index in range(1 if start is not None else starts)
-    ]
+    given = [None] * starts if start is None else list(start) if start.dim() == 2 else [start]
+    runs = [_loop(replace(job, name=f"start-{index}"), _start(job, one, index)) for index, one in enumerate(given)]
     best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
     notes = _kept_note(runs, best)
@@ -199,7 +200,7 @@ def _check(data: Data, side: int, starts: int, moves: int, batch_size: int) -> N
 
 
 def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
-    seed = job.seed if index == 0 else seeding.derive(job.seed, "start", index)
+    seed = seeding.derive(job.seed, "start", index) if index and start is None else job.seed
     with torch.no_grad():
         state = job.estimator.init(job.data, job.model, start, seed)
     # all starts share one stream of view grids, so that their objectives can be compared

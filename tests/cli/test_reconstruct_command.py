@@ -308,6 +308,37 @@ def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):
     assert np.corrcoef(found, truth)[0, 1] > max(0.7, np.corrcoef(random_start, truth)[0, 1])
 
 
+def test_what_moments_tell_is_a_start(reconstruct, sim, tmp_path):
+    job = " ".join(JOB).replace("--starts 1", "--starts 2 --start autocorrelation").split()
+    status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", job=job)
+    assert status == 0, err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["settings"]["start"] == "autocorrelation"
+    assert any(note.startswith("started from moments: ") for note in result["data"]["notes"])
+    with open(tmp_path / "run" / "history.csv", newline="") as file:
+        names = [row["run"] for row in csv.DictReader(file)]
+    assert names == ["moments-first start-0"] * 2 + ["stage-0 start-0"] * 2 + ["stage-0 start-1"] * 2
+    assert "2 starts; 2 passes over the data" in (tmp_path / "run" / "report.html").read_text()
+    before = read_map(tmp_path / "run" / "volume.mrc").values
+    (tmp_path / "run" / "result.json").unlink()  # stopped before the end
+    assert reconstruct(sim / "micrographs.star", tmp_path / "run", "--resume", job=job)[0] == 0
+    assert torch.equal(read_map(tmp_path / "run" / "volume.mrc").values, before)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("--tilt 60", ("--tilt 60", "--start random")),
+        ("--spacing arbitrary", ("--spacing separated", "got arbitrary")),
+        ("--view-distribution estimated", ("--view-distribution uniform", "got estimated")),
+    ],
+)
+def test_a_start_that_moments_cannot_give_is_refused(reconstruct, sim, tmp_path, more, words):
+    answer = reconstruct(sim / "micrographs.star", tmp_path / "run", "--start", "autocorrelation", *more.split())
+    assert is_refused(answer, "--start autocorrelation", *words)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("box", "voxel"), [(9, 6.0), (8, 5.0)])
 def test_a_start_map_of_another_size_is_refused(reconstruct, sim, tmp_path, box, voxel):
     write_map(Map(torch.randn(box, box, box), voxel), tmp_path / "start.mrc")

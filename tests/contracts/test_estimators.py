@@ -915,6 +915,18 @@ def test_the_most_likely_start_is_kept() -> None:
     assert run.objective == max(ends)
 
 
+def test_of_several_given_starts_the_most_likely_is_kept() -> None:
+    model = toy()
+    data, starts = micrographs(model, blob(model), 0.8), torch.stack([blob(model, seed) for seed in (1, 2, 3)])
+    em = EM(iterations=3, frozen=3)
+    run = reconstruct(data, model, em, seed=4, start=starts, moves=0)
+    alone = [reconstruct(data, model, em, seed=4, start=one, moves=0) for one in starts]
+    assert [history[-1]["objective"] for history in run.histories.values()] == [one.objective for one in alone]
+    assert run.objective == max(one.objective for one in alone) and len(run.rivals) == 2
+    with pytest.raises(ValueError, match="at least one row of coefficients"):
+        reconstruct(data, model, em, start=starts[:0])
+
+
 def test_a_density_that_leaves_no_window_empty_is_refused() -> None:
     model = replace(toy(), placement=Anywhere(0.5))
     with pytest.raises(ValueError, match="density must be below"):

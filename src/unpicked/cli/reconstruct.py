@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unpicked.data.maps import Map
     from unpicked.preprocess import Prepared
     from unpicked.recipes import MicrographAnswer
+    from unpicked.recipes.micrographs import Start as MicrographStart
     from unpicked.recipes.trials import MicrographTrial
 
 
@@ -51,7 +52,8 @@ def micrographs(
         Micrographs: MRC files (also .gz, .bz2) or TIFF files, folders, quoted globs; or one RELION micrographs STAR
         file, or one .cs file of cryoSPARC's exposures.
     start
-        "random", or an MRC map of the box's size and voxel to start from.
+        random, autocorrelation (volumes, density and noise level that the micrographs' moments tell, one more pass), or
+        an MRC map of the box's size and voxel to start from.
     truth
         Map to compare the answer with, for simulated data.
     resume
@@ -69,7 +71,7 @@ def micrographs(
     from unpicked.recipes import from_micrographs, ready
 
     data = input.read(files)
-    first = None if start == "random" else mrc.read_map(start)
+    first = read_start(start)
     target = None if truth is None else mrc.read_map(truth)
     prepared = ready(data, job, first)  # whatever is wrong with the input is found before a folder is made or cleared
     settings = {
@@ -88,8 +90,17 @@ def micrographs(
     return runs.complete(run, sources, solve, write_volume, data.notes, trial)
 
 
+def read_start(start: str) -> Map | Literal["autocorrelation"] | None:
+    """What ``--start`` names: an MRC map, what moments tell, or nothing ("random")."""
+    from unpicked.io import mrc
+
+    if start == "autocorrelation":
+        return "autocorrelation"
+    return None if start == "random" else mrc.read_map(Path(start))
+
+
 def trial_of_run(
-    folder: Path, prepared: Prepared, job: MicrographJob, first: Map | None, **kept: Any
+    folder: Path, prepared: Prepared, job: MicrographJob, first: MicrographStart, **kept: Any
 ) -> MicrographTrial:
     """What judges a run on micrographs: the same data, whitened as the run in this folder whitened them at the end.
 

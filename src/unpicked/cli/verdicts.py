@@ -228,7 +228,7 @@ def trial_of(
     Raises:
         ValueError: for data that have no verdict, or that are no longer there.
     """
-    from unpicked.cli.reconstruct import trial_of_run
+    from unpicked.cli.reconstruct import read_start, trial_of_run
     from unpicked.io import mrc, npy
     from unpicked.io.micrographs import read_micrographs
     from unpicked.recipes import ImageJob, SignalJob, ready
@@ -250,8 +250,8 @@ def trial_of(
     if kind == "micrographs":
         volumes = micrographs.job_of_run(settings)
         data = micrographs.Input.of(settings).read(list(settings["files"]))
-        map = None if start == "random" else mrc.read_map(Path(start))
-        return partial(trial_of_run, run, ready(data, volumes, map), volumes, map, device=device)
+        begun = read_start(start)
+        return partial(trial_of_run, run, ready(data, volumes, begun), volumes, begun, device=device)
     if kind == "particles":
         from unpicked.recipes.stack_trials import ParticleTrial
 
@@ -274,7 +274,9 @@ def _unchanged(run: Path) -> None:
 def _omits(settings: Mapping[str, Any], summary: Mapping[str, Any], wanted: int | None) -> int:
     """How often a part of the start map is removed: never where there is no map, or not of micrographs."""
     kind = dict(summary.get("data") or {}).get("kind", "micrographs")
-    begun = settings.get("start", "random") != "random" or bool(settings.get("structures") or settings.get("denoiser"))
+    begun = settings.get("start", "random") not in ("random", "autocorrelation") or bool(
+        settings.get("structures") or settings.get("denoiser")
+    )
     template = kind == "micrographs" and begun
     if wanted is not None and wanted < 0:
         raise ValueError(f"--omits must not be negative; got {wanted}")

@@ -191,6 +191,10 @@ class Autocorrelation(Settings):
         batch = Batch(data, range(len(data)) if pieces is None else pieces)
         return self._record(model, self.accumulate(model, batch, state))
 
+    def summed(self, model: Model, state: State) -> Moments:
+        """The record of moments that the state of a run holds, after its pass over the data."""
+        return self._record(model, state)
+
     def _nothing(self, model: Model) -> Stats:
         """Sums of no data."""
         size, first = _way(model).sizes(model, self)

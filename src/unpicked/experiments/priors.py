@@ -164,7 +164,10 @@ class Priors:
 
         def start(data: Micrographs) -> Map | None:
             """The mean of the given conformations, for runs that believe in them or not."""
-            return None if known is None or job.structures else begun(ready(data, known), known, None)
+            if known is None or job.structures:
+                return None
+            found = begun(ready(data, known), known, None)
+            return found if isinstance(found, Map) else None
 
         found = recover(self.volume(study), fields, energy(study.energy), job, seed, settings.device, start=start)
         mean = sum(found["FSC"]) / len(found["FSC"])
@@ -188,7 +191,7 @@ class Priors:
         noise = truth.sigma * torch.randn((len(data), *data.shape), generator=generator)
         prepared = ready(Micrographs(InMemory(noise), data.pixel_size, data.names), job)
         start = begun(prepared, job, None if prior == "structures" else volume.specimen.truth())
-        if start is None:
+        if not isinstance(start, Map):
             raise ValueError("an omit test needs a start map; got none")
         drawn = seeding.derive(seed, "omit", 0)
         part = omit.region(start, drawn)

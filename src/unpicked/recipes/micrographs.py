@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unpicked import whitening
 from unpicked._lazy import torch
@@ -20,10 +20,13 @@ from unpicked.model.gas import Gas, best_sites
 from unpicked.model.placements import through_of
 from unpicked.ops import filters, fourier, seeding
 from unpicked.preprocess import Prepared, prepare
-from unpicked.recipes import denoisers, parts, structures
+from unpicked.recipes import denoisers, moment_starts, parts, structures
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.stages import Stages
 from unpicked.reconstruct import Reconstruction, Report
+
+if TYPE_CHECKING:
+    Start = Map | Literal["autocorrelation"] | None  # a map, what moments of the same data tell, or random starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +87,14 @@ class MicrographAnswer:
         return out
 
 
-def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Prepared:
+def ready(data: Micrographs, job: MicrographJob, start: Start = None) -> Prepared:
     """Prepare micrographs for a job, and find whatever is wrong with them before anything else is done.
 
     Every micrograph is read once; those that fit in memory are kept.
 
     Raises:
-        ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, or a start
-            map of another size or voxel.
+        ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, a start map
+            of another size or voxel, or a start that cannot be had.
     """
     if job.ignore_ctf:
         data = replace(data, optics=None)
@@ -118,7 +121,9 @@ def ready(data: Micrographs, job: MicrographJob, start: Map | None = None) -> Pr
             f"--box {job.box} does not fit micrographs of {_by(working.shape)} working pixels; "
             "try a smaller box or a finer --voxel"
         )
-    if start is not None and (start.box != job.box or abs(start.voxel_size / working.pixel_size - 1) > 0.01):
+    if isinstance(start, str):
+        moment_starts.check(job, working)
+    elif start is not None and (start.box != job.box or abs(start.voxel_size / working.pixel_size - 1) > 0.01):
         raise ValueError(
             f"--start must be a map of {job.box} voxels of {working.pixel_size:.4g} A; "
             f"got {start.box} of {start.voxel_size:.4g} A; rescale it first"
@@ -141,7 +146,7 @@ def from_micrographs(
     job: MicrographJob,
     *,
     seed: int = 0,
-    start: Map | None = None,
+    start: Start = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -153,7 +158,8 @@ def from_micrographs(
         data: micrographs as read, or made :func:`ready`.
         job: what to do.
         seed: of everything random.
-        start: map to start from; None means random starts.
+        start: map to start from, or "autocorrelation": volumes, density and noise level that the moments of the data
+            tell, found first; None means random starts.
         checkpoint: folder for the state of every stage.
         resume: go on from that folder.
         device: torch device of the computation.
@@ -167,7 +173,7 @@ def from_micrographs(
     whole, grey = prepared.micrographs, grey_value(prepared)
     solve, notes = stages(prepared, job, start, device=device, resume=resume, report=report)
     found = solve(whole, seed=seed, checkpoint=checkpoint).solve()
-    last, runs = found.last, found.runs
+    last, runs, before = found.last, found.runs, found.before
     halved = None
     if job.halves:
         maps = []
@@ -177,13 +183,14 @@ def from_micrographs(
             own_answer = solve(half, seed=own, checkpoint=place, name=f"half-{number} ").solve()
             maps.append(_grey(own_answer.last, grey))
             runs |= own_answer.runs
-        compared, second = halves(maps[0], maps[1], shared_start=start is not None)
+            before = before | own_answer.before
+        compared, second = halves(maps[0], maps[1], shared_start=isinstance(start, Map))
         halved = (maps[0], second, compared)
     share, kind = parts.share(last)
     return MicrographAnswer(
         map=_inside(_grey(last, grey)),
         last=last,
-        stages=runs,
+        stages=before | runs,
         prepared=prepared,
         sigma=_sigma(last) * prepared.scale,
         notes=(
@@ -205,7 +212,7 @@ def from_micrographs(
     )
 
 
-def begun(prepared: Prepared, job: MicrographJob, start: Map | None) -> Map | None:
+def begun(prepared: Prepared, job: MicrographJob, start: Start) -> Start:
     """The start map, or where there are --structures their mean; None means random starts."""
     if start is not None or not job.structures:
         return start
@@ -219,7 +226,7 @@ def begun(prepared: Prepared, job: MicrographJob, start: Map | None) -> Map | No
 def stages(
     prepared: Prepared,
     job: MicrographJob,
-    start: Map | None,
+    start: Start,
     *,
     device: str,
     resume: bool,
@@ -233,7 +240,7 @@ def stages(
     object, notes = parts.volume(job)
     pixel = prepared.micrographs.pixel_size
     given = structures.given(job.structures, job.box, pixel) if job.structures else None
-    x = None if start is None else object.fit(start.values.double() / grey_value(prepared))
+    x = object.fit(start.values.double() / grey_value(prepared)) if isinstance(start, Map) else start
     optics = prepared.micrographs.optics is not None
     coloured = job.coloured(optics=optics)
     views, more = job.views, list[str]()

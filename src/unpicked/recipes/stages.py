@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from unpicked import whitening
 from unpicked._lazy import torch
@@ -24,20 +25,28 @@ from unpicked.priors import Prior
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known, kept
+from unpicked.recipes.moment_starts import Begun, moment_starts
 from unpicked.recipes.structures import Given, belief
 from unpicked.reconstruct import Reconstruction, Report, Result, reconstruct
+
+if TYPE_CHECKING:
+    Start = torch.Tensor | Literal["autocorrelation"] | None
 
 _EQUAL = 3.0  # log units by which equally good answers differ
 
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """The last run, whose object may be a mean, all runs by name, sentences on what was done, and what whitened."""
+    """The last run, whose object may be a mean, all runs by name, sentences on what was done, and what whitened.
+
+    What came ``before`` the first stage, and gave it its starts, is told apart.
+    """
 
     last: Reconstruction
     runs: dict[str, Reconstruction]
     notes: tuple[str, ...] = ()
     gains: Gains | None = None
+    before: dict[str, Reconstruction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,8 @@ class Stages:
         job: what to do.
         object: the volume, before marching.
         seed: of everything random.
-        start: coefficients to start from; None means random starts.
+        start: coefficients to start from, or "autocorrelation": what the moments of these data tell; None means random
+            starts.
         checkpoint: folder for the state of every stage.
         device: torch device of the computation.
         resume: go on from that folder.
@@ -66,7 +76,7 @@ class Stages:
     job: MicrographJob
     object: Volume
     seed: int
-    start: torch.Tensor | None = None
+    start: Start = None
     checkpoint: Path | None = None
     device: str = "cpu"
     resume: bool = False
@@ -88,17 +98,20 @@ class Stages:
         first = self._stage([], self.checkpoint, self.name)
         ended: list[Reconstruction] = []
         runs: dict[str, Reconstruction] = {}
-        for index, begun in enumerate((first, *first.rivals)[: self.job.refined]):
+        for index, one in enumerate((first, *first.rivals)[: self.job.refined]):
             place, name = self.checkpoint, self.name
             if index:
                 place, name = None if place is None else place / f"rival-{index}", f"{name}rival-{index} "
-            line = [begun]
+            line = [one]
             while len(line) < self.job.stages:
                 line.append(self._stage(line, place, name))
             ended.append(line[-1])
             runs |= {f"{name}stage-{stage}": run for stage, run in enumerate(line) if not (index and stage == 0)}
         last, notes = mean(ended)
-        return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes), self._gains(last))
+        begun = self._begun
+        before = {} if begun is None else {f"{self.name}moments-first": begun.run}
+        notes = [*(begun.notes if begun else ()), *notes]
+        return Solved(last, runs, tuple(f"{self.name}{note}" for note in notes), self._gains(last), before)
 
     @cached_property
     def _spectra(self) -> list[tuple[float, ...]]:
@@ -109,6 +122,25 @@ class Stages:
         if not self.coloured:
             return None
         return whitening.gains(self._spectra, None if last is None else parts.signal_spectra(last, self.data))
+
+    def _fitted(self, data: Micrographs) -> Micrographs:
+        """Those that are not held out."""
+        return data.part(range(len(data) - self.job.held_out)) if self.job.held_out else data
+
+    @cached_property
+    def _begun(self) -> Begun | None:
+        """What the moments of the data give the first stage, where it is to start from them."""
+        if not isinstance(self.start, str):
+            return None
+        gains = self._gains(None)
+        data = self._fitted(self.data if gains is None else whitening.whitened(self.data, gains))
+        place = None if self.checkpoint is None else self.checkpoint / "moments"
+        bare = replace(data, gains=None)
+        known = kept(place, self.resume, lambda: _guessed(bare, self._model().measured(bare)))
+        return moment_starts(
+            data, self.job, self.object, known, seed=self.seed, place=place, resume=self.resume,
+            report=self._named(f"{self.name.replace('-', ' ')}moments", Autocorrelation.iterations),
+        )  # fmt: skip
 
     def _moments(self) -> Reconstruction:
         """One pass over the data, and the fit to its moments."""
@@ -126,7 +158,7 @@ class Stages:
             ),
             prior=self._prior(self.object, model, known),
             seed=self.seed,
-            start=self.start,
+            start=None if isinstance(self.start, str) else self.start,
             moves=0,
             checkpoint=place,
             resume=self.resume,
@@ -140,10 +172,9 @@ class Stages:
         if gains is not None:
             data = whitening.whitened(data, gains)
         if job.held_out:
-            fitted = len(data) - job.held_out
-            data, held = data.part(range(fitted)), data.part(range(fitted, len(data)))
+            data, held = self._fitted(data), data.part(range(len(data) - job.held_out, len(data)))
         final, passes = stage == job.stages - 1, job.iterations[stage]
-        model, start = (line[-1].model, line[-1].x) if line else (self._model(), self.start)
+        model, start = (line[-1].model, line[-1].x) if line else (self._model(self._begun), self._first())
         place = None if place is None else place / f"stage-{stage}"
         model = model.measured(data)
         known = kept(place, self.resume, lambda: _told(line[-1]) if line else _guessed(data, model))
@@ -154,7 +185,7 @@ class Stages:
         weights = parts.weighed(job, known, final=final)
         seen = parts.seen(line[-1]) if line and weights == "all" else None
         model = replace(model, object=volume, view=parts.view(job, views, self.device, seen))
-        solver = parts.solver(job, volume, known, warm=4 if start is None else 0)
+        solver = parts.solver(job, volume, known, warm=0 if line or isinstance(self.start, torch.Tensor) else 4)
         frozen = min(passes, max(4, passes // 2)) if final or job.likelihood.startswith("patches") else 0
         turning, batch = passes - frozen, 1.0
         if stage == 0 and not final:
@@ -195,13 +226,21 @@ class Stages:
         """Sum of squares of a projection that the data show, in their variance."""
         return _guessed(self.data, self._model().measured(self.data)).power
 
-    def _model(self) -> Model:
+    def _first(self) -> torch.Tensor | None:
+        """Coefficients of the first stage's starts, ``(size,)`` or ``(s, size)``; None means random ones."""
+        if isinstance(self.start, str):
+            return None if self._begun is None else self._begun.x
+        return self.start
+
+    def _model(self, begun: Begun | None = None) -> Model:
+        """The model of the first stage: what is given, else what ``begun`` tells, else a guess."""
         job = self.job
+        density = job.density or (begun and begun.density) or 0.1
         return Model(
             self.object,
             parts.view(job, parts.views(job, 0, Known(1.0, 0.0)), self.device),
-            Anywhere(job.density or 0.1, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
-            noise=White(job.sigma or 1.0),
+            Anywhere(density, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing, job.subpixel),
+            noise=White(job.sigma or (begun.sigma if begun else 1.0)),
         )
 
     def _named(self, stage: str, iterations: int) -> Report | None:

@@ -48,6 +48,7 @@ from unpicked.verify.verdict import Score
 
 if TYPE_CHECKING:
     from unpicked.recipes.images import Start as ImageStart
+    from unpicked.recipes.micrographs import Start as MicrographStart
     from unpicked.recipes.signals import Start as SignalStart
 
 Job = TypeVar("Job", SignalJob, ImageJob, MicrographJob, ParticleJob)
@@ -286,7 +287,7 @@ class MicrographTrial(Kept, Planar):
     Attributes:
         data: prepared; where the noise is not white, made white once and for all (:func:`recipes.micrographs.fixed`).
         job: how the volume is reconstructed.
-        start: what every fold starts from.
+        start: what every fold starts from: a map, or "autocorrelation": the moments of the fold's own data.
         emptied: voxels in which --structures hold nothing.
         device: torch device of the computation.
     """
@@ -294,7 +295,7 @@ class MicrographTrial(Kept, Planar):
     piece: ClassVar[str] = "micrograph"
     data: Prepared
     job: MicrographJob
-    start: Map | None = None
+    start: MicrographStart = None
     device: str = "cpu"
     emptied: torch.Tensor | None = None
 
@@ -323,9 +324,9 @@ class MicrographTrial(Kept, Planar):
 
     def template(self, run: Reconstruction) -> Map | None:
         """The start map; with a denoiser the map of a run, in the grey values of the files."""
-        if self.start is None and self.job.denoiser and run.map is not None:
+        if not isinstance(self.start, Map) and self.job.denoiser and run.map is not None:
             return Map(run.map.values.cpu() * grey_value(self.data), run.map.voxel_size)
-        return self.start
+        return self.start if isinstance(self.start, Map) else None
 
     def without(self, whole: Map, part: torch.Tensor) -> MicrographTrial:
         """The same from a map that lacks a part, which --structures lack too."""

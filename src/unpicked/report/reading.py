@@ -182,7 +182,9 @@ def read_history(path: Path) -> History:
         for row in reader:
             name = row.pop("run") or "start-0"
             values = {key: _cell(text) for key, text in row.items() if key is not None}
-            if math.isfinite(values["step"]) and not name.startswith(("half-", "rival-")):  # told by FSC and notes
+            if math.isfinite(values["step"]) and not name.startswith(
+                ("half-", "rival-", "moments-first ")
+            ):  # told by FSC and notes
                 runs.setdefault(name, []).append(values)
     passed = 0.0
     for number in sorted({stage(name) for name in runs}):

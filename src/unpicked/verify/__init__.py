@@ -65,7 +65,7 @@ class Trial(Pieces[D], Protocol[D]):
 
     @property
     def start(self) -> Any:
-        """What every fit starts from; None means random starts."""
+        """What every fit starts from, or the name of a method that finds it in the fit's data; None: random starts."""
 
     def fit(self, data: D, seed: int, name: str) -> Reconstruction:
         """The pipeline, on a part of the data."""
@@ -187,7 +187,9 @@ def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]
     one, other = runs
     if found.verdict != "supported":  # how far the maps of nothing agree is of no use to anyone
         return found, one
-    return replace(found, agreement=agreement(one.map, other.map, shared_start=trial.start is not None)), one
+    # a method that every fold applies to its own data is no common start
+    shared = trial.start is not None and not isinstance(trial.start, str)
+    return replace(found, agreement=agreement(one.map, other.map, shared_start=shared)), one
 
 
 Fitted = Callable[[D, int, int], tuple[Score, Score]]
