@@ -258,11 +258,13 @@ def test_priors_at_toy_size(reproduce, tmp_path, monkeypatch):
 
 def test_particles_that_a_prior_saves():
     plain = [(100.0, 0.5), (400.0, 0.7), (1600.0, 0.8)]
-    assert priors.saved(plain, [(100.0, 0.7)]) == (pytest.approx(4.0), "")
-    assert priors.saved(plain, [(100.0, 0.6)]) == (pytest.approx(2.0), "")
-    assert priors.saved(plain, [(100.0, 0.4)]) == (1.0, "at most ")
-    assert priors.saved(plain, [(100.0, 0.9)]) == (16.0, "at least ")
-    assert priors.saved(plain, [(100.0, 0.9), (400.0, 0.75)]) == (pytest.approx(2.0), ""), "the lower of two"
+    assert priors.saved(plain, [(100.0, 0.6), (200.0, 0.7)]) == (pytest.approx(2.0), "")
+    assert priors.saved(plain, [(100.0, 0.75), (200.0, 0.85)]) == (pytest.approx(1600 / 141.42, rel=1e-3), "")
+    assert priors.saved(plain, [(100.0, 0.9), (400.0, 0.95)]) == (pytest.approx(16.0), "at least ")
+    assert priors.saved(plain, [(100.0, 0.3), (400.0, 0.4)]) == (pytest.approx(0.25), "at most ")
+    assert priors.rising([(1.0, 0.5), (2.0, 0.7), (4.0, 0.6), (8.0, 0.9)]) == [
+        (1.0, 0.5), (2.0, pytest.approx(0.65)), (4.0, pytest.approx(0.65)), (8.0, 0.9)
+    ]  # fmt: skip
 
 
 def test_a_stopped_run_keeps_its_rows(reproduce, tmp_path, monkeypatch):

@@ -73,6 +73,7 @@ class Study:
         energy: E.
         particles: sizes of the data.
         priors: names of ``PRIORS``.
+        more: sizes of the run without a prior alone.
         seeds: data sets of every size.
         omits: noise-only omit tests of every prior.
     """
@@ -82,6 +83,7 @@ class Study:
     energy: float
     particles: tuple[int, ...]
     priors: tuple[str, ...]
+    more: tuple[int, ...] = ()
     seeds: int = 5
     omits: int = 0
 
@@ -119,7 +121,7 @@ class Priors:
                 if "structures" in study.priors:
                     rows.append(settings.row(COLUMNS, (study.name, "no data"), self.untold, study, files))
                 for prior in study.priors:
-                    for count in study.particles:
+                    for count in (*study.particles, *(study.more if prior == NONE else ())):
                         for seed in settings.runs(study.seeds):
                             key = (study.name, prior, count, seed)
                             rows.append(
@@ -265,24 +267,37 @@ def curve(rows: Sequence[Row], prior: str) -> list[tuple[float, float]]:
 def saved(
     plain: Sequence[tuple[float, float]], better: Sequence[tuple[float, float]]
 ) -> tuple[float, Literal["", "at least ", "at most "]]:
-    """Times as few particles for an equal FSC: the (lower) median over the sizes of the run with a prior.
+    """Times as few particles for an equal FSC: the highest that both curves reach.
 
-    Where the plain curve does not reach a level, its largest size stands for what it needs, and the answer is at least
-    so much; where it lies above a level from the first, its first size, and the answer is at most so much.
+    Curves are made to rise first (:func:`rising`). Where the one with a prior begins above that level, it is at least
+    so much; where the one without does, at most.
 
     Args:
         plain: particles and FSC without a prior, rising in particles.
         better: with it.
     """
-    times: list[tuple[float, Literal["", "at least ", "at most "]]] = []
-    for count, level in better:
-        if level > max(above for _, above in plain):
-            times.append((plain[-1][0] / count, "at least "))
-        elif level < plain[0][1]:
-            times.append((plain[0][0] / count, "at most "))
-        else:
-            times.append((needed(plain, level) / count, ""))
-    return sorted(times)[(len(times) - 1) // 2]
+    plain, better = rising(plain), rising(better)
+    level = min(plain[-1][1], better[-1][1])
+    begun = (plain[0][1] >= level, better[0][1] >= level)
+    word: Literal["", "at least ", "at most "] = (
+        "at least " if begun == (False, True) else "at most " if begun[0] else ""
+    )
+    return needed(plain, level) / needed(better, level), word
+
+
+def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The nearest curve that nowhere falls: neighbours that do are replaced by their mean (isotonic regression)."""
+    blocks: list[list[float]] = []
+    for _, value in points:
+        blocks.append([value])
+        while len(blocks) > 1 and _mean(blocks[-2]) > _mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [_mean(block) for block in blocks for _ in block]
+    return [(count, level) for (count, _), level in zip(points, levels, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def needed(points: Sequence[tuple[float, float]], level: float) -> float:
@@ -307,7 +322,7 @@ def _plot(rows: Sequence[Row]) -> Plot:
 
 
 ALIKE = (NONE, "wilson", "wilson, positive")
-SIZES = (150, 300, 600, 1200)
+SIZES, MORE = (150, 300, 600, 1200), (4800,)
 EXPERIMENT = Experiment(
     name="priors",
     summary="particles needed for equal FSC, with and without priors",
@@ -316,8 +331,8 @@ EXPERIMENT = Experiment(
     quick=Priors((Study("beads", 7, 42.0, SIZES, ALIKE, seeds=2, omits=1),)),
     full=Priors(
         (
-            Study("beads", 7, 42.0, SIZES, ALIKE, omits=2),
-            Study("beads", 7, 24.0, SIZES, ALIKE),
+            Study("beads", 7, 42.0, SIZES, ALIKE, MORE, omits=2),
+            Study("beads", 7, 24.0, SIZES, ALIKE, MORE),
             Study(CONFORMER, 7, 42.0, (150, 600), tuple(PRIORS), seeds=3, omits=2),
             Study("beads", 11, 42.0, (300, 900), ALIKE, seeds=1),
         )
