@@ -23,6 +23,7 @@ NAMES = (
     "limits-1d",
     "mtd2d-autocorrelation",
     "sample-complexity",
+    "sample-complexity-3d",
     "paper-parametrisations",
     "paper-noise",
     "paper-ctf",
