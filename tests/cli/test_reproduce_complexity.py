@@ -1,6 +1,7 @@
 """``unpicked reproduce sample-complexity-3d``: at toy size, what it hides, its bound, and its verdicts."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,14 +62,27 @@ def test_turns_and_shifts_are_no_error():
     x = torch.randn(ball.size, generator=generator, dtype=torch.float64)
     root = torch.randn(ball.size, ball.size, generator=generator, dtype=torch.float64)
     told = root @ root.mT + torch.eye(ball.size, dtype=torch.float64)
-    least = least_error(ball, x, told)
-    assert 0 < least < expected_error(ball, x, told, torch.zeros_like(told), within=2.5)
-    assert least_error(ball, x, 4 * told) == pytest.approx(least / 2)
+    none = torch.zeros_like(told)
+    least = least_error(ball, x, told, none)
+    assert 0 < least < expected_error(ball, x, told, none, within=2.5)
+    assert least_error(ball, x, 4 * told, none) == pytest.approx(least / 2)
     angle = 1e-5
     spin = torch.tensor([[0.0, -angle, 0.0], [angle, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     turn = (ball.rotate(x, torch.linalg.matrix_exp(spin)) - x) / angle
     unsure = torch.linalg.inv(torch.linalg.inv(told) + torch.outer(turn, turn))
-    assert least_error(ball, x, unsure) == pytest.approx(least, rel=1e-3)
+    assert least_error(ball, x, unsure, none) == pytest.approx(least, rel=1e-3)
+
+
+def test_the_bias_of_a_prior_counts():
+    """Where both are multiples of the unit matrix, it is the prior's share of the truth."""
+    ball = Ball(5, 2, 2.5)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(ball.size, generator=generator, dtype=torch.float64)
+    eye = torch.eye(ball.size, dtype=torch.float64)
+    strong = least_error(ball, x, eye, 1e9 * eye)
+    assert strong < 1, "all is lost, but for what a turn or a shift makes good"
+    weak = least_error(ball, x, 1e6 * eye, 1e3 * eye)
+    assert weak == pytest.approx(math.hypot(1e-3 * strong, least_error(ball, x, 1e6 * eye, 0 * eye)), rel=0.01)
 
 
 def made(level: Level, factor: float, seeds: int = 3):

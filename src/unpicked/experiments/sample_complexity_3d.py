@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
+from typing import Literal
 
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
@@ -40,9 +41,10 @@ COLUMNS = (
     Column("gap", ".1f"),
     Column("seconds", ".0f"),
 )
-SOURCE = "Cramer-Rao and van Trees (the bounds); Bendory et al., arXiv 2303.02157 (the method; no such figures)"
+SOURCE = "Cramer-Rao (the bound); Bendory et al., arXiv 2303.02157 (the method; no such figures)"
 WANTED = 0.1  # the relative error
 WITHIN = 2.0  # factor of the bound's square, and of its number of particles
+POWER = 0.5  # of E, by which ours may differ from the bound's
 DEGREES = {5: 2, 7: 4}  # of the volumes by box: a box of 5 samples no more
 EACH = 32  # particles for each coefficient, of which the information is summed
 VIEWS = 1600  # of them at most: more change it by less than a tenth
@@ -78,6 +80,9 @@ class SampleComplexity3D:
         structure: seed of the volumes.
         density: covered fraction.
         starts: random starts of a run.
+        solver: of the reconstruction; scoring, the default below E = 150, does not settle where there are but a few
+            particles for each coefficient.
+        iterations: of the reconstruction.
     """
 
     levels: tuple[Level, ...]
@@ -85,6 +90,8 @@ class SampleComplexity3D:
     structure: int = 0
     density: float = 0.12
     starts: int = 4
+    solver: Literal["auto", "fisher", "em", "squarem", "anderson", "lbfgs"] = "anderson"
+    iterations: tuple[int, ...] = (12, 8, 24)
 
     def run(self, settings: Settings) -> Table:
         """All settings, all numbers of particles, all seeds."""
@@ -108,8 +115,8 @@ class SampleComplexity3D:
             ),
             notes=(
                 "error: relative, after the best turn, shift and hand; from random starts, and from the truth",
-                "bound: relative error at best (van Trees), from such data's information at the truth and the prior of "
-                "the run, turns and shifts of the whole map left out; noise level and density known",
+                "bound: relative error at best (Cramer-Rao) of an estimate with the bias of the run's prior, from such "
+                "data's information at the truth; turns and shifts of the map left out, noise and density known",
                 "ball error: relative error of the best map without features",
                 "gap: log-likelihood less that of the run from the truth",
                 "hidden are random molecules of low degree, which the estimate's expansion holds to 3 %",
@@ -120,7 +127,14 @@ class SampleComplexity3D:
 
     def recover(self, volume: Volume, level: Level, particles: int, seed: int, device: str) -> Row:
         """One run from random starts, one from the truth, and what is possible at best."""
-        job = MicrographJob(box=level.box, lmax=DEGREES[level.box], starts=self.starts, signed=True)
+        job = MicrographJob(
+            box=level.box,
+            lmax=DEGREES[level.box],
+            starts=self.starts,
+            iterations=self.iterations,
+            solver=self.solver,
+            signed=True,
+        )
         fields, noise = Fields.of(particles, level.box, self.density), energy(level.energy)
         data, simulation = fields.simulate(volume.specimen, noise, seed)
         wanted, own = volume.specimen.truth(), seeding.derive(seed, "reconstruct")
@@ -151,7 +165,7 @@ class SampleComplexity3D:
             raise TypeError(f"the volume must be a Ball; got {type(ball).__name__}")
         views = min(len(run.model.view), VIEWS)
         x, each = _information(ball, level.energy, self.structure, self.density, views, EACH)
-        return least_error(ball, x, particles * each + precision(run.prior, ball, run.x).cpu())
+        return least_error(ball, x, particles * each, precision(run.prior, ball, run.x).cpu())
 
     def checks(self, rows: Sequence[Row], level: Level) -> tuple[Check, Check]:
         """Error and number of particles beside the bound."""
@@ -191,9 +205,9 @@ class SampleComplexity3D:
         return Check(
             what=f"box {box}: power of E in the particles for {WANTED:.0%}",
             published="-1 where particles are clear, -3 where they are faint",
-            target="that of the bound +- 0.3",
+            target=f"that of the bound +- {POWER:g}",
             ours=f"{ours:.2f}, bound {least:.2f}",
-            passed=None if math.isnan(ours - least) else abs(ours - least) <= 0.3,
+            passed=None if math.isnan(ours - least) else abs(ours - least) <= POWER,
         )
 
     def plot(self, rows: Sequence[Row]) -> Plot:
@@ -204,8 +218,10 @@ class SampleComplexity3D:
                 needed = [(level.energy, _needed(rows, level, figure)) for level in self.levels if level.box == box]
                 kept = [(level, count) for level, count in needed if count is not None]
                 label = f"{box}^3, {'random starts' if figure == 'error' else figure}"
-                lines.append(Line(label, [level for level, _ in kept], [count for _, count in kept], style))
-        return Plot(tuple(lines), "energy per particle", f"particles for {WANTED:.0%} error", "xy")
+                if kept:
+                    lines.append(Line(label, [level for level, _ in kept], [count for _, count in kept], style))
+        axes = "xy" if lines else ""  # logarithms of nothing fail
+        return Plot(tuple(lines), "energy per particle", f"particles for {WANTED:.0%} error", axes)
 
 
 def molecule(box: int, lmax: int, seed: int) -> Volume:
@@ -228,15 +244,18 @@ def molecule(box: int, lmax: int, seed: int) -> Volume:
     return Volume(f"molecule {box}", specimen_from_map(fine, box))
 
 
-def least_error(ball: Ball, x: torch.Tensor, told: torch.Tensor) -> float:
-    """Relative error that a posterior leaves after the best turn and shift of the map, within half the box.
+def least_error(ball: Ball, x: torch.Tensor, information: torch.Tensor, prior_precision: torch.Tensor) -> float:
+    """Relative error at best of an estimate with the bias of a prior, after the best turn and shift of the map.
 
-    It is that of :func:`unpicked.priors.expected_error`, but for shifts: those are no error to what compares maps.
+    It is the Cramer-Rao bound for the bias b(x) = -S P x with S = (I + P)^-1: variance S I S, and b b^T. Its mean over
+    truths that the prior makes is :func:`unpicked.priors.expected_error`, where shifts count as errors; to what
+    compares maps they are none.
 
     Args:
-        ball: what the coefficients mean.
+        ball: what the coefficients mean; values within half the box count.
         x: ``(size,)`` the truth, float64.
-        told: ``(size, size)`` precision of the posterior, float64.
+        information: I ``(size, size)`` at x, float64.
+        prior_precision: P ``(size, size)`` of a prior of mean zero, float64.
     """
     seen = fourier.distances(ball.shape) <= ball.box / 2
     basis = ball.values(torch.eye(ball.size, dtype=torch.float64))[:, seen]
@@ -252,8 +271,9 @@ def least_error(ball: Ball, x: torch.Tensor, told: torch.Tensor) -> float:
         moves.append(ball.evaluate(x, points + step) - ball.evaluate(x, points - step))
     free = torch.linalg.qr(torch.stack(moves, 1)).Q
     left = basis - (basis @ free) @ free.mT
-    variance = (torch.linalg.solve(told, left) * left).sum()
-    return float((variance / (x @ basis).square().sum()).clamp(min=0).sqrt())
+    shrunk = torch.linalg.solve(information + prior_precision, left)
+    squares = ((information @ shrunk) * shrunk).sum() + (x @ prior_precision @ shrunk).square().sum()
+    return float((squares / (x @ basis).square().sum()).clamp(min=0).sqrt())
 
 
 @lru_cache(maxsize=4)
@@ -290,23 +310,20 @@ def _count(particles: float | None) -> str:
 
 
 QUICK = (
-    Level(5, 200.0, (10, 20, 40)),
-    Level(5, 100.0, (32, 64, 128)),
-    Level(5, 50.0, (150, 300, 600)),
-    Level(7, 200.0, (70, 140, 280)),
-    Level(7, 100.0, (220, 440, 880)),
+    Level(5, 200.0, (8, 17, 34)),
+    Level(5, 100.0, (19, 38, 76)),
+    Level(5, 50.0, (52, 104, 208)),
+    Level(7, 200.0, (54, 108, 216)),
+    Level(7, 100.0, (250, 500, 1000)),
 )
+"""About 0.7, 1.4 and 2.8 times what the bound says."""
 FULL = (
-    Level(5, 200.0, (10, 20, 40)),
-    Level(5, 100.0, (32, 64, 128)),
-    Level(5, 50.0, (150, 300, 600)),
-    Level(5, 25.0, (1000, 2000, 4000)),
-    Level(7, 400.0, (18, 36, 72)),
-    Level(7, 200.0, (70, 140, 280)),
-    Level(7, 100.0, (220, 440, 880)),
-    Level(7, 50.0, (1500, 3000, 6000)),
+    *QUICK[:3],
+    Level(5, 25.0, (180, 360, 720)),
+    Level(7, 400.0, (15, 30, 60)),
+    *QUICK[3:],
+    Level(7, 50.0, (2000, 4000, 8000)),
 )
-"""About half of what the bound says, so much, and twice."""
 EXPERIMENT = Experiment(
     name="sample-complexity-3d",
     summary="particles for 10 % error against E at 5^3 and 7^3, beside the bound",
