@@ -29,7 +29,7 @@ from unpicked.recipes.trials import MicrographTrial
 from unpicked.simulate.conformers import deformed, twisted
 from unpicked.simulate.phantom import bead_chain
 from unpicked.simulate.specimens import specimen_from_structure
-from unpicked.verify import omit
+from unpicked.verify import omit_test
 
 COLUMNS = (
     Column("volume"),
@@ -42,6 +42,7 @@ COLUMNS = (
     Column("relative error", ".3f"),
     Column("ball error", ".3f"),
     Column("recovered", ".2f"),
+    Column("without data", ".2f"),
     Column("p", ".2f"),
     Column("came back"),
     Column("seconds", ".0f"),
@@ -195,14 +196,15 @@ class Priors:
         start = begun(prepared, job, None if prior == "structures" else volume.specimen.truth())
         if not isinstance(start, Map):
             raise ValueError("an omit test needs a start map; got none")
-        drawn = seeding.derive(seed, "omit", 0)
-        part = omit.region(start, drawn)
-        trial = MicrographTrial(prepared, job, start, settings.device).without(start, part)
-        found = trial.fit(prepared.micrographs, drawn, "omit").map
-        judged = None if found is None else omit.judged(start, part, found, drawn)
+        trial = MicrographTrial(prepared, job, start, settings.device)
+        judged = omit_test(trial, start, prepared.micrographs, seeding.derive(seed, "omit", 0))
         row = {"volume": volume.name, "study": study.name, "E": study.energy, "prior": prior, "particles": 0}
         row |= {"seed": seed, "came back": judged is not None and judged.came_back}
-        return row if judged is None else row | {"recovered": judged.recovered, "p": judged.p}
+        return (
+            row
+            if judged is None
+            else row | {"recovered": judged.recovered, "without data": judged.blank, "p": judged.p}
+        )
 
 
 def conformations(folder: Path) -> list[str]:

@@ -319,8 +319,8 @@ class MicrographTrial(Kept, Planar):
 
     @property
     def knowing(self) -> bool:
-        """A denoiser knows what it was made from."""
-        return bool(self.job.denoiser)
+        """A denoiser knows what it was made from, and given structures what stands about a part."""
+        return bool(self.job.denoiser or self.job.structures)
 
     def template(self, run: Reconstruction) -> Map | None:
         """The start map; with a denoiser the map of a run, in the grey values of the files."""

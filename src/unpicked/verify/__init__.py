@@ -156,11 +156,9 @@ def verify_with_surrogates(
     for number in range(len(kept["omits"]), 0 if whole is None else omits):
         if isinstance(trial, Template) and whole is not None:
             drawn = seeding.derive(seed, "omit", number)
-            part = omit.region(whole, drawn)
-            run = trial.without(whole, part).fit(own, drawn, f"omit {number + 1}")
-            blank = _blank(trial, whole, part, drawn) if trial.knowing else None
-            if run.map is not None:
-                add("omits", omit.judged(whole, part, run.map, drawn, kept=first.map, blank=blank))
+            found_there = omit_test(trial, whole, own, drawn, f"omit {number + 1}", kept=first.map)
+            if found_there is not None:
+                add("omits", found_there)
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
@@ -172,10 +170,26 @@ def verify_with_surrogates(
     return with_surrogates(found, kept["surrogates"])
 
 
-def _blank(trial: Template, whole: Map, part: torch.Tensor, seed: int) -> Map | None:
-    """What is made of data of random phases by the same pipeline, from a map that lacks a part."""
-    scrambled = trial.without(whole, part).surrogate(seed)
-    return scrambled.fit(folds_of(scrambled)[0][0], seed, "omit").map
+def omit_test(
+    trial: Template, whole: Map, data: Any, seed: int, name: str = "omit", *, kept: Map | None = None
+) -> Omitted | None:
+    """What a part of a map, drawn by the seed, is found to be by the pipeline from the map without it.
+
+    Args:
+        trial: the pipeline.
+        whole: the map.
+        data: a part of the trial's data.
+        seed: of the part and of the fit.
+        name: of the fit.
+        kept: the answer of the run from the whole map.
+    """
+    part = omit.region(whole, seed)
+    begun = trial.without(whole, part)
+    run, blank = begun.fit(data, seed, name), None
+    if trial.knowing:
+        scrambled = begun.surrogate(seed)
+        blank = scrambled.fit(folds_of(scrambled)[0][0], seed, name).map
+    return None if run.map is None else omit.judged(whole, part, run.map, seed, kept=kept, blank=blank)
 
 
 def _verify(trial: Trial[D], seed: int) -> tuple[Verdict, Reconstruction | None]:

@@ -64,10 +64,10 @@ class Omitted:
     def came_back(self) -> bool:
         """Whether at least half of it did, in a pattern that turned copies do not have, nor the rest continued.
 
-        Where half of it comes without data, too, the prior has brought it back, not they.
+        What comes without data, too, does not count: the prior has brought it back, not they.
         """
-        drawn = self.blank is not None and self.blank >= ENOUGH
-        return self.recovered >= ENOUGH and self.p <= LEVEL and self.error <= BETTER * self.continued and not drawn
+        told = self.recovered - max(self.blank or 0.0, 0.0)
+        return told >= ENOUGH and self.p <= LEVEL and self.error <= BETTER * self.continued
 
     @property
     def sentence(self) -> str:
