@@ -329,7 +329,7 @@ EXPERIMENT = Experiment(
     name="priors",
     summary="particles needed for equal FSC, with and without priors",
     source=SOURCE,
-    minutes=(8, 110),
+    minutes=(8, 130),
     quick=Priors((Study("beads", 7, 42.0, SIZES, ALIKE, seeds=2, omits=1),)),
     full=Priors(
         (
