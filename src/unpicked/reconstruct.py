@@ -127,9 +127,9 @@ def reconstruct(
         estimator: the method.
         prior: belief about the object; None means none.
         seed: of everything random.
-        start: coefficients ``(size,)`` to start from, or several ``(s, size)``, of which the one that ends at the
-            highest objective is kept; None means random starts.
-        starts: number of random starts; the one of the highest objective is kept.
+        start: coefficients ``(size,)`` to start from; several ``(s, size)``, before which random ones come where
+            ``starts`` is more than s; or None: random starts alone.
+        starts: number of random starts, or of all where several are given; the one of the highest objective is kept.
         moves: rounds of recentre moves tried on the answer (the placement supplies the candidates).
         checkpoint: folder for the state of every sub-run; None keeps nothing.
         resume: go on from that folder; without a checkpoint in it, start anew.
@@ -157,8 +157,10 @@ def reconstruct(
     job = _Job(data, model, estimator, prior, seed, batch_size, folder, mark, report, held, check)
     if folder is not None and not resume and any(folder.glob("*.pt")):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
-    given = [None] * starts if start is None else list(start) if start.dim() == 2 else [start]
-    runs = [_loop(replace(job, name=f"start-{index}"), _start(job, one, index)) for index, one in enumerate(given)]
+    runs = [
+        _loop(replace(job, name=f"start-{index}"), _start(job, one, index))
+        for index, one in enumerate(_begun(start, starts))
+    ]
     best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
     notes = _kept_note(runs, best)
@@ -197,6 +199,13 @@ def _check(data: Data, side: int, starts: int, moves: int, batch_size: int) -> N
             f"a box of {side} pixels does not fit micrographs of {data.shape[0]} x {data.shape[1]} pixels; "
             "try a smaller box or a finer working voxel"
         )
+
+
+def _begun(start: torch.Tensor | None, starts: int) -> list[torch.Tensor | None]:
+    """What every run starts from; None where that is random."""
+    if start is None:
+        return [None] * starts
+    return [start] if start.dim() == 1 else [*[None] * (starts - len(start)), *start]
 
 
 def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:

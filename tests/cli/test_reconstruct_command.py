@@ -309,7 +309,7 @@ def test_a_start_map_is_used(reconstruct, sim, done, tmp_path):
 
 
 def test_what_moments_tell_is_a_start(reconstruct, sim, tmp_path):
-    job = " ".join(JOB).replace("--starts 1", "--starts 2 --start autocorrelation").split()
+    job = [*JOB, "--start", "autocorrelation"]
     status, _, err = reconstruct(sim / "micrographs.star", tmp_path / "run", job=job)
     assert status == 0, err
     result = json.loads((tmp_path / "run" / "result.json").read_text())

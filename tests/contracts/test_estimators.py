@@ -923,6 +923,10 @@ def test_of_several_given_starts_the_most_likely_is_kept() -> None:
     alone = [reconstruct(data, model, em, seed=4, start=one, moves=0) for one in starts]
     assert [history[-1]["objective"] for history in run.histories.values()] == [one.objective for one in alone]
     assert run.objective == max(one.objective for one in alone) and len(run.rivals) == 2
+    joined = reconstruct(data, model, em, seed=4, start=starts[:1], starts=3, moves=0)
+    random = reconstruct(data, model, em, seed=4, starts=2, moves=0)
+    expected = [*(history[-1]["objective"] for history in random.histories.values()), alone[0].objective]
+    assert [history[-1]["objective"] for history in joined.histories.values()] == expected, "random ones come first"
     with pytest.raises(ValueError, match="at least one row of coefficients"):
         reconstruct(data, model, em, start=starts[:0])
 

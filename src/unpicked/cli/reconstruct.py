@@ -52,8 +52,8 @@ def micrographs(
         Micrographs: MRC files (also .gz, .bz2) or TIFF files, folders, quoted globs; or one RELION micrographs STAR
         file, or one .cs file of cryoSPARC's exposures.
     start
-        random, autocorrelation (volumes, density and noise level that the micrographs' moments tell, one more pass), or
-        an MRC map of the box's size and voxel to start from.
+        random, autocorrelation (beside random starts the volume, density and noise level that the micrographs' moments
+        tell, one more pass), or an MRC map of the box's size and voxel to start from.
     truth
         Map to compare the answer with, for simulated data.
     resume

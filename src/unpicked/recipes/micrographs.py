@@ -158,8 +158,8 @@ def from_micrographs(
         data: micrographs as read, or made :func:`ready`.
         job: what to do.
         seed: of everything random.
-        start: map to start from, or "autocorrelation": volumes, density and noise level that the moments of the data
-            tell, found first; None means random starts.
+        start: map to start from, or "autocorrelation": beside random starts the volume, density and noise level that
+            the moments of the data tell; None means random starts.
         checkpoint: folder for the state of every stage.
         resume: go on from that folder.
         device: torch device of the computation.
@@ -236,7 +236,12 @@ def stages(
     """What makes of micrographs, a seed and a folder (``checkpoint``) the stages of a job, and sentences on them.
 
     ``emptied`` are voxels of which --structures shall say nothing.
+
+    Raises:
+        ValueError: for a start that cannot be had.
     """
+    if isinstance(start, str):
+        moment_starts.check(job, prepared.micrographs)
     object, notes = parts.volume(job)
     pixel = prepared.micrographs.pixel_size
     given = structures.given(job.structures, job.box, pixel) if job.structures else None

@@ -1,8 +1,9 @@
-"""What autocorrelations give EM to begin with: volumes of low degree, the covered fraction and the noise level.
+"""What autocorrelations give EM to begin with: a volume of low degree, the covered fraction and the noise level.
 
 One pass over the data sums moments up to the third order, and a ball of low degree is fitted to them under the Wilson
-prior. They leave much of a volume open, so that EM begins at the fit and at draws from its predicted errors and keeps
-the likeliest. The mirror image of a volume explains particles seen from all sides equally well: it is no other start.
+prior. They leave much of a volume open, and EM may go from the fit to a wrong optimum as from anywhere: it joins the
+random starts, and the likeliest is kept (``benchmarks/start_autocorrelation.py``). The mirror image of a volume
+explains particles seen from all sides equally well: it is no other start.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from unpicked.model.patches import Patches
 from unpicked.model.placements import Anywhere
 from unpicked.model.views import Projection
 from unpicked.objects.base import Volume
-from unpicked.ops import fourier, rotation, seeding
+from unpicked.ops import fourier, rotation
 from unpicked.priors import wilson
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
@@ -35,6 +36,7 @@ from unpicked.reconstruct import Reconstruction, Report, Result, reconstruct
 DEGREE = 2  # of the fitted ball: what moments tell of higher ones is hardly more than the prior does
 FITS = 5  # random starts of the fit
 SURE = 0.5  # relative error up to which the covered fraction is believed
+QUIETEST = 0.01  # noise level, of that of the data, below which data without noise are fitted
 BOXES = 4  # a micrograph is so many boxes wide at least
 
 
@@ -44,7 +46,7 @@ class Begun:
 
     Attributes:
         run: the pass over the data and the fit.
-        x: ``(s, size)`` coefficients of the object of a job, the fit first, or None where the fit failed.
+        x: ``(1, size)`` coefficients of the object of a job, or None where the fit failed.
         density: covered fraction, None where the moments do not tell it.
         sigma: noise level in units of the data that were summed.
         notes: sentences on what was found.
@@ -112,11 +114,11 @@ def moment_starts(
     """One pass over micrographs, a fit, and what EM begins with.
 
     Args:
-        data: prepared micrographs; where they were whitened, the gains are taken off the starts again.
-        job: so many starts are given as it has; its noise level and density are kept where it has them.
-        object: of the starts' coefficients.
+        data: prepared micrographs; where they were whitened, the gains are taken off the fit again.
+        job: its noise level and density are kept where it has them.
+        object: of the coefficients.
         known: power of a projection in these data, as far as their variance tells.
-        seed: of the fit and of the draws.
+        seed: of the fit.
         place: folder for the state.
         resume: go on from that folder.
         report: called after the pass and after the fit.
@@ -151,23 +153,19 @@ def moment_starts(
     most = Anywhere(GUESS, parts.LIKELIHOODS[job.likelihood](job.box), job.spacing).most(job.box, 2)
     told = density < most and error <= SURE * density
     failed = run.result is Result.NOT_FINITE
-    notes = (_sentence(run, density, error, told=told, failed=failed, count=job.starts),)
+    notes = (_sentence(run, density, error, told=told, failed=failed),)
     if failed:
         return Begun(run, None, None, model.noise.sigma, notes)
-    x = _kept(place, resume, lambda: _drawn(run, object, data.gains, job.starts, seed))
-    return Begun(run, x, density if told else None, float(run.state["sigma"]), notes)
+    x = _kept(place, resume, lambda: _fitted(run, object, data.gains))
+    sigma = float(run.state["sigma"])
+    sigma = sigma if sigma > QUIETEST * model.noise.sigma else model.noise.sigma
+    return Begun(run, x, density if told else None, sigma, notes)
 
 
-def _drawn(run: Reconstruction, object: Volume, gains: Gains | None, count: int, seed: int) -> torch.Tensor:
-    """The fit, and draws from the normal law of its predicted errors, ``(count, size)``."""
-    size = len(run.x)
-    values, vectors = torch.linalg.eigh(run.state["covariance"][:size, :size])
-    normal = torch.randn(count - 1, size, generator=seeding.generator(seed, "draws from moments"), dtype=torch.float64)
-    drawn = run.x + (normal * values.clamp(min=0).sqrt()) @ vectors.mT
-    maps = run.model.object.values(torch.cat([run.x[None], drawn]))
-    if gains is not None:
-        maps = _unwhitened(maps, gains)
-    return torch.stack([object.fit(one) for one in maps])
+def _fitted(run: Reconstruction, object: Volume, gains: Gains | None) -> torch.Tensor:
+    """The fit as coefficients of an object, ``(1, size)``."""
+    maps = run.model.object.values(run.x[None])
+    return torch.stack([object.fit(one) for one in (maps if gains is None else _unwhitened(maps, gains))])
 
 
 def _unwhitened(maps: torch.Tensor, gains: Gains) -> torch.Tensor:
@@ -185,16 +183,15 @@ def _density_error(run: Reconstruction) -> float:
     return math.sqrt(max(float(run.state["covariance"][-2, -2]), 0.0))
 
 
-def _sentence(run: Reconstruction, density: float, error: float, *, told: bool, failed: bool, count: int) -> str:
+def _sentence(run: Reconstruction, density: float, error: float, *, told: bool, failed: bool) -> str:
     """What the moments told."""
     if failed:
         return "the fit to the moments failed: random starts were taken"
-    chi2 = float(run.state["chi2"])
     covered = f"density {density:.3g} +- {error:.2g}" if told else "a density that they hardly tell"
-    draws = f" and {count - 1} draws from its errors" if count > 1 else ""
+    degree, chi2 = run.model.object.lmax, float(run.state["chi2"])  # type: ignore[attr-defined]
     return (
-        f"started from moments: the fit of a ball of degree {run.model.object.lmax}{draws}; "  # type: ignore[attr-defined]
-        f"{covered}, sigma {float(run.state['sigma']):.4g} of the prepared data, chi2 {chi2:.2f} per degree of freedom"
+        f"started from moments: the fit of a ball of degree {degree} beside the random starts; {covered}, sigma "
+        f"{float(run.state['sigma']):.4g} of the prepared data, chi2 {chi2:.2f} per degree of freedom"
     )
 
 

@@ -208,7 +208,7 @@ class Stages:
             prior=self._prior(volume, model, known),
             seed=self.seed,
             start=start,
-            starts=job.starts,
+            starts=job.starts + (start is not None and start.dim() == 2),
             moves=job.moves if stage == 0 else 0,
             checkpoint=place,
             resume=self.resume,
@@ -227,7 +227,7 @@ class Stages:
         return _guessed(self.data, self._model().measured(self.data)).power
 
     def _first(self) -> torch.Tensor | None:
-        """Coefficients of the first stage's starts, ``(size,)`` or ``(s, size)``; None means random ones."""
+        """Coefficients to start the first stage from, ``(size,)``, or ``(1, size)`` beside random starts; or None."""
         if isinstance(self.start, str):
             return None if self._begun is None else self._begun.x
         return self.start
