@@ -152,13 +152,12 @@ def verify_with_surrogates(
         rival = trial.score(run, own)
         gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
         add("starts", Rival(gain, shells(agreed, run.map)))
-    whole = trial.template(first) if omits and isinstance(trial, Template) else None
-    for number in range(len(kept["omits"]), 0 if whole is None else omits):
-        if isinstance(trial, Template) and whole is not None:
+    if omits and isinstance(trial, Template) and (whole := trial.template(first)) is not None:
+        for number in range(len(kept["omits"]), omits):
             drawn = seeding.derive(seed, "omit", number)
-            found_there = omit_test(trial, whole, own, drawn, f"omit {number + 1}", kept=first.map)
-            if found_there is not None:
-                add("omits", found_there)
+            part = omit_test(trial, whole, own, drawn, f"omit {number + 1}", kept=first.map)
+            if part is not None:
+                add("omits", part)
     for number in range(len(kept["surrogates"]), count):
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
