@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import resource
 import time
 from collections.abc import Callable
 
@@ -35,7 +36,9 @@ BOX, VOXEL, DENSITY = 11, 5.0, 0.1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--count", type=int, default=20, help="micrographs of the density; 0: timing alone")
+    parser.add_argument(
+        "--count", type=int, default=20, help="micrographs of the density; 0: timing alone, a file apart"
+    )
     parser.add_argument("--blank", type=int, default=4, help="micrographs of noise beside them")
     parser.add_argument("--snr", type=float, default=0.1, help="per pixel of the box")
     parser.add_argument("--lmax", type=int, default=4)
@@ -45,10 +48,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     figures: dict[str, object] = {"size, threads": [options.size, options.threads]}
-    figures |= timings(options.size) | information(options.snr, options.lmax)
+    figures |= timings(options.size)
+    figures["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of Linux, in KiB
+    figures |= information(options.snr, options.lmax)
     if options.count:
         figures |= density(options)
-    save("moments_micrographs", figures)
+    save("moments_micrographs" if options.count else "moments_speed", figures)
 
 
 def timings(size: int) -> dict[str, object]:

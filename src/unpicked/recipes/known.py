@@ -7,8 +7,11 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from unpicked.priors import Wilson
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,45 @@ class Known:
 def kept(folder: Path | None, resume: bool, find: Callable[[], Known]) -> Known:
     """What ``find`` finds, written to the folder of a stage; read from there where a run goes on.
 
+    Raises:
+        ValueError: for a file that cannot be read.
+    """
+
+    def known(read: Any) -> Known:
+        return Known(read["power"], read["energy"], Wilson(**read["wilson"]) if read["wilson"] else None)
+
+    return once(None if folder is None else folder / "known.json", resume, find, asdict, known)
+
+
+def once(
+    path: Path | None, resume: bool, find: Callable[[], Found], told: Callable[[Found], Any], of: Callable[[Any], Found]
+) -> Found:
+    """What ``find`` finds, written to a file as JSON; read from there where a run goes on.
+
     Another number of threads or another machine would find it a little different, and make another run of it.
+
+    Args:
+        path: the file; None keeps nothing.
+        resume: read it, where it is there.
+        find: finds it.
+        told: makes plain values of it.
+        of: makes it of plain values.
 
     Raises:
         ValueError: for a file that cannot be read.
     """
-    if folder is None:
+    if path is None:
         return find()
-    path = folder / "known.json"
     if resume and path.exists():
         try:
-            read = json.loads(path.read_text())
-            return Known(read["power"], read["energy"], Wilson(**read["wilson"]) if read["wilson"] else None)
+            return of(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete its folder to start anew"
             ) from error
-    known = find()
-    folder.mkdir(parents=True, exist_ok=True)
+    found = find()
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(known)))
+    part.write_text(json.dumps(told(found)))
     os.replace(part, path)
-    return known
+    return found

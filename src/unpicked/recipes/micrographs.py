@@ -218,9 +218,7 @@ def begun(prepared: Prepared, job: MicrographJob, start: Start) -> Start:
         return start
     solve, _ = stages(prepared, job, None, device="cpu", resume=False, report=None)
     first = solve(prepared.micrographs, seed=0)
-    given = structures.given(job.structures, job.box, prepared.micrographs.pixel_size)
-    mean = structures.belief(given, first.object, first.power(), job.structures_error).mean(first.object)
-    return Map(first.object.values(mean) * grey_value(prepared), prepared.micrographs.pixel_size)
+    return Map(first.object.values(first.template()) * grey_value(prepared), prepared.micrographs.pixel_size)
 
 
 def stages(

@@ -8,12 +8,10 @@ explains particles seen from all sides equally well: it is no other start.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
@@ -29,7 +27,7 @@ from unpicked.ops import fourier, rotation
 from unpicked.priors import wilson
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
-from unpicked.recipes.known import Known
+from unpicked.recipes.known import Known, once
 from unpicked.recipes.moments import GUESS, LARGEST
 from unpicked.reconstruct import Reconstruction, Report, Result, reconstruct
 
@@ -156,7 +154,8 @@ def moment_starts(
     notes = (_sentence(run, density, error, told=told, failed=failed),)
     if failed:
         return Begun(run, None, None, model.noise.sigma, notes)
-    x = _kept(place, resume, lambda: _fitted(run, object, data.gains))
+    path = None if place is None else place / "starts.json"
+    x = once(path, resume, lambda: _fitted(run, object, data.gains), torch.Tensor.tolist, _rows)
     sigma = float(run.state["sigma"])
     sigma = sigma if sigma > QUIETEST * model.noise.sigma else model.noise.sigma
     return Begun(run, x, density if told else None, sigma, notes)
@@ -195,27 +194,9 @@ def _sentence(run: Reconstruction, density: float, error: float, *, told: bool, 
     )
 
 
-def _kept(folder: Path | None, resume: bool, find: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Coefficients, written to the folder; read from there where a run goes on, so that they are the very same.
-
-    Raises:
-        ValueError: for a file that cannot be read.
-    """
-    if folder is None:
-        return find()
-    path = folder / "starts.json"
-    if resume and path.exists():
-        try:
-            read = torch.tensor(json.loads(path.read_text()), dtype=torch.float64)
-            if read.dim() != 2 or not bool(torch.isfinite(read).all()):
-                raise ValueError("not rows of finite numbers")
-            return read
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path} is not a readable checkpoint ({type(error).__name__}); delete its folder to start anew"
-            ) from error
-    found = find()
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found.tolist()))
-    os.replace(part, path)
-    return found
+def _rows(read: Any) -> torch.Tensor:
+    """Coefficients as they were kept, so that a run that goes on has the very same."""
+    rows = torch.tensor(read, dtype=torch.float64)
+    if rows.dim() != 2 or not bool(torch.isfinite(rows).all()):
+        raise ValueError("not rows of finite numbers")
+    return rows

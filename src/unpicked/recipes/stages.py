@@ -21,7 +21,7 @@ from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.placements import Anywhere, through_of
 from unpicked.objects.base import Volume
-from unpicked.priors import Prior
+from unpicked.priors import Prior, Subspace
 from unpicked.recipes import parts
 from unpicked.recipes.job import MicrographJob
 from unpicked.recipes.known import Known, kept
@@ -218,13 +218,24 @@ class Stages:
         )
 
     def _prior(self, object: Volume, model: Model, known: Known) -> Prior:
-        given, error = self.given, self.job.structures_error
-        first = None if given is None else belief(given, object, known.power, error, self.emptied)
-        return parts.prior(self.job, object, model, known, first)
+        return parts.prior(self.job, object, model, known, self._belief(object, known.power))
 
-    def power(self) -> float:
-        """Sum of squares of a projection that the data show, in their variance."""
-        return _guessed(self.data, self._model().measured(self.data)).power
+    def _belief(self, object: Volume, power: float) -> Subspace | None:
+        """The belief in --structures, where there are any."""
+        if self.given is None:
+            return None
+        return belief(self.given, object, power, self.job.structures_error, self.emptied)
+
+    def template(self) -> torch.Tensor:
+        """Coefficients of the mean of --structures at the power that the data show.
+
+        Raises:
+            ValueError: where there are none.
+        """
+        told = self._belief(self.object, _guessed(self.data, self._model().measured(self.data)).power)
+        if told is None:
+            raise ValueError("no structures are given")
+        return told.mean(self.object)
 
     def _first(self) -> torch.Tensor | None:
         """Coefficients to start the first stage from, ``(size,)``, or ``(1, size)`` beside random starts; or None."""
