@@ -39,8 +39,10 @@ from unpicked.priors import (
     learned,
     log_evidence,
     precision,
+    unmoved,
     wilson,
 )
+from unpicked.simulate.phantom import bead_chain
 
 Tensor = torch.Tensor
 
@@ -612,7 +614,7 @@ def test_bad_arguments_raise_one_line(make: Callable[[], object], words: str) ->
     assert "got" in str(caught.value)
 
 
-def test_expected_error_falls_with_the_data_and_a_turn_is_no_error() -> None:
+def test_expected_error_falls_with_the_data_and_a_turn_or_shift_is_no_error() -> None:
     ball = Ball(7, 4)
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(ball.size, generator=generator, dtype=torch.float64)
@@ -620,13 +622,21 @@ def test_expected_error_falls_with_the_data_and_a_turn_is_no_error() -> None:
     found = [expected_error(ball, x, weight * eye, eye) for weight in (0.0, 1.0, 3.0, 1e12)]
     values = ball.values(eye).flatten(1)
     whole = float((values.square().sum() / ball.values(x).square().sum()).sqrt())
-    assert 0.9 * whole < found[0] < whole, "the prior's spread, less three turns"
+    assert 0.9 * whole < found[0] < whole, "the prior's spread, less three turns and three shifts"
     assert found[1] == pytest.approx(found[0] / 2**0.5) and found[2] == pytest.approx(found[0] / 2)
     assert found[3] < 1e-5
-    # what is known but for turns has no error
-    turn = (ball.rotate(x, torch.linalg.matrix_exp(1e-5 * SPIN)) - x) / 1e-5
+    # what is known but for turns, or but for shifts, has no error
+    compact = ball.fit(bead_chain(7, 0).truth().values.double())
+    turn = (ball.rotate(compact, torch.linalg.matrix_exp(1e-5 * SPIN)) - compact) / 1e-5
+    step = torch.tensor([1e-4, 0.0, 0.0], dtype=torch.float64)
+    points = (torch.stack(torch.meshgrid(*[torch.arange(7.0)] * 3, indexing="ij"), -1) - 3).flip(-1).double()
+    moved = ball.evaluate(compact, points.reshape(-1, 3) + step) - ball.evaluate(compact, points.reshape(-1, 3) - step)
+    shift = ball.fit(moved.reshape(7, 7, 7)) / 2e-4
+    basis, left = unmoved(ball, compact)
+    for move, most in ((turn, 1e-3), (shift, 0.25)):  # the rest no coefficient can say
+        assert float((move @ left).norm()) < most * float((move @ basis).norm())
     blind = 1e9 * (eye - torch.outer(turn, turn) / turn.dot(turn))
-    assert expected_error(ball, x, blind, 1e-3 * eye) < 1e-2
+    assert expected_error(ball, compact, blind, 1e-3 * eye / float(compact.square().mean())) < 1e-2
 
 
 def test_expected_error_may_leave_out_what_lies_far_from_the_centre() -> None:

@@ -25,7 +25,7 @@ from unpicked.model.views import Projection
 from unpicked.objects.ball import Ball
 from unpicked.ops import fourier, seeding
 from unpicked.ops.rotation import super_fibonacci
-from unpicked.priors import precision, wilson
+from unpicked.priors import precision, unmoved, wilson
 from unpicked.recipes import MicrographAnswer, MicrographJob, from_micrographs
 from unpicked.simulate.specimens import specimen_from_map
 
@@ -248,8 +248,7 @@ def least_error(ball: Ball, x: torch.Tensor, information: torch.Tensor, prior_pr
     """Relative error at best of an estimate with the bias of a prior, after the best turn and shift of the map.
 
     It is the Cramer-Rao bound for the bias b(x) = -S P x with S = (I + P)^-1: variance S I S, and b b^T. Its mean over
-    truths that the prior makes is :func:`unpicked.priors.expected_error`, where shifts count as errors; to what
-    compares maps they are none.
+    truths that the prior makes is :func:`unpicked.priors.expected_error`.
 
     Args:
         ball: what the coefficients mean; values within half the box count.
@@ -257,20 +256,7 @@ def least_error(ball: Ball, x: torch.Tensor, information: torch.Tensor, prior_pr
         information: I ``(size, size)`` at x, float64.
         prior_precision: P ``(size, size)`` of a prior of mean zero, float64.
     """
-    seen = fourier.distances(ball.shape) <= ball.box / 2
-    basis = ball.values(torch.eye(ball.size, dtype=torch.float64))[:, seen]
-    half = 1e-4
-    moves = []
-    for axis in range(3):
-        spin = torch.zeros(3, 3, dtype=torch.float64)
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        spin[first, second], spin[second, first] = -half, half
-        moves.append((ball.rotate(x, torch.linalg.matrix_exp(spin)) - x) @ basis)
-    points = (seen.nonzero().flip(1) - ball.box // 2).double()
-    for step in half * torch.eye(3, dtype=torch.float64):
-        moves.append(ball.evaluate(x, points + step) - ball.evaluate(x, points - step))
-    free = torch.linalg.qr(torch.stack(moves, 1)).Q
-    left = basis - (basis @ free) @ free.mT
+    basis, left = unmoved(ball, x, ball.box / 2)
     shrunk = torch.linalg.solve(information + prior_precision, left)
     squares = ((information @ shrunk) * shrunk).sum() + (x @ prior_precision @ shrunk).square().sum()
     return float((squares / (x @ basis).square().sum()).clamp(min=0).sqrt())

@@ -6,7 +6,7 @@ Extending: one frozen dataclass with ``energy``; where the energy is a quadratic
 
 from __future__ import annotations
 
-from unpicked.priors.account import data_share, expected_error, expected_fsc, precision, response_share
+from unpicked.priors.account import data_share, expected_error, expected_fsc, precision, response_share, unmoved
 from unpicked.priors.base import Both, Flat, Prior, majorant
 from unpicked.priors.constraints import Mass, Positive, Support, Symmetric, group
 from unpicked.priors.denoiser import Denoiser
@@ -39,5 +39,6 @@ __all__ = [
     "majorant",
     "precision",
     "response_share",
+    "unmoved",
     "wilson",
 ]

@@ -182,7 +182,7 @@ def expected_error(
 ) -> float:
     """Relative error that the posterior (I + P)^-1 leaves about the map x: the bound of van Trees (1968).
 
-    A turn of the whole map is no error: where the object can be turned, the three directions are left out.
+    A turn or a shift of the whole map is no error, see :func:`unmoved`.
 
     Args:
         object: what the coefficients mean.
@@ -194,11 +194,9 @@ def expected_error(
     Raises:
         ValueError: for matrices of another shape or not finite, or where neither data nor prior determine the map.
     """
-    covariance = _posterior(object, x, information, prior_precision)
-    values = object.values(torch.eye(object.size, dtype=torch.float64, device=x.device)).flatten(1)
-    if within is not None:
-        values = values[:, (fourier.distances(object.shape) <= within).flatten().to(values.device)]
-    error = ((covariance @ values) * values).sum() / (x.detach().double() @ values).square().sum()
+    basis, left = unmoved(object, x, within)
+    spread = _posterior(object, information, prior_precision) @ left
+    error = (spread * left).sum() / (x.detach().double() @ basis).square().sum()
     return float(error.clamp(min=0).sqrt())
 
 
@@ -213,38 +211,58 @@ def expected_fsc(
     So it is of an estimate that is the posterior's mean: its power in a shell is the truth's less the variance, and so
     is its product with the truth. Arguments and errors as :func:`expected_error`.
     """
-    covariance = _posterior(object, x, information, prior_precision)
-    eye = torch.eye(object.size, dtype=torch.float64, device=x.device)
-    basis = fourier.fft3(object.values(eye))
-    flat = torch.view_as_real(basis).flatten(1)
-    variance = ((covariance @ flat) * flat).sum(0).reshape(*basis.shape[1:], 2).sum(-1)
-    power = (x.detach().double() @ flat).square().reshape(*basis.shape[1:], 2).sum(-1)
+    covariance = _posterior(object, information, prior_precision)
+    basis, left = (fourier.fft3(values.unflatten(1, object.shape)) for values in unmoved(object, x))
+    flat = torch.view_as_real(left).flatten(1)
+    variance = ((covariance @ flat) * flat).sum(0).reshape(*left.shape[1:], 2).sum(-1)
+    power = torch.tensordot(x.detach().double().to(basis), basis, 1).abs().square()
     lost = fourier.shell_sum(variance) / fourier.shell_sum(power)
     return tuple((1 - lost).clamp(min=0).sqrt().tolist())
 
 
-def _posterior(
-    object: Object,
-    x: Float[torch.Tensor, " n"],
-    information: Float[torch.Tensor, "n n"],
-    prior_precision: Float[torch.Tensor, "n n"],
-) -> Float[torch.Tensor, "n n"]:
-    """Covariance (I + P)^-1 without the turns of the whole map about x, float64."""
-    check_square(object, information=information, prior_precision=prior_precision)
+def unmoved(
+    object: Object, x: Float[torch.Tensor, " n"], within: float | None = None
+) -> tuple[Float[torch.Tensor, "n v"], Float[torch.Tensor, "n v"]]:
+    """The values of all basis functions, and what is left of them once the whole map x may turn and shift at will.
+
+    To first order, laying an estimate on x takes from its error whatever looks like a turn about, or a shift along, an
+    axis. Objects that cannot be turned keep their turns.
+
+    Args:
+        object: what the coefficients mean.
+        x: ``(size,)`` the map.
+        within: values up to this distance of the centre, in voxels; None means all.
+
+    Returns:
+        Two matrices of a row per coefficient and a column per voxel, float64.
+    """
     x = x.detach().double()
-    covariance, flaw = torch.linalg.inv_ex(information.double() + prior_precision.double())
-    if bool(flaw):
-        raise ValueError("information and prior_precision must determine the map together; their sum is singular")
+    basis = object.values(torch.eye(object.size, dtype=torch.float64, device=x.device)).flatten(1)
+    values, moves, angle = object.values(x), list[torch.Tensor](), 1e-4
     if isinstance(object, Turnable):
-        angle = 1e-4
-        turns = []
         for first, second in ((1, 2), (2, 0), (0, 1)):
             spin = torch.zeros(3, 3, dtype=torch.float64)
             spin[first, second], spin[second, first] = -angle, angle
-            turns.append((object.rotate(x, torch.linalg.matrix_exp(spin).to(x)) - x) / angle)
-        basis = torch.linalg.qr(torch.stack(turns, 1)).Q
-        keep = torch.eye(object.size, dtype=torch.float64, device=x.device) - basis @ basis.mT
-        covariance = keep @ covariance @ keep
+            turned = object.rotate(x, torch.linalg.matrix_exp(spin).to(x))
+            moves.append((object.values(turned) - values).flatten() / angle)
+    for axis, length in enumerate(object.shape):
+        slope = torch.fft.fftfreq(length, dtype=torch.float64, device=x.device) * 2j * torch.pi
+        spectrum = torch.fft.fft(values, dim=axis) * slope.reshape([-1] + [1] * (values.dim() - 1 - axis))
+        moves.append(torch.fft.ifft(spectrum, dim=axis).real.flatten())
+    reach = float("inf") if within is None else within
+    seen = (fourier.distances(object.shape, device=x.device) <= reach).flatten()
+    basis, free = basis[:, seen], torch.linalg.qr(torch.stack(moves, 1)[seen]).Q
+    return basis, basis - (basis @ free) @ free.mT
+
+
+def _posterior(
+    object: Object, information: Float[torch.Tensor, "n n"], prior_precision: Float[torch.Tensor, "n n"]
+) -> Float[torch.Tensor, "n n"]:
+    """Covariance (I + P)^-1, float64."""
+    check_square(object, information=information, prior_precision=prior_precision)
+    covariance, flaw = torch.linalg.inv_ex(information.double() + prior_precision.double())
+    if bool(flaw):
+        raise ValueError("information and prior_precision must determine the map together; their sum is singular")
     return covariance
 
 
