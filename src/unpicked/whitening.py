@@ -15,12 +15,12 @@ from unpicked._lazy import torch
 from unpicked.data.gains import LAST, Gains
 from unpicked.data.masks import Grown, cleared
 from unpicked.data.micrographs import Derived, Micrographs, Source
+from unpicked.data.store import Store
 from unpicked.ops import filters
 
 TILE = 128  # pixels; of small micrographs a quarter of their shorter side
 LOWEST = 2  # rings from the centre that take the value of this one: the background was taken out of them
 LEAST = 0.2  # part of the measured power that is noise at least
-MEMORY = 4 << 30  # bytes of whitened images that are kept
 REACH = 32  # pixels that a filter reaches, about
 SHOWN = 0.5  # of a tile's taper, that a mask must leave
 LEAK = 0.01  # share of a filter's energy that may come from hidden pixels
@@ -143,9 +143,8 @@ def whitened(data: Micrographs, by: Gains) -> Micrographs:
     Hidden pixels are zero before the filter, which leaves the least trace, and the hidden areas grow by as much as it
     takes to keep all but 1 % of what a filter weighs out of them.
     """
-    kept = min(getattr(data.source, "kept", len(data)), MEMORY // (4 * math.prod(data.shape)))
-    masks = None if data.masks is None else Grown(data.masks, _reaches(by), kept)
-    return replace(data, source=_Whitened(data.source, by, kept, data.masks, masks), gains=by, masks=masks)
+    masks = None if data.masks is None else Grown(data.masks, _reaches(by))
+    return replace(data, source=_Whitened(data.source, by, data.masks, masks), gains=by, masks=masks)
 
 
 def _of(gains: Gains, item: int) -> filters.Factors:
@@ -166,21 +165,19 @@ def _reaches(by: Gains) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Whitened(Derived):
-    """A ``Source`` of filtered images; the first ones stay in memory."""
+    """A ``Source`` of filtered images."""
 
     gains: Gains
-    kept: int
     masks: Source | None = None  # of the images as they are, and as they are after the filter
     grown: Source | None = None
-    _images: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _images: Store = field(default_factory=Store, repr=False, compare=False)
 
     def read(self, index: int) -> torch.Tensor:
         index = range(len(self))[index]
-        if index in self._images:
-            return self._images[index]
+        image = self._images.get(index)
+        if image is not None:
+            return image
         before, after = (None if some is None else some.read(index) for some in (self.masks, self.grown))
         image = cleared(self.source.read(index), before)
         image = cleared(filters.filtered(image, _of(self.gains, index), REACH), after)
-        if index < self.kept:
-            self._images[index] = image
-        return image
+        return self._images.put(index, image)

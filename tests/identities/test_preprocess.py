@@ -165,19 +165,21 @@ class Counting:
         return self.images[index]
 
 
-def test_lazy_and_cached_within_the_memory():
+def test_lazy_and_read_once():
     source = Counting(noise(3, 64, 64))
     set_ = Micrographs(source, 1.0, ("a", "b", "c"))
-    done = prepare(set_, voxel_size=2.0, memory=2 * 32 * 32 * 4 + 5)
+    done = prepare(set_, voxel_size=2.0)
     assert source.reads == []
     first = list(done.micrographs)
     again = list(done.micrographs)
-    assert source.reads == [0, 1, 2, 2]
+    assert source.reads == [0, 1, 2]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert len(done.corrections) == 3 and source.reads == [0, 1, 2, 2]
+    assert len(done.corrections) == 3 and source.reads == [0, 1, 2]
     before = set_[0].clone()
     done.micrographs[0].zero_()
     assert torch.equal(set_[0], before)
+    once = prepare(set_, voxel_size=2.0, keep=False)
+    assert len(list(once.micrographs)) == len(list(once.micrographs)) and source.reads[5:] == 2 * [0, 1, 2]
 
 
 def test_what_is_refused():
@@ -188,8 +190,6 @@ def test_what_is_refused():
         prepare(one, voxel_size=20.0)
     with pytest.raises(ValueError, match="voxel_size must be positive"):
         prepare(one, voxel_size=math.nan)
-    with pytest.raises(ValueError, match="memory"):
-        prepare(one, memory=-1)
     with pytest.raises(ValueError, match="m0 is constant"):
         prepare(mics(torch.ones(1, 32, 32))).micrographs[0]
     with pytest.raises(ValueError, match="m0 holds pixels that are not finite"):

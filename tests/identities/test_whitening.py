@@ -70,13 +70,6 @@ def test_what_particles_add_is_not_noise() -> None:
     assert curve == pytest.approx((2.0**-0.5, (whitening.LEAST * 4.0) ** -0.5, 1.0, 1.0))
 
 
-def test_a_part_keeps_no_more_in_memory_than_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whitening, "MEMORY", 3 * 4 * 64 * 64)
-    data = Micrographs(InMemory(torch.randn(8, 64, 64)), 2.0, tuple("abcdefgh")).part(range(0, 8, 2))
-    white = whitening.whitened(data, whitening.gains([(1.0, 1.0)] * 4))
-    assert len(list(white)) == 4 and len(white.source._images) == 3  # type: ignore[attr-defined]
-
-
 def test_whitened_data_are_told_from_others() -> None:
     data = Micrographs(InMemory(torch.randn(1, 64, 64)), 2.0, ("a",))
     assert whitening.whitened(data, whitening.gains([(1.0, 1.0)])).digest != data.digest

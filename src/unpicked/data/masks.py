@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Derived, Source
+from unpicked.data.store import Store
 
 if TYPE_CHECKING:
     from unpicked.data.base import Data
@@ -23,22 +24,16 @@ class Grown(Derived):
     Attributes:
         source: masks.
         by: pixels, in both directions, by which the hidden areas of every mask grow.
-        kept: number of masks (the first ones) that stay in memory.
     """
 
     by: tuple[int, ...]
-    kept: int
-    _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _masks: Store = field(default_factory=Store, repr=False, compare=False)
 
     def read(self, index: int) -> torch.Tensor:
         """Mask ``index``."""
         index = range(len(self))[index]
-        if index in self._masks:
-            return self._masks[index]
-        mask = grown(self.source.read(index), self.by[index])
-        if index < self.kept:
-            self._masks[index] = mask
-        return mask
+        mask = self._masks.get(index)
+        return self._masks.put(index, grown(self.source.read(index), self.by[index])) if mask is None else mask
 
 
 @dataclass(frozen=True)
@@ -51,14 +46,12 @@ class Covered:
         source: masks of the larger images.
         trimmed: height and width after rows and columns at the far edges were left out.
         size: height and width after the crop.
-        kept: number of masks (the first ones) that stay in memory.
     """
 
     source: Source
     trimmed: tuple[int, int]
     size: tuple[int, int]
-    kept: int
-    _masks: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _masks: Store = field(default_factory=Store, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -71,14 +64,13 @@ class Covered:
     def read(self, index: int) -> torch.Tensor:
         """Mask ``index``."""
         index = range(len(self))[index]
-        if index in self._masks:
-            return self._masks[index]
+        mask = self._masks.get(index)
+        if mask is not None:
+            return mask
         mask = self.source.read(index)[: self.trimmed[0], : self.trimmed[1]]
         if self.size != self.trimmed:
             mask = grown(covering(mask, self.size), 1)
-        if index < self.kept:
-            self._masks[index] = mask
-        return mask
+        return self._masks.put(index, mask)
 
 
 def covering(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from statistics import median
 from unpicked._lazy import torch
 from unpicked.data.masks import Covered, cleared
 from unpicked.data.micrographs import Micrographs, Source
+from unpicked.data.store import Store
 from unpicked.ops.fourier import resize_image
 from unpicked.preprocess.background import fit_background, polynomial, robust_sd
 
@@ -68,7 +69,7 @@ class PreparedSource:
         grid: sizes before and after the crop.
         voxel_size: exact working voxel in angstrom.
         normalise: divide by the robust s.d.
-        kept: number of images (the first ones) that stay in memory.
+        kept: whether images that were read stay, see :class:`unpicked.data.store.Store`.
         masks: which pixels of the prepared images count, or None where all do.
     """
 
@@ -77,9 +78,9 @@ class PreparedSource:
     grid: Grid
     voxel_size: float
     normalise: bool
-    kept: int
+    kept: bool = True
     masks: Covered | None = None
-    _images: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _images: Store = field(default_factory=Store, repr=False, compare=False)
     _corrections: dict[int, Correction] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -97,16 +98,15 @@ class PreparedSource:
             ValueError: if the image cannot be read or nothing varies in it.
         """
         index = range(len(self))[index]
-        if index in self._images:
-            return self._images[index]
+        image = self._images.get(index)
+        if image is not None:
+            return image
         image, correction = _correct(
             self.source.read(index), self.grid, self.voxel_size, self.normalise, self.names[index],
             None if self.masks is None else (self.masks.source.read(index), self.masks.read(index)),
         )  # fmt: skip
         self._corrections[index] = correction
-        if index < self.kept:
-            self._images[index] = image
-        return image
+        return self._images.put(index, image) if self.kept else image
 
     def correction(self, index: int) -> Correction:
         """What was done to image ``index``; reads it if that has not happened yet."""
@@ -192,7 +192,7 @@ def prepare(
     *,
     voxel_size: float | None = None,
     normalise: bool = True,
-    memory: int = 4 << 30,
+    keep: bool = True,
 ) -> Prepared:
     """Remove background and bad pixels, Fourier-crop to the working voxel, divide by the noise; when read.
 
@@ -213,19 +213,17 @@ def prepare(
             that are not square a few rows and columns at the far edges are left out, so that both axes are
             cropped by the same ratio to 1e-4. None keeps pixel size and size.
         normalise: divide by the robust s.d.
-        memory: bytes of prepared images that are kept in memory; others are computed again at every read.
+        keep: whether images that were read are kept for the next reading, in a bounded part of the memory and on
+            disk; else they are computed again.
 
     Raises:
         ValueError: if the voxel is smaller than the pixel (nothing can be gained by that), or so large that
-            fewer than 8 pixels remain, or ``memory`` is negative.
+            fewer than 8 pixels remain.
     """
-    if memory < 0:
-        raise ValueError(f"memory must be a number of bytes, 0 or more; got {memory}")
     grid = _grid(micrographs.shape, micrographs.pixel_size, voxel_size)
     exact = micrographs.pixel_size * grid.ratio
-    kept = min(len(micrographs), memory // (4 * math.prod(grid.size)))
-    masks = None if micrographs.masks is None else Covered(micrographs.masks, grid.trimmed, grid.size, kept)
-    source = PreparedSource(micrographs.source, micrographs.names, grid, exact, normalise, kept, masks)
+    masks = None if micrographs.masks is None else Covered(micrographs.masks, grid.trimmed, grid.size)
+    source = PreparedSource(micrographs.source, micrographs.names, grid, exact, normalise, keep, masks)
     notes = [*micrographs.notes, "background (polynomial of order 2, robust) subtracted; bad pixels mended"]
     if grid.size != micrographs.shape:
         notes.append(

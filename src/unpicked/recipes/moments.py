@@ -98,7 +98,7 @@ def moments_of(
         ValueError: for a box that is too small or too large, masked micrographs, or where none can be used.
     """
     possible(box, 0)
-    ready = prepare(data, voxel_size=voxel, memory=0).micrographs
+    ready = prepare(data, voxel_size=voxel, keep=False).micrographs
     if min(ready.shape) < 4 * box:
         raise ValueError(
             f"micrographs must have at least four boxes a side; got a box of {box} and micrographs of "
