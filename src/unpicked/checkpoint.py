@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -120,7 +121,9 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        parts = torch.load(path, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of archives that torch takes for something else
+            parts = torch.load(path, weights_only=True)
         ended = Result[parts["result"]] if parts["result"] else None
         found = Checkpoint(parts["state"], parts["history"], ended, parts["note"], parts["best"])
         written = parts["fingerprint"]

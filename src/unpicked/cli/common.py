@@ -22,6 +22,7 @@ from cyclopts import Parameter
 import unpicked
 from unpicked._lazy import torch
 from unpicked.cli import COMMAND
+from unpicked.io._files import read_json
 
 IN_USE = ".in-use"  # file of a folder that a process keeps to itself
 
@@ -168,7 +169,7 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
             raise ValueError(f"--out {folder} is not empty; try --resume to go on, --overwrite, or another folder")
         elif settings is not None:
             try:
-                old = dict(json.loads(held.read_text()))
+                old = dict(read_json(held))
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{held} is damaged ({error}); try --overwrite or another folder") from error
             new = json.loads(json.dumps(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 
 from unpicked.cli import common as shared
 from unpicked.cli import runs
+from unpicked.io._files import read_json
 
 if TYPE_CHECKING:
     from unpicked.data.gains import Gains
@@ -137,7 +137,7 @@ def gains_of_run(folder: Path) -> Gains | None:
     if not path.exists():
         return None
     try:
-        return Gains.of_json(json.loads(path.read_text()))
+        return Gains.of_json(read_json(path))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); run the reconstruction again") from error
 

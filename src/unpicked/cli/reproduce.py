@@ -15,6 +15,7 @@ from unpicked.cli.common import Common, alone, identity, write_text
 from unpicked.experiments import NAMES, load
 from unpicked.experiments.recovery import require
 from unpicked.experiments.table import Row, Runner, Settings, Table, run_of, write
+from unpicked.io._files import read_json
 
 
 def reproduce(
@@ -117,7 +118,7 @@ class _Kept:
         if not self.path.exists():
             return {}
         try:
-            found = json.loads(self.path.read_text())
+            found = read_json(self.path)
             run, rows = found["run"], found["rows"]
             sound = all(some and all(isinstance(row, dict) for row in some) for some in rows.values())
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
 from unpicked.cli.common import Common, Output
+from unpicked.io._files import read_json
 
 if TYPE_CHECKING:
     from unpicked.data.maps import Map
@@ -220,7 +221,7 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     path = folder / "result.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         if not isinstance(summary["figures"], dict) or not isinstance(summary.get("seconds", 0.0), int | float):
             raise TypeError("figures or seconds are not what a run writes")
         return summary, dict(summary["settings"])
@@ -232,14 +233,14 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(
             f"{folder} holds no finished run (no result.json); give the --out folder of a reconstruction"
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); run the reconstruction again") from None
 
 
 def held_files(folder: Path) -> list[str]:
     """The files of a run's data as they were then, see ``identity``; none where its folder does not say."""
     try:
-        return [str(entry) for entry in json.loads((folder / "settings.json").read_text()).get("data_files", [])]
+        return [str(entry) for entry in read_json(folder / "settings.json").get("data_files", [])]
     except (OSError, ValueError, AttributeError, TypeError):
         return []
 

@@ -21,6 +21,7 @@ from unpicked.cli import micrographs, runs
 from unpicked.cli.common import Common
 from unpicked.cli.specimens import given, refuse
 from unpicked.cli.stacks import Input
+from unpicked.io._files import read_json
 from unpicked.recipes.particle_job import ParticleJob
 
 if TYPE_CHECKING:
@@ -295,10 +296,10 @@ def _known(path: Path, seed: int) -> dict[str, list[Any]]:
     from unpicked.verify.omit import Omitted
 
     try:
-        kept = json.loads(path.read_text())
+        kept = read_json(path)
         if kept["seed"] == seed:
             kinds = {name: Omitted if name == "omits" else Rival for name in REPEATED}
             return {name: [kind.of_json(one) for one in kept.get(name, [])] for name, kind in kinds.items()}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         pass
     return {name: [] for name in REPEATED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 from unpicked._lazy import torch
@@ -49,7 +50,7 @@ class Gains:
     @staticmethod
     def of_json(values: Any) -> Gains:
         """From :meth:`to_json`; raises KeyError, TypeError or ValueError for anything else."""
-        return Gains(tuple(tuple(map(float, curve)) for curve in values["curves"]), tuple(map(int, values["group"])))
+        return Gains(tuple(tuple(map(float, curve)) for curve in values["curves"]), tuple(map(index, values["group"])))
 
     def at(self, item: int, fx: torch.Tensor, fy: torch.Tensor) -> torch.Tensor:
         """Factors of micrograph ``item`` at frequencies in cycles per pixel, in their shape and dtype."""

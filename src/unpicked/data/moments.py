@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from unpicked._lazy import torch
+from unpicked.data.arrays import members
+
+_ALWAYS = ("kind", "length", "sums", "squares", "blocks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +87,13 @@ class Moments:
         Raises:
             ValueError: for a file that holds no moments.
         """
-        import numpy as np
-
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                held: dict[str, Any] = {name: file[name] for name in ("kind", "length", "sums", "squares", "blocks")}
-                apart = (file["pieces"], file["names"]) if "pieces" in file else None
-        except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(
-                f"{path} holds no moments ({type(error).__name__}); expected an .npz of this package"
-            ) from error
+            held = members(Path(path), (*_ALWAYS, "pieces", "names"))
+        except ValueError as error:
+            raise ValueError(f"{path} holds no moments ({error}); expected an .npz of this package") from None
+        if missing := [name for name in _ALWAYS if name not in held]:
+            raise ValueError(f"{path} holds no moments (no {', '.join(missing)}); expected an .npz of this package")
+        apart = (held["pieces"], held["names"]) if {"pieces", "names"} <= set(held) else None
         _check(held, apart, path)
         return Moments(
             str(held["kind"]),
@@ -122,9 +118,10 @@ def _check(held: dict[str, Any], apart: tuple[Any, Any] | None, path: Path | str
     numbers = [sums, squares] if apart is None else [sums, squares, apart[0]]
     good = all(part.dtype == np.float64 and bool(np.isfinite(part).all()) for part in numbers)
     good = good and sums.ndim == 1 and len(sums) > 1 and squares.ndim in (1, 2) and len(set(squares.shape)) == 1
-    good = good and squares.shape[0] <= len(sums) and held["length"].size == held["blocks"].size == 1
+    good = good and squares.shape[0] <= len(sums) and held["kind"].dtype.kind == "U" and held["kind"].ndim == 0
+    good = good and all(held[name].dtype.kind in "iu" and held[name].ndim == 0 for name in ("length", "blocks"))
     if apart is not None:
-        good = good and apart[0].shape == (apart[1].size, len(sums))
+        good = good and apart[0].shape == (apart[1].size, len(sums)) and apart[1].ndim == 1
     if not good:
         raise ValueError(f"{path} holds moments that do not fit together, or are not finite; sum them again")
 

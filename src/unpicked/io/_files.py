@@ -5,15 +5,17 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 Compression = Literal["none", "gzip", "bzip2"]
-CHUNK = 1 << 24
+CHUNK = 1 << 20  # bytes that are unpacked at once
+TEXT = 256  # bytes of text that a compressed byte may hold
 BROKEN = (EOFError, zlib.error, OSError)  # what a damaged compressed file raises on reading
 
 
@@ -90,24 +92,53 @@ def opened(path: Path, kind: Compression) -> IO[bytes]:
     return path.open("rb")
 
 
+def unpacked(file: IO[bytes], most: int) -> bytearray:
+    """The bytes of a compressed file up to so many; memory grows with what there really is."""
+    data = bytearray()
+    while len(data) < most and (piece := file.read(min(most - len(data), CHUNK))):
+        data += piece
+    return data
+
+
 def read_text(path: Path) -> str:
     """The whole text of a file, plain or compressed.
 
     Raises:
         ValueError: if it is damaged or not text.
     """
-    kind = compression(path)
+    kind, limit = compression(path), max(TEXT * path.stat().st_size, CHUNK)
     try:
         with opened(path, kind) as file:
-            data = file.read()
+            data = file.read() if kind == "none" else unpacked(file, limit + 1)
     except BROKEN as error:
         if kind == "none":
             raise
         raise ValueError(f"{path} is a damaged {kind} file: {one_line(error)}") from None
+    if kind != "none" and len(data) > limit:
+        raise ValueError(f"{path} unpacks to more than {TEXT} times its size; expected text; unpack it first if it is")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is not JSON, nested too deeply, or holds a whole number that no float can hold.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {one_line(error)}") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def one_line(error: BaseException) -> str:

@@ -89,17 +89,24 @@ def star_optics(
     for name, default in OPTIONAL:
         found = column(name, table, groups, rows)
         columns.append(np.full(len(table), default) if found is None else found)
-    optics = grouped(np.stack([found for found in columns if found is not None], -1))
+    optics = grouped(np.stack([found for found in columns if found is not None], -1), table.source or what)
     return optics, f"contrast transfer from the STAR file: {len(optics.defocus_u)} settings for {len(table)} {what}"
 
 
-def grouped(parameters: NDArray[np.float64]) -> Optics:
-    """Optics of ``(n, 9)`` parameters, u, v, angle, kV, Cs, w, phase shift, B, scale; equal rows share a group."""
+def grouped(parameters: NDArray[np.float64], where: str) -> Optics:
+    """Optics of ``(n, 9)`` parameters, u, v, angle, kV, Cs, w, phase shift, B, scale; equal rows share a group.
+
+    Raises:
+        ValueError: for values that no microscope has; it says ``where`` they stand.
+    """
     kinds = [tuple(row) for row in parameters.tolist()]
     found = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
     u, v, angle, voltage, cs, amplitude, phase, b_factor, scale = zip(*found, strict=True)
     group = tuple(found[kind] for kind in kinds)
-    return Optics(u, v, angle, voltage, cs, amplitude, phase, b_factor, scale, group)
+    try:
+        return Optics(u, v, angle, voltage, cs, amplitude, phase, b_factor, scale, group)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def aberrations(table: Table, groups: Table | None) -> list[str]:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpicked._lazy import torch
+from unpicked.data.arrays import mapped
 from unpicked.data.optics import Optics
 from unpicked.data.poses import Poses
-from unpicked.io._files import existing, one_line, output
+from unpicked.io._files import existing, output
 from unpicked.io._relion import grouped
 from unpicked.io.particle_table import ParticleTable, choose_pixel_size, doubles, half_sets
 from unpicked.ops import seeding
@@ -45,10 +46,10 @@ def read_cs(path: Path | str) -> NDArray[Any]:
         )
         raise ValueError(f"{path} is not a numpy structured array{more}; expected a .cs file")
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy's parser of headers raises many kinds
-        raise ValueError(f"{path} is damaged, or no .cs file: {one_line(error)}") from None
-    if not isinstance(rows, np.ndarray) or rows.dtype.names is None or rows.ndim != 1:
+        rows = mapped(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or no .cs file: {error}") from None
+    if rows.dtype.names is None or rows.ndim != 1:
         raise ValueError(f"{path} is not a table of rows with named fields; expected a .cs file")
     if len(rows) == 0:
         raise ValueError(f"{path} has no rows; expected at least one")
@@ -254,7 +255,8 @@ def numbers(path: Path, rows: NDArray[Any], name: str, width: tuple[int, ...] = 
     values = rows[name]
     if values.dtype.kind not in "fiub" or values.shape[1:] != width:
         raise ValueError(f"{path}: {name} must hold numbers of shape {width}; got {values.dtype}, {values.shape[1:]}")
-    out = values.astype(np.float64)
+    with np.errstate(all="ignore"):  # of signalling NaN
+        out = values.astype(np.float64)
     finite = np.isfinite(out).reshape(len(out), -1).all(1)
     if not finite.all():
         raise ValueError(f"{path}, row {int(np.argmin(finite)) + 1}: {name} must be finite; got {out[~finite][0]}")
@@ -368,7 +370,7 @@ def cs_optics(
 
     columns = [of(name, given.get(extra.get(name, ""), 0.0)) for name in _CTF]
     columns += [of("phase_shift_rad", 0.0), of("bfactor", 0.0), of("scale", 1.0)]
-    optics = grouped(np.stack(columns, -1))
+    optics = grouped(np.stack(columns, -1), str(path))
     return optics, f"contrast transfer from the ctf fields: {len(optics.defocus_u)} settings for {count} {what}"
 
 

@@ -148,7 +148,9 @@ def ctffind_optics(
         )
     phase = [math.degrees(value) for value in values[:, 3].tolist()]
     columns = [*values[:, :3].T, *microscope, np.array(phase), np.zeros(count), np.ones(count)]
-    return grouped(np.stack(columns, -1)), notes, tuple(dict.fromkeys(fit.path for fit in chosen))
+    used = tuple(dict.fromkeys(fit.path for fit in chosen))
+    where = str(used[0]) if len(used) == 1 else f"{used[0]} to {used[-1]}"
+    return grouped(np.stack(columns, -1), where), notes, used
 
 
 def _row(path: Path, line: int, words: Sequence[str]) -> list[float]:

@@ -329,4 +329,5 @@ def _doubtful(path: Path, rows: NDArray[Any], name: str) -> NDArray[np.float64]:
     values = rows[name]
     if values.dtype.kind not in "fiub" or values.ndim != 1:
         raise ValueError(f"{path}: {name} must hold a number per row; got {values.dtype}, {values.shape[1:]}")
-    return values.astype(np.float64)
+    with np.errstate(all="ignore"):  # of signalling NaN
+        return values.astype(np.float64)

@@ -199,7 +199,7 @@ class MrcSource:
         low = values.min()
         if low == values.max():
             raise ValueError(f"{header.path} is constant: every pixel is {low:g}; leave this micrograph out")
-        return torch.from_numpy(-values if self.contrast == "dark" else values)
+        return torch.from_numpy(np.negative(values, out=values) if self.contrast == "dark" else values)
 
 
 def _write(

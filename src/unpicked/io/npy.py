@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from unpicked._lazy import torch
+from unpicked.data.arrays import mapped, read_head
 from unpicked.data.signal import Signal, check
-from unpicked.io._files import existing, one_line, output
+from unpicked.io._files import existing, output
 
 
 def read_signal(path: Path | str, *, block: int | None = None, halo: int = 0) -> Signal:
@@ -43,13 +44,13 @@ def read_array(path: Path | str, what: str = "a .npy file") -> torch.Tensor:
 
     path = existing(path, what)
     try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a .npy file: {one_line(error)}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        kind = getattr(values, "dtype", type(values).__name__)
-        raise TypeError(f"{path} must hold real numbers; got {kind}")
-    found = torch.from_numpy(values.astype(np.float64))
+        values = mapped(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a .npy file: {error}") from None
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"{path} must hold real numbers; got {values.dtype}")
+    with np.errstate(all="ignore"):  # of signalling NaN
+        found = torch.from_numpy(np.array(values, np.float64))
     if not bool(torch.isfinite(found).all()):
         raise ValueError(f"{path} holds NaN or infinity")
     return found
@@ -110,19 +111,16 @@ class _Npy:
 
 
 def _open(path: Path) -> _Npy:
-    import numpy as np
-
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers: {one_line(error)}") from None
-    if not isinstance(mapped, np.memmap):
-        raise ValueError(f"{path} is not a .npy file; expected one array of float32 or float64")
-    if mapped.dtype.kind != "f" or mapped.dtype.itemsize not in (4, 8):
-        raise TypeError(f"{path} must hold float32 or float64 samples; got {mapped.dtype}; try .astype('float32')")
-    if mapped.ndim not in (1, 2) or not mapped.flags.c_contiguous:
-        raise ValueError(f"{path} must be one signal (n,) or several (rows, n), in C order; got shape {mapped.shape}")
-    rows, length = (1, mapped.shape[0]) if mapped.ndim == 1 else mapped.shape
+        head = read_head(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a .npy file of numbers: {error}") from None
+    shape, dtype = head.shape, head.dtype
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise TypeError(f"{path} must hold float32 or float64 samples; got {dtype}; try .astype('float32')")
+    if len(shape) not in (1, 2) or (len(shape) == 2 and head.order == "F"):
+        raise ValueError(f"{path} must be one signal (n,) or several (rows, n), in C order; got shape {shape}")
+    rows, length = (1, *shape)[-2:]
     if rows < 1 or length < 2:
-        raise ValueError(f"{path} must hold at least two samples; got shape {mapped.shape}")
-    return _Npy(path.resolve(), rows, length, mapped.dtype, int(mapped.offset))
+        raise ValueError(f"{path} must hold at least two samples; got shape {shape}")
+    return _Npy(path.resolve(), rows, length, dtype, head.offset)

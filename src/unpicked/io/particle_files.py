@@ -297,8 +297,9 @@ def _cs_rows(listed: Listed, poses: Poses | None, halves: Sequence[int] | None, 
     if poses is None:
         return rows
     if listed.pixel_size is None:
+        where = "" if table is None else f"{table.path}: "
         raise ValueError(
-            "shifts of a .cs file are in pixels, and no pixel size is known; give pixel_size= (--pixel-size)"
+            f"{where}shifts of a .cs file are in pixels, and no pixel size is known; give pixel_size= (--pixel-size)"
         )
     return with_poses(rows, poses, listed.pixel_size)
 

@@ -45,7 +45,7 @@ def read_structure(path: Path | str) -> Structure:
         if is_cif:
             entry = gemmi.make_structure_from_block(gemmi.cif.read_string(text).sole_block())
         else:
-            entry = gemmi.read_pdb_string(text)
+            entry = gemmi.read_pdb_string(text.encode("ascii", "replace"))  # columns of bytes: no letter is cut in two
     except (RuntimeError, ValueError, IndexError, OSError) as error:
         raise ValueError(f"{path} is not a PDB or mmCIF file: {one_line(error)}") from None
     if len(entry) == 0 or not any(True for chain in entry[0] for residue in chain for _ in residue):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unpicked._lazy import torch
+from unpicked.data.arrays import MOST
 from unpicked.io._files import existing, one_line
 from unpicked.io._mrc import by, check_finite
 from unpicked.io.mrc import Contrast, check_contrast
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ENDINGS = (".tif", ".tiff")
+PACKING = {1: 1, 5: 2800, 8: MOST, 32946: MOST, 32773: 64}  # none, LZW, deflate twice, PackBits: bytes of one byte
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,17 @@ class TiffSource:
         """
         path = self.files[index]
         try:
-            stored = _tifffile(path).imread(path, key=0)
+            with _unheard():
+                stored = _tifffile(path).imread(path, key=0)
         except Exception as error:  # tifffile and its decoders raise many kinds
             raise ValueError(f"{path} is a damaged TIFF file, or packed in an unknown way: {one_line(error)}") from None
-        values = np.array(stored[::-1], dtype=np.float32, order="C")
+        with np.errstate(all="ignore"):  # what float32 cannot hold becomes infinite
+            values = np.array(stored[::-1], dtype=np.float32, order="C")
         check_finite(path, values, "pixels")
         low = values.min()
         if low == values.max():
             raise ValueError(f"{path} is constant: every pixel is {low:g}; leave this micrograph out")
-        return torch.from_numpy(-values if self.contrast == "dark" else values)
+        return torch.from_numpy(np.negative(values, out=values) if self.contrast == "dark" else values)
 
 
 def _tifffile(path: Path) -> ModuleType:
@@ -119,19 +127,41 @@ def _tifffile(path: Path) -> ModuleType:
     return tifffile
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Without what tifffile logs about a damaged file, and warns of: what it cannot read it also raises."""
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def _head(path: Path) -> tuple[tuple[int, int], str]:
     path, package = existing(path, "micrograph"), _tifffile(path)
     try:
-        with package.TiffFile(path) as file:
+        with _unheard(), package.TiffFile(path) as file:
             frames, page = len(file.pages), file.pages.first
-            shape: tuple[int, ...] = tuple(page.shape)
-            kind: Any = page.dtype
+            shape, kind = tuple(int(length) for length in page.shape), page.dtype
+            packing = int(page.compression)
+            wanted = max(math.prod(lengths) for lengths in (shape, page.chunks)) * np.dtype(kind or "u1").itemsize
+            end = max(start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
     except Exception as error:  # tifffile raises many kinds
         raise ValueError(f"{path} is not a TIFF file, or damaged: {one_line(error)}") from None
     if frames > 1:
         raise ValueError(
             f"{path} holds {frames} frames; expected one micrograph: correct the motion and sum them first"
         )
-    if len(shape) != 2 or kind is None or np.dtype(kind).kind not in "fiu":
+    if len(shape) != 2 or min(shape) < 1 or kind is None or np.dtype(kind).kind not in "fiu":
         raise ValueError(f"{path} holds an image of shape {by(shape)}, {kind}; expected one of grey values")
+    if packing not in PACKING:
+        raise ValueError(f"{path} is packed by method {packing}; expected LZW, deflate, PackBits or none; convert it")
+    size = path.stat().st_size
+    if wanted > size * PACKING[packing] or end > size:
+        needs = f"an image of {wanted} bytes, in places up to byte {end}"
+        raise ValueError(f"{path} is truncated: its header tells of {needs}; the file has {size}; copy it again")
     return (shape[0], shape[1]), np.dtype(kind).name

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unpicked.io._files import read_json
 from unpicked.priors import Wilson
 
 Found = TypeVar("Found")
@@ -63,7 +64,7 @@ def once(
         return find()
     if resume and path.exists():
         try:
-            return of(json.loads(path.read_text()))
+            return of(read_json(path))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete its folder to start anew"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unpicked.data.arrays import members
 
 Array = NDArray[np.float64]
 
@@ -116,13 +117,16 @@ def _arrays(
     """Those of some arrays that a file holds; a note ends in what is ``lost``."""
     if not path.is_file():
         return None
-    kinds: dict[str, Any] = dict.fromkeys(numbers, np.float64) | dict.fromkeys(words, np.str_)
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return {name: np.asarray(held[name], kind) for name, kind in kinds.items() if name in held}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        found = members(path, (*numbers, *words))
+    except (OSError, ValueError) as error:
         notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}; {lost}")
         return None
+    if wrong := [name for name, values in found.items() if values.dtype.kind not in ("U" if name in words else "fiub")]:
+        notes.append(f"{path.name} cannot be read: {', '.join(wrong)} of a wrong type; {lost}")
+        return None
+    with np.errstate(all="ignore"):  # of signalling NaN
+        return {name: values if name in words else values.astype(np.float64) for name, values in found.items()}
 
 
 def _shapes(found: dict[str, NDArray[Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from unpicked.evaluate.align import masked_cosine
 from unpicked.evaluate.compare import Comparison, compare
 from unpicked.evaluate.directional import Directional, directional
 from unpicked.evaluate.resample import match_grid, sphere, transform
+from unpicked.io._files import found_among, read_json
 from unpicked.io.mrc import read_map
 from unpicked.io.particle_files import SPREAD
 from unpicked.io.particles import read_particle_table
@@ -174,18 +174,21 @@ def read_history(path: Path) -> History:
     A run may be called "stage-1 start-0": its passes are then counted on from the last one of the stage before.
     """
     runs: History = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        absent = {"run", "step"} - set(reader.fieldnames or ())
-        if absent:
-            raise ValueError(f"{path} has no column {' and '.join(sorted(absent))}; found {reader.fieldnames}")
-        for row in reader:
-            name = row.pop("run") or "start-0"
-            values = {key: _cell(text) for key, text in row.items() if key is not None}
-            if math.isfinite(values["step"]) and not name.startswith(
-                ("half-", "rival-", "moments-first ")
-            ):  # told by FSC and notes
-                runs.setdefault(name, []).append(values)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns, cells = reader.fieldnames or (), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+    if absent := {"run", "step"} - set(columns):
+        raise ValueError(f"{path} has no column {' and '.join(sorted(absent))}; found {columns}")
+    for row in cells:
+        name = row.pop("run") or "start-0"
+        values = {key: _cell(text) for key, text in row.items() if key is not None}
+        if math.isfinite(values["step"]) and not name.startswith(
+            ("half-", "rival-", "moments-first ")
+        ):  # told by FSC and notes
+            runs.setdefault(name, []).append(values)
     passed = 0.0
     for number in sorted({stage(name) for name in runs}):
         rows = [row for name, group in runs.items() if stage(name) == number for row in group]
@@ -241,10 +244,7 @@ def compared(volume: Map, truth: Map, recorded: object) -> Truth:
 
 def read_result(path: Path) -> dict[str, Any]:
     """``result.json``; a ValueError where it is something else."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
+    result = read_json(path)
     if not isinstance(result, dict):
         raise ValueError(f"{path} must hold one JSON object; got {type(result).__name__}")
     for name in ("data", "settings", "figures"):
@@ -267,7 +267,7 @@ def _truth(folder: Path, result: Mapping[str, Any], volume: Map, given: Map | No
     named = dict(result.get("data") or {}).get("truth")
     if not named:
         return None
-    found = next((path for path in (Path(str(named)), folder / str(named)) if path.is_file()), None)
+    found, _ = found_among((Path(str(named)), folder / str(named)), str(named))
     if found is None:
         notes.append(f"The run names a truth, {named}, which no longer exists; the map was not compared")
         return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unpicked._lazy import torch
 from unpicked.evaluate.images import best_angle, turned
+from unpicked.io._files import found_among
 from unpicked.io.npy import read_array
 from unpicked.report import figures, page, sections, tiles, verdict, words
 from unpicked.report.reading import History, read_history, read_result
@@ -224,7 +225,7 @@ def _kinds(values: Values, image: bool) -> Values:
 
 def _beside(path: Path, values: Values, image: bool, notes: list[str]) -> Values | None:
     """An array of the same shape, or None."""
-    if not path.is_file():
+    if found_among((path,), str(path))[0] is None:
         return None
     try:
         found = _kinds(read_array(path).numpy(), image)
