@@ -1,9 +1,9 @@
 """Peak memory of a run beside its number of micrographs: it holds a bounded part of them, whatever their number.
 
 Eight micrographs of 1024 x 1024 pixels are written to disk, each several times, and the command reconstructs from 50,
-100 and 200 files, two passes over the data with 12 views. Two passes touch everything that a longer run touches. Its scratch file
-holds what does not stay in memory; the pages of files are the system's, not the run's. The verdict is left out: its
-folds read the same micrographs in the same way.
+100 and 200 files, two passes over the data with 12 views. Two passes touch everything that a longer run touches. Its
+scratch file holds what does not stay in memory; the pages of files are the system's, not the run's. The verdict is left
+out: its folds read the same micrographs in the same way.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unpicked import checkpoint as files
 from unpicked._lazy import torch
-from unpicked.checkpoint import Checkpoint, History, Result
+from unpicked.checkpoint import Checkpoint, History, Result, Stop, Sums
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
 from unpicked.estimators.base import Batch, Estimator, Sampling, State, add, believed, judge
@@ -86,6 +86,7 @@ class _Job:
     check: int = 0
     name: str = "run"
     iterations: int = field(default=0)
+    rest: float = 0.0  # seconds between two checkpoints at least
 
     def judged(self, model: Model, x: torch.Tensor) -> float:
         """Likelihood ratio of held-out micrographs, or of the data less the prior's energy."""
@@ -100,6 +101,8 @@ class _Job:
 
 _JUDGED = 1 << 20  # pixels that are judged at most
 _JUDGED_VIEWS = 1600  # fewer where the views are more than twice as many
+_REST = 600.0  # seconds between two checkpoints within a pass, whose statistics may be large
+_TRIAL_REST = 10.0  # the same between passes of a trial, which are many, and quick where the data are few
 
 
 def reconstruct(
@@ -155,7 +158,7 @@ def reconstruct(
     folder = Path(checkpoint) if checkpoint is not None else None
     mark = files.fingerprint(data, model, estimator, prior, seed, start, starts, held, check)
     job = _Job(data, model, estimator, prior, seed, batch_size, folder, mark, report, held, check)
-    if folder is not None and not resume and any(folder.glob("*.pt")):
+    if folder is not None and not resume and any(folder.glob("*.pt*")):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
     runs = [
         _loop(replace(job, name=f"start-{index}"), _start(job, one, index))
@@ -163,13 +166,14 @@ def reconstruct(
     ]
     best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
     histories = {name: run.history for run in runs for name in run.histories}
-    notes = _kept_note(runs, best)
+    notes = [*_kept_note(runs, best), *(note for run in runs for note in run.notes)]
     for round_ in range(moves):
         moved, note = _move(replace(job, name=f"move-{round_}"), best)
         notes.append(note)
         if moved is None:
             break
         best = moved
+        notes += best.notes
         histories |= best.histories
     seconds = time.perf_counter() - began
     return replace(best, notes=tuple(notes), seconds=seconds, histories=histories, rivals=tuple(rivals))
@@ -220,20 +224,39 @@ def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
 
 def _loop(job: _Job, state: State) -> Reconstruction:
     """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
+    with files.patient(hold=job.folder is not None) as stop:
+        return _passes(job, state, stop)
+
+
+def _passes(job: _Job, state: State, stop: Stop) -> Reconstruction:
+    """The passes; a signal to stop acts after a batch, and what is summed by then is saved."""
     began = time.perf_counter()
     held = _load(job) or Checkpoint(state, [])
     state, history, result = held.state, held.history, held.result
-    best = held.best
+    best, sums = held.best, held.sums
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
-    before = time.perf_counter()
+    before = saved = time.perf_counter()
+
+    def keep(rest: float, sums: Sums | None = None) -> None:
+        nonlocal saved
+        if stop.came is not None or time.perf_counter() - saved >= rest:
+            _save(job, replace(held, state=state, history=history, result=result, best=best, sums=sums))
+            saved = time.perf_counter()
+
+    def pause(sums: Sums | None = None) -> None:
+        keep(_REST, sums)
+        stop.act()
+
     while result is None and int(state["step"]) < last:
         model = estimator.current(job.model, state)
         try:
             with torch.no_grad():
-                stats = _sum(job, model, state)
+                stats = _sum(job, model, state, sums, pause)
+                sums = None
                 new = estimator.update(model, state, stats, job.prior)
                 if not _told(estimator, int(new["step"]), last):
                     state = new
+                    pause()
                     continue
                 row = estimator.record(model, state, stats, job.prior) | _progress(state, new)
         except FloatingPointError:
@@ -248,9 +271,10 @@ def _loop(job: _Job, state: State) -> Reconstruction:
             row["judge"] = job.judged(estimator.current(job.model, state), state["x"])
             row["seconds"] = seconds
             best, result = _better(job, best, state, history, result)
-        _save(job, Checkpoint(state, history, result, held.note, best))
+        keep(job.rest)
         if job.report is not None:
             job.report(job.name, row)
+        stop.act()
         before = time.perf_counter()
     result = result or Result.ITERATIONS
     if result is Result.OVERFITTED and best is not None:
@@ -265,6 +289,7 @@ def _loop(job: _Job, state: State) -> Reconstruction:
         model=estimator.current(job.model, state),
         seconds=time.perf_counter() - began,
         histories={job.name: history},
+        notes=(f"{job.name}: {held.damage}",) if held.damage else (),
         judged=(max(judged) if result is Result.OVERFITTED else judged[-1]) if judged else math.nan,
         prior=job.prior,
     )
@@ -306,16 +331,21 @@ def _better(
 _NOISE = 3.0  # log units by which held-out likelihoods differ by chance
 
 
-def _sum(job: _Job, model: Model, state: State) -> Stats:
-    """The statistics of the data that this update reads, all of them as a rule, over batches and processes."""
+def _sum(job: _Job, model: Model, state: State, begun: Sums | None, pause: Callable[[Sums | None], None]) -> Stats:
+    """The statistics of the data that this update reads, all of them as a rule, over batches and processes.
+
+    ``begun`` are those of the first batches, where an earlier run has summed them; between batches comes a ``pause``.
+    """
     rank, world = _processes()
-    total: Stats | None = None
+    done, total = (begun.count, begun.stats if rank == 0 else None) if begun else (0, None)
     chosen: Sequence[int] = range(len(job.data))
     size = job.batch_size
     if isinstance(job.estimator, Sampling):
         chosen = job.estimator.picks(len(job.data), state)
         size = max(1, len(chosen))
-    for first in range(0, len(chosen), size):
+    for first in range(done, len(chosen), size):
+        if total is not None and first > done and world == 1:
+            pause(Sums(first, total))
         batch = Batch(job.data, chosen[first : first + size])
         total = add(total, job.estimator.accumulate(model, batch.shard(rank, world), state))
     if total is None:
@@ -333,10 +363,11 @@ def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
     polish = replace(job, iterations=passes, fingerprint=f"{job.fingerprint} {digest}")
     held = _load(polish)
     if held is None:
-        state, note = _choose(job, best)
+        state, note = _choose(replace(job, fingerprint=polish.fingerprint), best)
         _save(polish, Checkpoint(state, [], note=note))
     else:
         state, note = held.state, held.note
+    _forget_trials(job)
     if note == _STAY:
         return None, note
     return _loop(polish, state), note
@@ -350,7 +381,7 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
     last = job.estimator.iterations
     # all begin without memory, so that the trials are alike
     held = job.estimator.moved(job.model, replace_state(best.state, step=last), best.x)
-    trial = replace(job, folder=None, iterations=last + job.estimator.trial)
+    trial = replace(job, iterations=last + job.estimator.trial, rest=_TRIAL_REST)
     bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
@@ -361,6 +392,13 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
         return held, _STAY
     note = f"recentre move taken ({found[1]}): objective {bar:.1f} -> {found[0]:.1f}"
     return replace_state(found[2], step=last), note
+
+
+def _forget_trials(job: _Job) -> None:
+    """Remove the checkpoints of trials that are decided."""
+    if job.folder is not None and _processes()[0] == 0:
+        for path in job.folder.glob(f"{job.name} (*"):
+            path.unlink(missing_ok=True)
 
 
 def replace_state(state: State, *, step: int) -> State:

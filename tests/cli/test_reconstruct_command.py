@@ -16,6 +16,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ from unpicked.cli import main
 from unpicked.cli.common import IN_USE, alone
 from unpicked.cli.micrographs import Input
 from unpicked.data.maps import Map
+from unpicked.estimators.em import EM
 from unpicked.io.mrc import read_header, read_map, write_image, write_map
+from unpicked.preprocess import prepare
 from unpicked.priors import Wilson
 from unpicked.recipes import MicrographJob
 from unpicked.recipes.known import Known, kept
@@ -35,7 +38,7 @@ JOB = "--box 8 --lmax 4 --no-verify --views 12 --iterations 2 --starts 1 --moves
 LONG = "--box 8 --lmax 4 --no-verify --views 12 24 --iterations 5 3 --starts 2 --moves 1 --threads 1".split()
 RUN = {"volume.mrc", "result.json", "settings.json", "history.csv", "report.html", "patches.npz", "micrographs.npz"}
 RUN |= {"mask.mrc"}
-RUN |= {"checkpoint/stage-0/start-0.pt", "checkpoint/stage-0/known.json"}
+RUN |= {f"checkpoint/stage-0/{name}" for name in ("start-0.pt", "start-0.pt.old", "known.json")}
 
 
 @pytest.fixture
@@ -509,13 +512,49 @@ def test_resume_with_other_settings_of_an_unfinished_run_keeps_its_checkpoint(re
     assert files(finished) == before
 
 
-def test_resume_with_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(reconstruct, sim, finished):
+def test_in_place_of_a_damaged_checkpoint_the_one_before_is_taken_and_told(reconstruct, sim, done, finished):
     (finished / "result.json").unlink()
     path = finished / "checkpoint" / "stage-0" / "start-0.pt"
-    path.write_bytes(path.read_bytes()[:200])
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert reconstruct(sim / "micrographs.star", finished, "--resume", "--quiet") == (0, "", "")
+    assert (finished / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
+    told = json.loads((finished / "result.json").read_text())["data"]["notes"]
+    assert any("start-0.pt was damaged" in note for note in told)
+
+
+def test_damaged_checkpoints_are_refused_by_the_name_of_the_file(reconstruct, sim, finished):
+    (finished / "result.json").unlink()
+    path = finished / "checkpoint" / "stage-0" / "start-0.pt"
+    for one in (path, path.with_suffix(".pt.old")):
+        one.write_bytes(one.read_bytes()[:200])
+    before = files(finished)
     assert is_refused(
         reconstruct(sim / "micrographs.star", finished, "--resume", "--quiet"), str(path), "not a readable checkpoint"
     )
+    assert files(finished) == before
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_kept(reconstruct, sim, finished):
+    (finished / "result.json").unlink()
+    path = finished / "checkpoint" / "stage-0" / "start-0.pt"
+    for content in (b"PK\x03\x04", path.read_bytes().replace(b"checkpoint 2", b"checkpoint 3", 1)):
+        path.write_bytes(content)
+        answer = reconstruct(sim / "micrographs.star", finished, "--resume", "--quiet")
+        assert is_refused(answer, path, "another version of unpicked", "--overwrite")
+        assert path.read_bytes() == content
+
+
+def test_a_run_killed_while_it_wrote_its_first_or_a_later_file_goes_on(reconstruct, sim, done, finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("settings.json.part", IN_USE):
+        (run / name).write_text('{"fil')
+    (finished / "result.json").unlink()
+    (finished / ".123.volume.mrc").write_bytes(b"half")
+    for folder in (run, finished):
+        assert reconstruct(sim / "micrographs.star", folder, "--resume", "--quiet") == (0, "", "")
+        assert set(files(folder)) == RUN
+        assert (folder / "volume.mrc").read_bytes() == (done / "volume.mrc").read_bytes()
 
 
 def started(sim, run):
@@ -673,6 +712,7 @@ def test_overwrite_leaves_nothing_that_a_later_resume_could_take_for_its_own(rec
     run = tmp_path / "run"
     shutil.copytree(done, run)
     old = [run / "checkpoint" / place for place in ("stage-1/known.json", "half-1/rival-1/stage-1/start-0.pt")]
+    old.append(run / "checkpoint" / "moments" / "starts.json")
     for path in old:
         path.parent.mkdir(parents=True)
         path.write_text("{}")
@@ -722,9 +762,15 @@ def test_what_a_stage_was_told_is_read_back_to_the_last_bit(tmp_path):
     assert kept(tmp_path / "stage-1", True, lambda: other) == other
     assert kept(tmp_path / "stage-0", False, lambda: other) == other == kept(tmp_path / "stage-0", True, lambda: told)
     assert kept(None, True, lambda: told) == told
-    for text in ("{", "[]", '{"power": 1}', '{"power": 1, "energy": 2, "wilson": {"radius": 1}}'):
-        (tmp_path / "stage-0" / "known.json").write_text(text)
-        with pytest.raises(ValueError, match="not a readable checkpoint"):
+    path = tmp_path / "stage-0" / "known.json"
+    whole = path.read_text()
+    for text, reason in (
+        ("{", "not a readable checkpoint"),
+        (whole.replace("1.0", "1.5"), "not a readable checkpoint"),
+        ('{"power": 1, "energy": 2, "wilson": null}', "another version"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=reason):
             kept(tmp_path / "stage-0", True, lambda: told)
 
 
@@ -843,3 +889,38 @@ def test_a_denoiser_that_cannot_be_used_is_refused_before_a_folder_is_made(
     monkeypatch.chdir(tmp_path)
     assert is_refused(reconstruct(sim / "micrographs.star", tmp_path / "run", "--denoiser", name), "--denoiser", *words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("spoil", "told"), [(Path.unlink, "has gone"), (Path.touch, "was changed")])
+def test_a_file_that_goes_or_changes_under_a_run_is_told_and_loses_nothing(
+    reconstruct, sim, done, tmp_path, monkeypatch, spoil, told
+):
+    data = shutil.copytree(sim / "micrographs", tmp_path / "data")
+    path = sorted(data.iterdir())[-1]
+    kept = shutil.copy2(path, tmp_path / path.name)
+    update = EM.update
+
+    def spoiled(*given):
+        spoil(path)
+        return update(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unpicked.recipes.micrographs.prepare", partial(prepare, memory=0))
+        patch.setattr(EM, "update", spoiled)
+        assert is_refused(reconstruct(data, tmp_path / "run", "--quiet"), path, told, "put ")
+    assert not (tmp_path / "run" / "result.json").exists()
+    shutil.copy2(kept, path)
+    assert reconstruct(data, tmp_path / "run", "--quiet", "--resume") == (0, "", "")
+    assert np.array_equal(read_map(tmp_path / "run" / "volume.mrc").values, read_map(done / "volume.mrc").values)
+
+
+def test_of_many_files_the_one_that_changed_is_named(reconstruct, sim, finished, tmp_path):
+    (finished / "result.json").unlink()
+    path = finished / "settings.json"
+    held = json.loads(path.read_text())
+    first, second = held["data_files"][-2:]
+    path.write_text(json.dumps({**held, "data_files": [*held["data_files"][:-1], f"{second}9"]}))
+    answer = reconstruct(sim / "micrographs.star", finished, "--resume")
+    assert is_refused(answer, f"data_files was '{second}9', now '{second}'") and first not in answer[2]
+    path.write_text(json.dumps({**held, "data_files": held["data_files"][:-1]}))
+    assert is_refused(reconstruct(sim / "micrographs.star", finished, "--resume"), "data_files had 2 entries, now 3")

@@ -251,7 +251,8 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         reconstruct(data, model, short, seed=6, moves=0, checkpoint=tmp_path, resume=True)
     with pytest.raises(ValueError, match="already holds checkpoints"):
         reconstruct(data, model, short, seed=5, moves=0, checkpoint=tmp_path)
-    (tmp_path / "start-0.pt").write_bytes(b"junk")
+    for name in ("start-0.pt", "start-0.pt.old"):
+        (tmp_path / name).write_bytes(b"junk")
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         reconstruct(data, model, short, seed=5, moves=0, checkpoint=tmp_path, resume=True)
 

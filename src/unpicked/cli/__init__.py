@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -78,6 +79,9 @@ COMMANDS = (
 """Group, name, place and help of every command."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, what one may hold of it, the size of a file
+
+
 def build() -> App:
     """The commands, each loaded at its first use."""
     app = App(
@@ -134,27 +138,32 @@ def _told(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, KeyboardInterrupt):
-        kept = "what was finished is kept"
-        words = {
-            "reconstruct": f"{kept}, go on with --resume",
-            "reproduce": f"{kept}, go on with the same command",
-            "verify": f"{kept}, go on with the same command",
-            "moments": "the file is written when all micrographs are summed, then it stays",
-        }
-        told = (told for name, told in words.items() if name in COMMAND.get()[:2])
-        return _say(f"stopped; {next(told, f'{kept}, start again with --overwrite')}", 3)
+        return _say(f"stopped; {_onward()}", 3)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")
         return 0
     if isinstance(error, MemoryError) or _names(error, "OutOfMemoryError") or "can't allocate memory" in str(error):
         return _say(f"out of memory ({error}); try fewer --views, a larger --voxel or a smaller --box", 3)
-    if isinstance(error, OSError) and error.errno in (28, 122):
-        return _say(f"no space left: {error}", 3)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _say(f"no space left: {error}; make room: {_onward()}", 3)
     if isinstance(error, CycloptsError):
         return _say(str(error), 2)
     if isinstance(error, ValueError | TypeError | OSError):
         return _say(str(error), 2)
     return _say(f"{type(error).__name__}: {error} (run again with --debug to see where)", 1)
+
+
+def _onward() -> str:
+    """How to go on with the command that was stopped."""
+    kept = "what was finished is kept"
+    words = {
+        "reconstruct": f"{kept}, go on with --resume",
+        "reproduce": f"{kept}, go on with the same command",
+        "verify": f"{kept}, go on with the same command",
+        "moments": "the file is written when all micrographs are summed, then it stays",
+    }
+    told = (told for name, told in words.items() if name in COMMAND.get()[:2])
+    return next(told, f"{kept}, start again with --overwrite")
 
 
 def _names(error: BaseException, name: str) -> bool:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import resource
 import shlex
 import signal
@@ -22,9 +23,10 @@ from cyclopts import Parameter
 import unpicked
 from unpicked._lazy import torch
 from unpicked.cli import COMMAND
-from unpicked.io._files import read_json
+from unpicked.io._files import read_json, write_durably
 
 IN_USE = ".in-use"  # file of a folder that a process keeps to itself
+_SETTINGS = "settings.json"
 
 
 @Parameter(name="*")
@@ -161,8 +163,9 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
         raise ValueError("give --resume or --overwrite, not both")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give a folder")
-    held = folder / "settings.json"
-    if folder.exists() and any(path.name != IN_USE for path in folder.iterdir()):
+    held = folder / _SETTINGS
+    begun = (IN_USE, f"{_SETTINGS}.part")  # all that a run leaves which was killed at once
+    if folder.exists() and any(path.name not in begun for path in folder.iterdir()):
         if overwrite:
             _clear(folder, run=settings is not None)
         elif not resume or not held.exists():
@@ -174,18 +177,31 @@ def claim(folder: Path, *, overwrite: bool, resume: bool = False, settings: Mapp
                 raise ValueError(f"{held} is damaged ({error}); try --overwrite or another folder") from error
             new = json.loads(json.dumps(settings))
             changed = [
-                f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-                for key in sorted({*old, *new})
-                if old.get(key) != new.get(key)
+                _change(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)
             ]
             if changed:
                 raise ValueError(f"--resume needs the settings of the first run: {'; '.join(changed)}")
             if (folder / "result.json").exists():
                 return True
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(".*"):  # a killed process was writing it
+        if re.fullmatch(
+            r"\.\d+\.(volume|mask|half[12]|target|errors|particles|report)\.(mrc|npy|star|html)", path.name
+        ):
+            path.unlink()
     if settings is not None:
         write_text(held, json.dumps(settings, indent=2) + "\n")
     return False
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """What became of a setting; of long lists, the files of the data for one, the first entry that differs."""
+    if not (isinstance(old, list) and isinstance(new, list)) or max(len(old), len(new)) < 2:
+        return f"{key} was {old!r}, now {new!r}"
+    if len(old) != len(new):
+        return f"{key} had {len(old)} entries, now {len(new)}"
+    first, *others = (pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
+    return f"{key} was {first[0]!r}, now {first[1]!r}" + (f", and {len(others)} more" if others else "")
 
 
 def height_and_width(size: tuple[int, ...]) -> tuple[int, int]:
@@ -206,10 +222,8 @@ def identity(paths: Iterable[str | Path]) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a file whole or not at all, and for good."""
+    write_durably(path, text.encode())
 
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,7 +299,8 @@ def _clear(folder: Path, *, run: bool) -> None:
             "whitening.json",
             "verify.json",
             "checkpoint/**/*.pt*",
-            "checkpoint/**/known.json",
+            "checkpoint/**/known.json*",
+            "checkpoint/**/starts.json*",
         )
     else:
         ours = ("truth.json", "truth.star", "truth.mrc", "micrographs.star", "micrographs/micrograph_[0-9]*.mrc")

@@ -82,8 +82,9 @@ def _made(
     out: Path, name: str, runner: Runner, asked: Settings, only: tuple[str, ...], overwrite: bool, common: Common
 ) -> Table:
     """The table, from the first row or from where an interrupted run ended, written."""
-    _claim(out, name, overwrite)
-    kept = _Kept(out / f"{name}.rows.json", run_of(runner, asked) | {"maps": identity(asked.maps)}, common.quiet)
+    rows = out / f"{name}.rows.json"
+    _claim(out, name, overwrite or rows.exists())  # rows go last: with them there, results are not whole
+    kept = _Kept(rows, run_of(runner, asked) | {"maps": identity(asked.maps)}, common.quiet)
     earlier = kept.read(overwrite)
     if earlier:
         count = sum(len(rows) for rows in earlier.values())
@@ -91,7 +92,7 @@ def _made(
     table = runner.run(replace(asked, kept=earlier, finished=kept.add))
     if only:
         table = replace(table, whole=False, notes=(*table.notes, f"only some cases were run: {', '.join(only)}"))
-    paths = write(table, out, overwrite=overwrite)
+    paths = write(table, out, overwrite=overwrite or rows.exists())
     kept.path.unlink(missing_ok=True)
     common.say("\n".join([table.text(), "", *(str(path) for path in paths)]))
     return table

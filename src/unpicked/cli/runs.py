@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
 from unpicked.cli.common import Common, Output
-from unpicked.io._files import read_json
+from unpicked.io._files import read_json, sync
 
 if TYPE_CHECKING:
     from unpicked.data.maps import Map
@@ -184,6 +184,9 @@ def close(run: Run, written: Written, verdict: Verdict | None = None) -> dict[st
         "seconds": max(seconds, sum(row["seconds"] for _, row in rows)),
         "peak_memory_mb": shared.peak_memory_mb(),
     }
+    for path in folder.iterdir():
+        if path.is_file():
+            sync(path)  # a power cut must not leave a finished run without its files
     shared.write_text(folder / "result.json", json.dumps(summary, indent=2) + "\n")
     return judge(run)
 

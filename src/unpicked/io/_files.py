@@ -9,7 +9,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -167,3 +167,42 @@ def output(path: Path | str, overwrite: bool) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, *parts: bytes | memoryview, before: Path | None = None) -> None:
+    """Write a file whole or not at all, and for good: once this returns, it survives a power cut.
+
+    Args:
+        path: its name; one that exists is replaced.
+        parts: what it holds.
+        before: the name that the file takes which is replaced; None: it goes.
+
+    Raises:
+        OSError: where it cannot be written; the old one is then as it was.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None and path.exists():
+            os.replace(path, before)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # not every file system knows this of folders
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on its disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Header:
         space_group: 0 image or stack, 1 volume, from 401 on stacks of volumes.
         offset: bytes before the values.
         notes: what had to be assumed to read it.
+        changed: when the file was last changed, in ns.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Header:
     space_group: int
     offset: int
     notes: tuple[str, ...]
+    changed: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,7 +93,7 @@ def read_header(path: Path | str) -> Header:
         raise ValueError(f"{path} is empty; expected an MRC file")
     if len(head) < 1024:
         raise ValueError(f"{path} is not an MRC file: {len(head)} bytes, shorter than the header of 1024")
-    header = _parse(path, packed, head)
+    header = replace(_parse(path, packed, head), changed=path.stat().st_mtime_ns)
     expected = header.offset + math.prod(header.stored) * header.dtype.itemsize
     size = path.stat().st_size
     if packed == "none" and size < expected:
@@ -178,7 +180,16 @@ def one_voxel(header: Header, sizes: Sequence[float], what: str, remedy: str) ->
 
 
 def read_values(header: Header) -> NDArray[np.float32]:
-    """All values as float32, axes z, y, x; nothing is allocated beyond what the file really holds."""
+    """All values as float32, axes z, y, x; nothing is allocated beyond what the file really holds.
+
+    Raises:
+        FileNotFoundError: if the file has gone since its header was read.
+        ValueError: if it was changed since, or is truncated or damaged.
+    """
+    if not header.path.exists():
+        raise FileNotFoundError(f"{header.path} has gone since it was first read; put it back")
+    if header.path.stat().st_mtime_ns != header.changed:
+        raise ValueError(f"{header.path} was changed since it was first read; put the old file back, or start anew")
     if header.compression == "none":
         with header.path.open("rb") as file:
             size = file.seek(0, 2)

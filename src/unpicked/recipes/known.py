@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unpicked.io._files import read_json
+from unpicked.checkpoint import OtherRun, older
+from unpicked.io._files import read_json, write_durably
 from unpicked.priors import Wilson
 
 Found = TypeVar("Found")
@@ -46,7 +47,7 @@ def kept(folder: Path | None, resume: bool, find: Callable[[], Known]) -> Known:
 def once(
     path: Path | None, resume: bool, find: Callable[[], Found], told: Callable[[Found], Any], of: Callable[[Any], Found]
 ) -> Found:
-    """What ``find`` finds, written to a file as JSON; read from there where a run goes on.
+    """What ``find`` finds, written to a file as JSON with its checksum; read from there where a run goes on.
 
     Another number of threads or another machine would find it a little different, and make another run of it.
 
@@ -59,19 +60,31 @@ def once(
 
     Raises:
         ValueError: for a file that cannot be read.
+        OtherRun: for that of another version.
     """
     if path is None:
         return find()
     if resume and path.exists():
         try:
-            return of(read_json(path))
+            held = read_json(path)
+            if isinstance(held, dict | list) and "sha256" not in held:
+                raise older(path)
+            if held["sha256"] != _checksum(held["found"]):
+                raise ValueError("damaged")
+            return of(held["found"])
+        except OtherRun:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); delete its folder to start anew"
             ) from error
     found = find()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(told(found)))
-    os.replace(part, path)
+    plain = told(found)
+    write_durably(path, json.dumps({"sha256": _checksum(plain), "found": plain}).encode())
     return found
+
+
+def _checksum(plain: Any) -> str:
+    """Of plain values, which JSON gives back to the last bit."""
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
