@@ -12,6 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, convert
 
 import unpicked
+from unpicked import processes
 from unpicked.cli.sections import SECTIONS, Sections
 
 PLACE = "unpicked.cli"
@@ -126,6 +127,7 @@ def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
 def _run(tokens: list[str]) -> int:
     COMMAND.set(("unpicked", *tokens))
     result = build()(tokens, exit_on_error=False, print_error=False)
+    processes.end()
     return result if isinstance(result, int) else 0
 
 
@@ -133,7 +135,7 @@ def _told(error: BaseException) -> int:
     """One line on standard error, and the exit status."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | processes.Lost):
         kept = "what was finished is kept"
         words = {
             "reconstruct": f"{kept}, go on with --resume",
@@ -142,7 +144,8 @@ def _told(error: BaseException) -> int:
             "moments": "the file is written when all micrographs are summed, then it stays",
         }
         told = (told for name, told in words.items() if name in COMMAND.get()[:2])
-        return _say(f"stopped; {next(told, f'{kept}, start again with --overwrite')}", 3)
+        why = "stopped" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
+        return _say(f"{why}; {next(told, f'{kept}, start again with --overwrite')}", 3)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")
         return 0
@@ -162,5 +165,6 @@ def _names(error: BaseException, name: str) -> bool:
 
 
 def _say(message: Any, status: int) -> int:
-    print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
+    if processes.complains():
+        print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
     return status

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unpicked import processes
 from unpicked.priors import Wilson
 
 Found = TypeVar("Found")
@@ -47,7 +48,8 @@ def once(
 ) -> Found:
     """What ``find`` finds, written to a file as JSON; read from there where a run goes on.
 
-    Another number of threads or another machine would find it a little different, and make another run of it.
+    Another number of threads or another machine would find it a little different, and make another run of it: of
+    several processes the first one finds it for all.
 
     Args:
         path: the file; None keeps nothing.
@@ -59,8 +61,13 @@ def once(
     Raises:
         ValueError: for a file that cannot be read.
     """
-    if path is None:
-        return find()
+    return processes.agreed(find if path is None else lambda: _once(path, resume, find, told, of))
+
+
+def _once(
+    path: Path, resume: bool, find: Callable[[], Found], told: Callable[[Found], Any], of: Callable[[Any], Found]
+) -> Found:
+    """The same on one process, with a file."""
     if resume and path.exists():
         try:
             return of(json.loads(path.read_text()))
