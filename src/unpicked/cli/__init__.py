@@ -74,6 +74,7 @@ COMMANDS = (
         "reproduce:reproduce",
         "A published experiment again: our figures beside the published ones.",
     ),
+    ("", "doctor", "doctor:doctor", "Versions, devices, threads, memory, and a short self-test with known answers."),
     ("", "demo", "demo:demo", "The main job on data it makes itself, in a few minutes."),
 )
 """Group, name, place and help of every command."""
