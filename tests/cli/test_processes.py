@@ -20,7 +20,7 @@ from unpicked.data.moments import Moments
 from unpicked.io.mrc import read_map
 
 SIM = "--phantom shepp-logan --box 8 --voxel 6 --size 64 --count 4 --energy 400 --quiet"
-JOB = "--box 8 --lmax 2 --views 6 8 --iterations 2 2 --starts 2 --noise coloured --threads 1 --no-verify --quiet"
+JOB = "--box 8 --lmax 2 --views 4 6 --iterations 2 2 --starts 2 --moves 0 --noise coloured --threads 1 --no-verify --quiet"
 
 
 def quietly(*words: object) -> None:
