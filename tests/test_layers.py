@@ -8,6 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "unpicked"
 LAYERS = [
     {"_lazy"},
+    {"processes"},
     {"ops"},
     {"data"},
     {"objects"},

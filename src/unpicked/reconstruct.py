@@ -7,14 +7,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from unpicked import checkpoint as files
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.checkpoint import Checkpoint, History, Result, Stop, Sums
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
-from unpicked.estimators.base import Batch, Estimator, Sampling, State, add, believed, judge
+from unpicked.estimators.base import Batch, Estimator, Picking, Sampling, State, add, believed, judge
 from unpicked.model.model import Model
 from unpicked.model.placements import Stats
 from unpicked.objects.classes import Classes
@@ -89,7 +91,7 @@ class _Job:
     rest: float = 0.0  # seconds between two checkpoints at least
 
     def judged(self, model: Model, x: torch.Tensor) -> float:
-        """Likelihood ratio of held-out micrographs, or of the data less the prior's energy."""
+        """Likelihood ratio of held-out micrographs, or of the data less the prior's energy; by one process."""
         source = self.held or self.data
         size = math.prod(source.shape)
         room = _JUDGED // max(1, len(model.view) // _JUDGED_VIEWS)
@@ -158,10 +160,10 @@ def reconstruct(
     folder = Path(checkpoint) if checkpoint is not None else None
     mark = files.fingerprint(data, model, estimator, prior, seed, start, starts, held, check)
     job = _Job(data, model, estimator, prior, seed, batch_size, folder, mark, report, held, check)
-    if folder is not None and not resume and any(folder.glob("*.pt*")):
+    if folder is not None and not resume and processes.agreed(lambda: any(folder.glob("*.pt*"))):
         raise ValueError(f"{folder} already holds checkpoints; try resume=True, or another folder")
     runs = [
-        _loop(replace(job, name=f"start-{index}"), _start(job, one, index))
+        _loop(replace(job, name=f"start-{index}"), partial(_start, job, one, index))
         for index, one in enumerate(_begun(start, starts))
     ]
     best, *rivals = sorted(runs, key=lambda run: run.objective, reverse=True)
@@ -222,16 +224,16 @@ def _start(job: _Job, start: torch.Tensor | None, index: int) -> State:
     return state
 
 
-def _loop(job: _Job, state: State) -> Reconstruction:
+def _loop(job: _Job, begin: Callable[[], State]) -> Reconstruction:
     """Passes over the data until the estimator is done; goes on from the sub-run's checkpoint where there is one."""
     with files.patient(hold=job.folder is not None) as stop:
-        return _passes(job, state, stop)
+        return _passes(job, begin, stop)
 
 
-def _passes(job: _Job, state: State, stop: Stop) -> Reconstruction:
+def _passes(job: _Job, begin: Callable[[], State], stop: Stop) -> Reconstruction:
     """The passes; a signal to stop acts after a batch, and what is summed by then is saved."""
     began = time.perf_counter()
-    held = _load(job) or Checkpoint(state, [])
+    held = processes.agreed(lambda: _load(job) or Checkpoint(begin(), []))
     state, history, result = held.state, held.history, held.result
     best, sums = held.best, held.sums
     estimator, last = job.estimator, job.iterations or job.estimator.iterations
@@ -247,33 +249,29 @@ def _passes(job: _Job, state: State, stop: Stop) -> Reconstruction:
         keep(_REST, sums)
         stop.act()
 
-    while result is None and int(state["step"]) < last:
-        model = estimator.current(job.model, state)
-        try:
-            with torch.no_grad():
-                stats = _sum(job, model, state, sums, pause)
-                sums = None
-                new = estimator.update(model, state, stats, job.prior)
-                if not _told(estimator, int(new["step"]), last):
-                    state = new
-                    pause()
-                    continue
-                row = estimator.record(model, state, stats, job.prior) | _progress(state, new)
-        except FloatingPointError:
-            result = Result.NOT_FINITE
-            break
-        row = {"step": float(state["step"]), **row, "seconds": time.perf_counter() - before}
-        history.append(row)
-        state = new
-        result = _verdict(estimator, history, state, last)
-        if _looks(job, estimator, state, result):
-            seconds = row.pop("seconds")  # the last column
-            row["judge"] = job.judged(estimator.current(job.model, state), state["x"])
-            row["seconds"] = seconds
-            best, result = _better(job, best, state, history, result)
+    def told(row: dict[str, float]) -> None:
         keep(job.rest)
         if job.report is not None:
             job.report(job.name, row)
+
+    while result is None and int(state["step"]) < last:
+        try:
+            state, row = _updated(job, state, last, sums, pause)
+            sums = None
+        except FloatingPointError:
+            result = Result.NOT_FINITE
+            break
+        if row is None:
+            pause()
+            continue
+        history.append(row)
+        result = _verdict(estimator, history, state, last)
+        if _looks(job, estimator, state, result):
+            now = estimator.current(job.model, state)
+            row["judge"] = processes.agreed(partial(job.judged, now, state["x"]))
+            best, result = _better(job, best, state, history, result)
+        row["seconds"] = time.perf_counter() - before  # the last column
+        processes.first(partial(told, row))
         stop.act()
         before = time.perf_counter()
     result = result or Result.ITERATIONS
@@ -293,6 +291,25 @@ def _passes(job: _Job, state: State, stop: Stop) -> Reconstruction:
         judged=(max(judged) if result is Result.OVERFITTED else judged[-1]) if judged else math.nan,
         prior=job.prior,
     )
+
+
+def _updated(
+    job: _Job, state: State, last: int, sums: Sums | None, pause: Callable[[Sums | None], None]
+) -> tuple[State, dict[str, float] | None]:
+    """The next state, and a row of the history where it has one; that state is the first process's on all of them."""
+    estimator, model = job.estimator, job.estimator.current(job.model, state)
+    with torch.no_grad():
+        stats = _sum(job, model, state, sums, pause)
+
+        def updated() -> tuple[State, dict[str, float] | None]:
+            new = estimator.update(model, state, stats, job.prior)
+            if not told:
+                return new, None
+            row = estimator.record(model, state, stats, job.prior) | _progress(state, new)
+            return new, {"step": float(state["step"]), **row}
+
+        told = _told(estimator, int(state["step"]) + 1, last)
+        return processes.agreed(updated) if told else processes.together(updated)
 
 
 def _told(estimator: Estimator, step: int, last: int) -> bool:
@@ -335,25 +352,25 @@ def _sum(job: _Job, model: Model, state: State, begun: Sums | None, pause: Calla
     """The statistics of the data that this update reads, all of them as a rule, over batches and processes.
 
     ``begun`` are those of the first batches, where an earlier run has summed them; between batches comes a ``pause``.
+    Both are for one process: several take up a pass at its beginning.
     """
-    rank, world = _processes()
-    done, total = (begun.count, begun.stats if rank == 0 else None) if begun else (0, None)
-    chosen: Sequence[int] = range(len(job.data))
-    size = job.batch_size
-    if isinstance(job.estimator, Sampling):
-        chosen = job.estimator.picks(len(job.data), state)
-        size = max(1, len(chosen))
-    for first in range(done, len(chosen), size):
-        if total is not None and first > done and world == 1:
-            pause(Sums(first, total))
-        batch = Batch(job.data, chosen[first : first + size])
-        total = add(total, job.estimator.accumulate(model, batch.shard(rank, world), state))
-    if total is None:
+    count, estimator, (rank, world) = len(job.data), job.estimator, processes.place()
+    if not count:
         raise ValueError("the data are empty; give at least one micrograph or signal")
-    if world > 1:
-        for value in total.values():
-            torch.distributed.all_reduce(value)
-    return total
+    chosen = estimator.picks(count, state) if isinstance(estimator, Picking) else range(count)
+    mine = Batch(job.data, chosen).shard(rank, world)
+    size = max(1, len(mine)) if isinstance(estimator, Sampling) else job.batch_size
+
+    def own() -> Stats:
+        done, total = (begun.count, begun.stats) if begun and world == 1 else (0, None)
+        for first in range(done, max(1, len(mine)), size):  # an empty share has sums as well
+            if total is not None and first > done and world == 1:
+                pause(Sums(first, total))
+            total = add(total, estimator.accumulate(model, Batch(job.data, mine.indices[first : first + size]), state))
+        assert total is not None
+        return total
+
+    return processes.added(processes.together(own))
 
 
 def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
@@ -361,16 +378,16 @@ def _move(job: _Job, best: Reconstruction) -> tuple[Reconstruction | None, str]:
     digest = hashlib.sha256(best.x.detach().cpu().numpy().tobytes()).hexdigest()
     passes = job.estimator.iterations + job.estimator.polish
     polish = replace(job, iterations=passes, fingerprint=f"{job.fingerprint} {digest}")
-    held = _load(polish)
+    held = processes.agreed(lambda: _load(polish))
     if held is None:
         state, note = _choose(replace(job, fingerprint=polish.fingerprint), best)
-        _save(polish, Checkpoint(state, [], note=note))
+        processes.first(lambda: _save(polish, Checkpoint(state, [], note=note)))
     else:
         state, note = held.state, held.note
     _forget_trials(job)
     if note == _STAY:
         return None, note
-    return _loop(polish, state), note
+    return _loop(polish, lambda: state), note
 
 
 _STAY = "recentre moves: none raised the objective"
@@ -382,10 +399,10 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
     # all begin without memory, so that the trials are alike
     held = job.estimator.moved(job.model, replace_state(best.state, step=last), best.x)
     trial = replace(job, iterations=last + job.estimator.trial, rest=_TRIAL_REST)
-    bar = _loop(replace(trial, name=f"{job.name} (as it is)"), held).objective
+    bar = _loop(replace(trial, name=f"{job.name} (as it is)"), lambda: held).objective
     found: tuple[float, str, State] | None = None
     for name, x in job.model.placement.moves(job.model.object, best.x):
-        run = _loop(replace(trial, name=f"{job.name} ({name})"), job.estimator.moved(job.model, held, x))
+        run = _loop(replace(trial, name=f"{job.name} ({name})"), partial(job.estimator.moved, job.model, held, x))
         if run.objective > max(bar, found[0] if found else bar):
             found = (run.objective, name, run.state)
     if found is None:
@@ -396,7 +413,7 @@ def _choose(job: _Job, best: Reconstruction) -> tuple[State, str]:
 
 def _forget_trials(job: _Job) -> None:
     """Remove the checkpoints of trials that are decided."""
-    if job.folder is not None and _processes()[0] == 0:
+    if job.folder is not None and processes.leads():
         for path in job.folder.glob(f"{job.name} (*"):
             path.unlink(missing_ok=True)
 
@@ -424,15 +441,8 @@ def _map(job: _Job, x: torch.Tensor) -> Map | None:
     return Map(job.model.object.values(x), job.data.pixel_size)
 
 
-def _processes() -> tuple[int, int]:
-    """Rank and number of processes: those of an initialised ``torch.distributed``, else one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 def _save(job: _Job, held: Checkpoint) -> None:
-    if job.folder is not None and _processes()[0] == 0:
+    if job.folder is not None:
         files.save(job.folder / f"{job.name}.pt", job.fingerprint, held)
 
 

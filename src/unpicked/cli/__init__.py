@@ -13,6 +13,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, convert
 
 import unpicked
+from unpicked import processes
 from unpicked.cli.sections import SECTIONS, Sections
 
 PLACE = "unpicked.cli"
@@ -74,6 +75,7 @@ COMMANDS = (
         "reproduce:reproduce",
         "A published experiment again: our figures beside the published ones.",
     ),
+    ("", "doctor", "doctor:doctor", "Versions, devices, threads, memory, and a short self-test with known answers."),
     ("", "demo", "demo:demo", "The main job on data it makes itself, in a few minutes."),
 )
 """Group, name, place and help of every command."""
@@ -130,6 +132,7 @@ def _convert(kind: Any, tokens: Sequence[Any]) -> Any:
 def _run(tokens: list[str]) -> int:
     COMMAND.set(("unpicked", *tokens))
     result = build()(tokens, exit_on_error=False, print_error=False)
+    processes.end()
     return result if isinstance(result, int) else 0
 
 
@@ -137,8 +140,9 @@ def _told(error: BaseException) -> int:
     """One line on standard error, and the exit status."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
-    if isinstance(error, KeyboardInterrupt):
-        return _say(f"stopped; {_onward()}", 3)
+    if isinstance(error, KeyboardInterrupt | processes.Lost):
+        why = "stopped" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
+        return _say(f"{why}; {_onward()}", 3)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")
         return 0
@@ -171,5 +175,6 @@ def _names(error: BaseException, name: str) -> bool:
 
 
 def _say(message: Any, status: int) -> int:
-    print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
+    if processes.complains():
+        print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
     return status

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from cyclopts import Parameter
 
 import unpicked
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.cli import COMMAND
 from unpicked.io._files import read_json, write_durably
@@ -45,26 +46,36 @@ class Common:
     json: bool = False
     """Print the result as one JSON object on the last line."""
 
-    def begin(self) -> str:
-        """Set threads, turn SIGTERM into an orderly stop, and return the device's name."""
+    def begin(self, *, many: bool = False, sums: str | None = None) -> str:
+        """Set threads, turn SIGTERM into an orderly stop, and return the device's name.
+
+        Args:
+            many: whether the command runs on several processes, which then join.
+            sums: device of what they add up, where it is not that device.
+        """
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads must be at least 1; got {self.threads}")
             torch.set_num_threads(self.threads)
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed must be a whole number from 0 to 2^63 - 1; got {self.seed}")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("this version runs on one process from the command line; start it without torchrun")
+        if processes.asked() > 1 and not many:
+            raise ValueError(
+                f"this command runs on one process; got {processes.asked()}; start it without torchrun, or with "
+                "--nproc-per-node 1"
+            )
         signal.signal(signal.SIGTERM, _stop)
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available():
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda needs a CUDA device; none was found; try --device cpu")
-        return self.device
+        processes.begin(sums or device)
+        return device
 
     def progress(self, name: str, row: Mapping[str, float]) -> None:
         """One line per pass on standard error."""
-        if not self.quiet:
+        if not self.quiet and processes.leads():
             print(
                 f"{name}, pass {int(row['step']) + 1} of {int(row['passes'])}: "
                 + (f"log-likelihood {row['log_likelihood']:.1f}, " if "log_likelihood" in row else "")
@@ -80,12 +91,12 @@ class Common:
 
     def say(self, text: str) -> None:
         """A sentence for the reader, on standard output, unless quiet or JSON."""
-        if not (self.quiet or self.json):
+        if not (self.quiet or self.json) and processes.leads():
             print(text, flush=True)
 
     def end(self, result: Mapping[str, Any]) -> int:
         """Print the result where JSON is asked for; the exit status."""
-        if self.json:
+        if self.json and processes.leads():
             print(json.dumps(result))
         return 0
 

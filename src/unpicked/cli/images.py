@@ -129,7 +129,7 @@ def reconstruct(
         Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
-    common.begin()
+    common.begin(many=True, sums="cpu")
     from unpicked.evaluate.images import compare_images
     from unpicked.io import npy
     from unpicked.io.micrographs import files_of, read_micrographs

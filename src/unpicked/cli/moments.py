@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unpicked import processes
 from unpicked.cli.common import Common, header, refuse_input
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ def moments(
     began = time.perf_counter()
     if common.device == "cuda":
         raise ValueError("moments are summed by the CPU; leave --device out")
-    common.begin()
+    common.begin(many=True, sums="cpu")
     from unpicked.io._files import output
     from unpicked.recipes.moments import LEAST_BLOCKS, known, possible, told_by
 
     if out.suffix != ".npz":
         raise ValueError(f"--out must name a file that ends in .npz; got {out}")
-    if out.exists() and not overwrite:
+    if processes.agreed(out.exists) and not overwrite:
         raise FileExistsError(f"{out} exists; give --overwrite, or another --out")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out must lie in a folder that exists; got {out}")
@@ -87,6 +88,8 @@ def moments(
     record, notes = _merged(files, box, reading) if merge else _measured(files, box, reading, common)
     known(record)
     possible(record.length, lmax)
+    if not processes.leads():
+        return 0
     with output(out, overwrite) as temporary:
         record.save(temporary)
     for note in notes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unpicked import processes
 from unpicked.cli import common as shared
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
@@ -65,7 +66,7 @@ def micrographs(
         Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
-    device = common.begin()
+    device = common.begin(many=True)
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.recipes import from_micrographs, ready
@@ -112,7 +113,7 @@ def trial_of_run(
 
     gains, count = None, len(prepared.micrographs)
     if job.coloured(optics=prepared.micrographs.optics is not None):
-        gains, path = gains_of_run(folder), folder / WHITENING
+        gains, path = processes.agreed(lambda: gains_of_run(folder)), folder / WHITENING
         if gains is None:
             raise ValueError(
                 f"{path} is gone, by which the run whitened its data, and no verdict can do without; put it back, or "

@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.cli import common as shared
 from unpicked.cli.common import Common, Output
@@ -91,6 +93,8 @@ def complete(
 ) -> int:
     """Fill a run folder and say what was found; a finished run with the same settings is only compared and drawn.
 
+    Of several processes the first one writes and speaks.
+
     Args:
         run: from where, and where to.
         files: of the data.
@@ -99,7 +103,7 @@ def complete(
         notes: the first of the answer's notes, which can be said before it is sought.
         trial: takes ``checkpoint``, ``resume`` and ``report``; None leaves the answer unverified.
     """
-    with shared.alone(run.output.out):
+    with shared.alone(run.output.out) if processes.leads() else nullcontext():
         return _completed(run, files, solve, write, notes, trial)
 
 
@@ -113,17 +117,17 @@ def _completed(
 ) -> int:
     common, folder = run.common, run.output.out
     known = {**run.settings, "data_files": shared.identity(files)}
-    if shared.claim(folder, overwrite=run.output.overwrite, resume=run.resume, settings=known):
-        if run.compare is not None or not (folder / "report.html").exists():
-            judge(run)
-        common.say(f"{folder} holds a finished run with these settings")
-        return common.end(json.loads((folder / "result.json").read_text()))
+    claimed = partial(shared.claim, folder, overwrite=run.output.overwrite, resume=run.resume, settings=known)
+    if processes.agreed(claimed):
+        return processes.first(lambda: _told_again(run)) or 0
     for note in notes:
         common.say(note)
     with shown(run) as report:
         answer = solve(seed=common.seed, checkpoint=folder / "checkpoint", resume=run.resume, report=report)
-        written = write(folder, answer)
+        written = processes.first(lambda: write(folder, answer))
         verdict = None if trial is None else verified(run, trial, report)
+    if written is None:
+        return 0
     summary = close(run, written, verdict)
     for note in written.notes[len(notes) :]:
         common.say(note)
@@ -135,11 +139,20 @@ def _completed(
     return common.end(summary)
 
 
+def _told_again(run: Run) -> int:
+    """Compare and draw a finished run."""
+    folder, common = run.output.out, run.common
+    if run.compare is not None or not (folder / "report.html").exists():
+        judge(run)
+    common.say(f"{folder} holds a finished run with these settings")
+    return common.end(json.loads((folder / "result.json").read_text()))
+
+
 @contextmanager
 def shown(run: Run) -> Iterator[Report]:
     """What is called after every pass: progress and, if asked for, a live page until the block ends."""
     progress = run.common.progress
-    if not run.live:
+    if not (run.live and processes.leads()):
         yield progress
         return
     from unpicked.report.live import Live

@@ -128,7 +128,7 @@ def reconstruct(
         Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
-    common.begin()
+    common.begin(many=True, sums="cpu")
     from unpicked.evaluate.signals import compare_signals
     from unpicked.io import npy
     from unpicked.recipes import from_signal

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.cli import runs
 from unpicked.cli.common import Common, Output
@@ -108,7 +109,12 @@ def particles(
         Show the run on a page while it goes on: its address, which works on this computer only, is printed first.
     """
     began = time.perf_counter()
-    device = common.begin()
+    if processes.asked() > 1 and job.method != "em":
+        raise ValueError(
+            f"--method {job.method} runs on one process; got {processes.asked()}; start it without torchrun, or try "
+            "--method em"
+        )
+    device = common.begin(many=True)
     from unpicked.evaluate.compare import compare
     from unpicked.io import mrc
     from unpicked.io.particles import source_of

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unpicked import processes
 from unpicked.cli import common as shared
 from unpicked.cli import micrographs, runs
 from unpicked.cli.common import Common
@@ -107,7 +108,7 @@ def verify(
     strict
         Exit with status 4 where the verdict is not "supported".
     """
-    device = common.begin()
+    device = common.begin(many=sought.map is None)
     if sought.map is None:
         refuse(input.given(), "{} needs --map")
     if sought.map is not None:
@@ -124,7 +125,7 @@ def verify(
             "omits": omits,
         }
         run = Path(paths[0])
-        with shared.alone(run) if run.is_dir() else nullcontext():
+        with shared.alone(run) if run.is_dir() and processes.leads() else nullcontext():
             status, word = _run(run, counts, device, common)
     return NOT_SUPPORTED if strict and word != "supported" else status
 
@@ -161,7 +162,7 @@ def _run(run: Path, wanted: Mapping[str, int | None], device: str, common: Commo
     def tell(name: str, rival: Rival | Omitted) -> None:
         known[name].append(rival)
         kept = {each: [one.to_json() for one in rivals] for each, rivals in known.items()}
-        shared.write_text(path, json.dumps({"seed": seed} | kept) + "\n")
+        processes.first(lambda: shared.write_text(path, json.dumps({"seed": seed} | kept) + "\n"))
         over = "its best null" if name == "surrogates" else "the first start"
         told = f"{rival.gain:+.1f} log units over {over}" if isinstance(rival, Rival) else rival.sentence
         common.say(f"{name} {len(known[name])} of {counts[name]}: {told}")
@@ -178,8 +179,10 @@ def _run(run: Path, wanted: Mapping[str, int | None], device: str, common: Commo
     try:
         found = judged(trial(resume=True))
     except OtherRun:  # what lies there was made in another way, by an earlier version for one
-        shutil.rmtree(place)
+        processes.first(lambda: shutil.rmtree(place))
         found = judged(trial(resume=False))
+    if not processes.leads():
+        return 0, found.verdict
     summary["verdict"] = found.verdict
     summary["figures"]["verify"] = found.to_json()
     shared.write_text(run / "result.json", json.dumps(summary, indent=2) + "\n")

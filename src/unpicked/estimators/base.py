@@ -88,15 +88,20 @@ class Estimator(Protocol):
 
 
 @runtime_checkable
-class Sampling(Protocol):
-    """An estimator whose update reads some pieces of the data, all in one batch, and which takes many updates."""
+class Picking(Protocol):
+    """An estimator whose update may read some pieces of the data only."""
+
+    def picks(self, count: int, state: State) -> Sequence[int]:
+        """Which of ``count`` pieces the present update reads; the same on every process."""
+
+
+@runtime_checkable
+class Sampling(Picking, Protocol):
+    """One that takes many updates, and reads the pieces of each in one batch."""
 
     @property
     def every(self) -> int:
         """Updates between two rows of the history, and between two checkpoints."""
-
-    def picks(self, count: int, state: State) -> Sequence[int]:
-        """Which of ``count`` pieces the present update reads; the same on every process."""
 
 
 def add(first: Stats | None, second: Stats) -> Stats:

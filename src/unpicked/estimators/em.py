@@ -23,6 +23,7 @@ from unpicked.model.placements import Stats, through_of
 from unpicked.model.views import Projection, Weighable
 from unpicked.objects.classes import Classes
 from unpicked.ops import fourier, rotation, seeding
+from unpicked.ops.rounding import rounded
 from unpicked.priors import Prior
 
 
@@ -151,16 +152,20 @@ class EM:
             noise=model.noise.present(state),
         )
 
+    def picks(self, count: int, state: State) -> Sequence[int]:
+        """Which of ``count`` micrographs this update takes."""
+        parts = self._parts(state)
+        return minibatches.part(count, parts, int(state["step"]), int(state["seed"])) if parts > 1 else range(count)
+
     def accumulate(self, model: Model, batch: Batch, state: State) -> Stats:
         """E-step over those micrographs of a batch that this update takes, scaled to all the data."""
-        model, parts, count = model.measured(batch.data), self._parts(state), len(batch.data)
-        step, seed = int(state["step"]), int(state["seed"])
-        chosen = frozenset(minibatches.part(count, parts, step, seed) if parts > 1 else range(count))
+        model, count = model.measured(batch.data), len(batch.data)
+        chosen = frozenset(self.picks(count, state))
         templates = model.templates(state["x"]).to(getattr(torch, self.precision))
         told, law = self._informed(model, state), "views.held" in state
         score = maximisation.score(model, state["x"].to(templates), views=law) if told else None
         sums = model.placement.step(templates, model.log_weights, model.noise, score=score)
-        drawn = seeding.derive(seed, "E-step", self._turning(step))
+        drawn = seeding.derive(int(state["seed"]), "E-step", self._turning(int(state["step"])))
         for index, image in Batch(batch.data, [index for index in batch.indices if index in chosen]):
             sums.add(image, seeding.derive(drawn, "micrograph", index), index)
         return {name: value * (count / len(chosen)) for name, value in sums.finish().items()}
@@ -223,7 +228,10 @@ class EM:
             new = self._jointly(self.acceleration, model, state, new, stats, prior)
         if not all(bool(torch.isfinite(new[name]).all()) for name in ("x", "sigma", "mean")):
             raise FloatingPointError("an estimate is not finite: the data or the present estimate hold NaN or infinity")
-        return new
+        if self.precision == "float64":
+            return new
+        shown = {name: value for name, value in new.items() if _shown(name) and not torch.equal(value, state[name])}
+        return new | {name: rounded(value) for name, value in shown.items()}
 
     def record(self, model: Model, state: State, stats: Stats, prior: Prior) -> dict[str, float]:
         """Estimates in the state of the E-step; log-likelihood and objective where the likelihood is exact."""
@@ -357,6 +365,11 @@ class EM:
 
 
 _QUIET = 7  # passes of joint steps in which the objective hardly rises at the end
+
+
+def _shown(name: str) -> bool:
+    """Whether the E-step sees a part of the state."""
+    return name in ("x", "sigma", "mean", "power", "views") or name.startswith("placement.")
 
 
 def _named(group: str, tensors: Mapping[str, torch.Tensor]) -> State:

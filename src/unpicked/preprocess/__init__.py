@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -107,6 +108,10 @@ class PreparedSource:
         )  # fmt: skip
         self._corrections[index] = correction
         return self._images.put(index, image) if self.kept else image
+
+    def learn(self, corrections: Sequence[Correction]) -> None:
+        """What was done to every image, where other processes have found it."""
+        self._corrections.update(enumerate(corrections))
 
     def correction(self, index: int) -> Correction:
         """What was done to image ``index``; reads it if that has not happened yet."""

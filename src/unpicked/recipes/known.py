@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unpicked import processes
 from unpicked.checkpoint import OtherRun, older
 from unpicked.io._files import read_json, write_durably
 from unpicked.priors import Wilson
@@ -49,7 +50,8 @@ def once(
 ) -> Found:
     """What ``find`` finds, written to a file as JSON with its checksum; read from there where a run goes on.
 
-    Another number of threads or another machine would find it a little different, and make another run of it.
+    Another number of threads or another machine would find it a little different, and make another run of it: of
+    several processes the first one finds it for all.
 
     Args:
         path: the file; None keeps nothing.
@@ -62,8 +64,13 @@ def once(
         ValueError: for a file that cannot be read.
         OtherRun: for that of another version.
     """
-    if path is None:
-        return find()
+    return processes.agreed(find if path is None else lambda: _once(path, resume, find, told, of))
+
+
+def _once(
+    path: Path, resume: bool, find: Callable[[], Found], told: Callable[[Found], Any], of: Callable[[Any], Found]
+) -> Found:
+    """The same on one process, with a file."""
     if resume and path.exists():
         try:
             held = read_json(path)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unpicked import whitening
+from unpicked import processes, whitening
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
@@ -90,7 +90,7 @@ class MicrographAnswer:
 def ready(data: Micrographs, job: MicrographJob, start: Start = None) -> Prepared:
     """Prepare micrographs for a job, and find whatever is wrong with them before anything else is done.
 
-    Every micrograph is read once; those that fit in memory are kept.
+    Every micrograph is read once, by one process; those that fit in memory are kept.
 
     Raises:
         ValueError: for damaged, constant or not finite micrographs, a box or voxel that does not fit them, a start map
@@ -136,6 +136,7 @@ def ready(data: Micrographs, job: MicrographJob, start: Start = None) -> Prepare
     least = max(1, len(data) // 2) if job.halves else len(data)
     if job.held_out >= least:
         raise ValueError(f"--held-out must leave a micrograph to fit; got {job.held_out} of {least}")
+    prepared.source.learn(processes.mapped(prepared.source.correction, len(data)))
     if not prepared.scale > 0:
         raise ValueError("the micrographs hold no noise: their robust standard deviation is 0")
     return prepared
@@ -187,6 +188,7 @@ def from_micrographs(
         compared, second = halves(maps[0], maps[1], shared_start=isinstance(start, Map))
         halved = (maps[0], second, compared)
     share, kind = parts.share(last)
+    shown = whole if found.gains is None else whitening.whitened(whole, found.gains)
     return MicrographAnswer(
         map=_inside(_grey(last, grey)),
         last=last,
@@ -207,7 +209,7 @@ def from_micrographs(
         data_share=share,
         data_share_kind=kind,
         halves=halved,
-        gallery=_gallery(last, whole if found.gains is None else whitening.whitened(whole, found.gains), seed),
+        gallery=processes.first(lambda: _gallery(last, shown, seed)),
         gains=found.gains,
     )
 
@@ -216,9 +218,13 @@ def begun(prepared: Prepared, job: MicrographJob, start: Start) -> Start:
     """The start map, or where there are --structures their mean; None means random starts."""
     if start is not None or not job.structures:
         return start
-    solve, _ = stages(prepared, job, None, device="cpu", resume=False, report=None)
-    first = solve(prepared.micrographs, seed=0)
-    return Map(first.object.values(first.template()) * grey_value(prepared), prepared.micrographs.pixel_size)
+
+    def mean() -> Map:
+        solve, _ = stages(prepared, job, None, device="cpu", resume=False, report=None)
+        first = solve(prepared.micrographs, seed=0)
+        return Map(first.object.values(first.template()) * grey_value(prepared), prepared.micrographs.pixel_size)
+
+    return processes.agreed(mean)
 
 
 def stages(
@@ -301,7 +307,8 @@ def whitened_once(prepared: Prepared, gains: Gains | None = None) -> Prepared:
     """Micrographs whitened by some gains, or by what they hold."""
     data = prepared.micrographs
     if gains is None:
-        gains = whitening.gains([whitening.spectrum(image, data.mask(index)) for index, image in enumerate(data)])
+        spectra = processes.mapped(lambda index: whitening.spectrum(data[index], data.mask(index)), len(data))
+        gains = whitening.gains(spectra)
     return replace(prepared, micrographs=whitening.whitened(data, gains))
 
 

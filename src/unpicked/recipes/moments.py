@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.data.moments import Moments, merge
@@ -83,7 +84,8 @@ def moments_of(
 ) -> tuple[Moments, list[str]]:
     """Moments of micrographs about their means, prepared as for a reconstruction; the sums of each are kept.
 
-    The sign of the micrographs changes nothing of what is told of them.
+    The sign of the micrographs changes nothing of what is told of them. Several processes share them out, and all
+    return the same.
 
     Args:
         data: as read.
@@ -104,28 +106,45 @@ def moments_of(
             f"micrographs must have at least four boxes a side; got a box of {box} and micrographs of "
             f"{ready.shape[0]} x {ready.shape[1]} voxels"
         )
-    model, method, rows = _model(box, 0), _method(1), list[torch.Tensor]()
+    rank, count = processes.place()
+    parts = processes.gathered(processes.together(lambda: _summed(ready, box, range(rank, len(ready), count), report)))
+    rows = {index: row for part in parts for index, row in part[1].items()}
+    told = [sentence for _, sentence in sorted(item for part in parts for item in part[2].items())]
+    if not rows:
+        raise ValueError(f"no micrograph can be used; {told[0]}")
+    whole = merge([part[0] for part in parts if part[0] is not None])
+    order = sorted(rows)
+    return replace(
+        whole,
+        kind=f"{whole.kind}, voxels of {ready.pixel_size:.5g} A",
+        pieces=torch.stack([rows[index] for index in order]),
+        names=tuple(ready.names[index] for index in order),
+    ), told
+
+
+def _summed(
+    data: Micrographs, box: int, indices: Sequence[int], report: Callable[[int], None] | None
+) -> tuple[Moments | None, dict[int, torch.Tensor], dict[int, str]]:
+    """Sums of some prepared micrographs, those of each by number, and why others are left out."""
+    model, method = _model(box, 0), _method(1)
     whole: Moments | None = None
-    names, left_out = list[str](), list[str]()
-    for index, name in enumerate(ready.names):
+    rows, left_out = dict[int, torch.Tensor](), dict[int, str]()
+    for number, index in enumerate(indices, 1):
+        name = data.names[index]
         try:
-            one = method.measure(ready, model, [index])
+            one = method.measure(data, model, [index])
             if not bool(torch.isfinite(one.sums).all()):
                 raise ValueError("values that are not finite")
         except ValueError as error:
-            if ready.masks is not None:
+            if data.masks is not None:
                 raise
-            left_out.append(f"left out: {error}" if name in str(error) else f"left out: {name}: {error}")
+            left_out[index] = f"left out: {error}" if name in str(error) else f"left out: {name}: {error}"
             continue
         whole = one if whole is None else merge([whole, one])
-        rows.append(one.sums)
-        names.append(name)
+        rows[index] = one.sums
         if report is not None:
-            report(index + 1)
-    if whole is None:
-        raise ValueError(f"no micrograph can be used; {left_out[0]}")
-    kind = f"{whole.kind}, voxels of {ready.pixel_size:.5g} A"
-    return replace(whole, kind=kind, pieces=torch.stack(rows), names=tuple(names)), left_out
+            report(number * len(data) // len(indices))
+    return whole, rows, left_out
 
 
 def possible(box: int, lmax: int) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.particles import Particles
@@ -204,7 +205,8 @@ class _Stages:
         """Log-likelihood per image on views of one and the same grid."""
         some = range(0, len(self.data), -(-len(self.data) // _JUDGED))
         model = replace(run.model, view=self._views(COARSE))
-        return float(log_likelihood(self.data.part(list(some)), model, run.x).mean())
+        data = self.data.part(list(some))
+        return processes.agreed(lambda: float(log_likelihood(data, model, run.x).mean()))
 
     def _em(self, updates: int, batch: float = 1.0) -> EM:
         return EM(

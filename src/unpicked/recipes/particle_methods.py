@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.particles import Particles
@@ -133,7 +134,7 @@ class Setting:
 
 def searched(setting: Setting, data: Particles) -> Found:
     """A map, poses and noise from random starts of a search over all views, or from the start map."""
-    level = apparent_energy(data, setting.device)
+    level = processes.agreed(lambda: apparent_energy(data, setting.device))
     search = schedule(level, data.box, setting.mask(data.box, data))
     keep = list(range(len(data)))
     apart = keep[::20] if len(data) >= 1000 and setting.job.starts > 1 else []
@@ -148,7 +149,7 @@ def searched(setting: Setting, data: Particles) -> Found:
         )
         runs[f"{setting.prefix}{name}"] = run
         held = data.part(apart or keep[:: max(1, len(data) // JUDGED)])
-        found.append((held_out(held, run), run))
+        found.append((processes.agreed(partial(held_out, held, run)), run))
     best = max(range(starts), key=lambda number: found[number][0])
     run = found[best][1]
     notes = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.data.maps import Map
 from unpicked.data.particles import Particles
@@ -178,7 +179,8 @@ def _stages(setting: Setting, data: Particles) -> tuple[Found, Poses | None]:
     coarse = _at(data, edges[0])
     began = STARTS[method](setting, coarse)
     runs, notes, x, noise = dict(began.runs), list(began.notes), began.run.x, began.noise
-    faint, first = apparent_energy(coarse, setting.device) < SOFT, low_band(edges[0])
+    first = low_band(edges[0])
+    faint = processes.agreed(lambda: apparent_energy(coarse, setting.device) < SOFT)
     if faint:
         soft = runs[f"{setting.prefix}soft"] = _soft(setting, coarse, x)
         x, noise = soft.x, soft.state["noise"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from unpicked import whitening
+from unpicked import processes, whitening
 from unpicked._lazy import torch
 from unpicked.data.micrographs import Micrographs
 from unpicked.estimators.acceleration import LBFGS, Acceleration, Anderson, Fisher, Relaxed, Squarem
@@ -341,9 +341,11 @@ def affordable(job: MicrographJob, object: Volume, *, filtered: bool = False) ->
     """As many views as fit into half of the free memory: statistics, templates and their work space per view.
 
     Where the solver may take scores, their work space is set aside first. Where micrographs are ``filtered``, templates
-    are held by their coefficients, five times as many as their pixels.
+    are held by their coefficients, five times as many as their pixels. Processes on one machine share its memory, and
+    all take as many views as fit on each of them.
     """
-    views, free = job.views or tuple(_usual(job, stage) for stage in range(job.stages)), free_memory()
+    views = job.views or tuple(_usual(job, stage) for stage in range(job.stages))
+    free = min(processes.gathered(free_memory() / processes.here()))
     scored = job.solver in ("auto", "fisher") and _scores(job, object)
     room = max(0.0, free / 2 - (SCORING_MEMORY if scored else 0))
     wanted = max(views) * (1 if job.views else 4)

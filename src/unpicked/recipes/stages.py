@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unpicked import whitening
+from unpicked import processes, whitening
 from unpicked._lazy import torch
 from unpicked.data.gains import Gains
 from unpicked.data.maps import Map
@@ -115,7 +115,8 @@ class Stages:
 
     @cached_property
     def _spectra(self) -> list[tuple[float, ...]]:
-        return [whitening.spectrum(image, self.data.mask(index)) for index, image in enumerate(self.data)]
+        data = self.data
+        return processes.mapped(lambda index: whitening.spectrum(data[index], data.mask(index)), len(data))
 
     def _gains(self, last: Reconstruction | None) -> Gains | None:
         """What whitens the noise, as far as the last run tells it from particles."""

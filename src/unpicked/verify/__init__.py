@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from unpicked import processes
 from unpicked._lazy import torch
 from unpicked.data.base import Data
 from unpicked.data.maps import Map
@@ -22,7 +24,17 @@ from unpicked.reconstruct import Reconstruction
 from unpicked.verify import omit
 from unpicked.verify.agreement import Rival, agreement, shells
 from unpicked.verify.omit import Omitted
-from unpicked.verify.verdict import FEATURELESS, ONE_PIECE, Fold, Score, Verdict, concluded, judged, with_surrogates
+from unpicked.verify.verdict import (
+    FEATURELESS,
+    ONE_PIECE,
+    Fold,
+    Score,
+    Verdict,
+    concluded,
+    gains,
+    judged,
+    with_surrogates,
+)
 
 UNITS = 8  # pieces of a fold that make a standard error; of fewer, their tiles do
 REPEATED = ("surrogates", "starts", "omits")  # what may be added to a verdict
@@ -145,13 +157,12 @@ def verify_with_surrogates(
         if tell is not None:
             tell(name, rival)
 
-    own, other = folds_of(trial)[0]
+    own, _ = folds_of(trial)[0]
     model, agreed = trial.score(first, own), first.map if found.agreement is not None else None
     for number in range(len(kept["starts"]), starts):
         run = trial.fit(own, seeding.derive(seed, "verify start", number), f"start {number + 2}")
-        rival = trial.score(run, own)
-        gain = sum(float((rival(tiles) - model(tiles)).sum()) for tiles in trial.tiles(other))
-        add("starts", Rival(gain, shells(agreed, run.map)))
+        gain = _gains(trial, 1, trial.score(run, own), {"first": model}, few=False)["first"].sum()
+        add("starts", Rival(float(gain), shells(agreed, run.map)))
     if omits and isinstance(trial, Template) and (whole := trial.template(first)) is not None:
         for number in range(len(kept["omits"]), omits):
             drawn = seeding.derive(seed, "omit", number)
@@ -162,7 +173,7 @@ def verify_with_surrogates(
         drawn = seeding.derive(seed, "surrogate", number)
         scrambled = trial.surrogate(drawn)
         runs: list[Reconstruction] = []
-        fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, *folds_of(scrambled)[0])
+        fold = _fold(scrambled, _fitted(scrambled, runs), drawn, 1, folds_of(scrambled)[0][0])
         add("surrogates", Rival(fold.gain, shells(agreed, runs[0].map)))
     # what an earlier call has seen counts, however little is asked of this one
     found = replace(found, starts=tuple(kept["starts"]), omitted=tuple(kept["omits"]))
@@ -229,20 +240,44 @@ def cross_fit(pieces: Pieces[D], fitted: Fitted[D], seed: int) -> Verdict:
     """
     if pieces.count < 2:
         return ONE_PIECE
-    try:  # before anything is fitted
+
+    def looked() -> None:
         for part in folds_of(pieces)[0]:
             next(iter(pieces.tiles(part)), None)
+
+    try:  # before anything is fitted
+        processes.agreed(looked)
     except Unjudged as error:
         return Verdict("undecided", f"Undecided: {error}.", math.nan)
-    folds = [_fold(pieces, fitted, seed, number, *parts) for number, parts in enumerate(folds_of(pieces), 1)]
+    folds = [_fold(pieces, fitted, seed, number, own) for number, (own, _) in enumerate(folds_of(pieces), 1)]
     return concluded(folds, "tile" if _few(pieces) else pieces.piece, pieces.piece)
 
 
-def _fold(pieces: Pieces[D], fitted: Fitted[D], seed: int, number: int, own: D, other: D) -> Fold:
+def _fold(pieces: Pieces[D], fitted: Fitted[D], seed: int, number: int, own: D) -> Fold:
     """One fold: fitted to its own pieces, judged on the others."""
     model, plain = fitted(own, seeding.derive(seed, "verify", number), number)
-    judges: dict[str, Score] = {null.name: null.fitted(pieces.tiles(own)).log_likelihood for null in pieces.nulls}
-    return judged(pieces.tiles(other), model, judges | {FEATURELESS: plain}, _few(pieces))
+    nulls = processes.agreed(lambda: [null.fitted(pieces.tiles(own)) for null in pieces.nulls])
+    judges: dict[str, Score] = {null.name: null.log_likelihood for null in nulls}
+    return judged(_gains(pieces, number % 2, model, judges | {FEATURELESS: plain}, few=_few(pieces)))
+
+
+def _gains(
+    pieces: Pieces[D], first: int, model: Score, nulls: Mapping[str, Score], *, few: bool
+) -> dict[str, torch.Tensor]:
+    """Gains on every other piece from the first one (0 or 1) on, which processes share out."""
+    rank, count = processes.place()
+    others = range(first, pieces.count, 2)
+    if len(others) < count or count == 1:
+        return processes.agreed(lambda: gains(pieces.tiles(pieces.part(others)), model, nulls, few))
+    mine = processes.together(lambda: gains(_left(pieces, others[rank::count]), model, nulls, few))
+    parts = processes.gathered(mine)
+    return {name: torch.cat([part[name] for part in parts]) for name in mine}
+
+
+def _left(pieces: Pieces[D], indices: Sequence[int]) -> Iterator[Any]:
+    """Tiles of some pieces, if masks leave any."""
+    with suppress(Unjudged):
+        yield from pieces.tiles(pieces.part(indices))
 
 
 def _few(pieces: Pieces[D]) -> bool:

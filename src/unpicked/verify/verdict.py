@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -159,15 +159,19 @@ def with_surrogates(found: Verdict, rivals: Sequence[Rival]) -> Verdict:
     return replace(found, sentence=found.sentence.removesuffix(".") + told + least + ".")
 
 
-def judged(pieces: Iterator[Any], model: Score, nulls: dict[str, Score], few: bool) -> Fold:
-    """The gains on a part that nothing was fitted to, piece by piece in tiles; of ``few`` pieces the tiles count."""
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in nulls}
+def gains(pieces: Iterator[Any], model: Score, nulls: Mapping[str, Score], few: bool) -> dict[str, torch.Tensor]:
+    """What a model gains over each null, piece by piece in tiles; of ``few`` pieces tile by tile."""
+    rows: dict[str, list[torch.Tensor]] = {name: [torch.zeros(0, dtype=torch.float64)] for name in nulls}
     for tiles in pieces:
         ours = model(tiles).cpu()
         for name, null in nulls.items():
             gain = ours - null(tiles).cpu()
             rows[name].append(gain if few else gain.sum()[None])
-    gains = {name: torch.cat(some) for name, some in rows.items()}
+    return {name: torch.cat(some) for name, some in rows.items()}
+
+
+def judged(gains: Mapping[str, torch.Tensor]) -> Fold:
+    """The fold of some gains on a part that nothing was fitted to."""
     totals = {name: float(gain.sum()) for name, gain in gains.items()}
     best = min(totals, key=lambda name: totals[name])
     noise = min((name for name in totals if name != FEATURELESS), key=lambda name: totals[name])
