@@ -4,7 +4,7 @@ Copies of templates x_k start rho_k times per sample, at least L apart; moments 
 :mod:`unpicked.ops.moments`. With starts at least 2 L - 1 apart no window sees two copies:
 a1 = sum_k rho_k sum_i x_k[i], a2[l] = sum_k rho_k C_k[l], a3[a, b] = sum_k rho_k T_k[a, b] with
 C[l] = sum_i x[i] x[i+l] and T[a, b] = sum_i x[i] x[i+a] x[i+b]. Nearer copies add the terms of pairs, which know the
-law of the distance to the next copy, g[d], d = L .. 2 L - 2 (Lan, Bendory, Boumal & Singer, arXiv 1903.05176).
+law of the distance to the next copy, g[d], d = L .. 2 L - 2 (Lan, Bendory, Boumal & Singer, arXiv 1905.03176).
 """
 
 from __future__ import annotations
