@@ -217,6 +217,14 @@ def entries(page: Path) -> list[str]:
     return found
 
 
+def test_the_api_page_has_every_public_name_once() -> None:
+    import unpicked as up
+
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. auto(?:class|function):: unpicked\.(\w+)$", text, re.M)
+    assert sorted(named) == sorted(set(up.__all__) - {"__version__"})
+
+
 @pytest.mark.parametrize("script", sorted((DOCS / "pictures").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_pictures_are_small_and_there(script: Path) -> None:
     pictures = [path for path in script.parent.glob(f"{script.stem}*") if path.suffix in (".svg", ".png")]

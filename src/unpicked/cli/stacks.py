@@ -41,7 +41,7 @@ class Input:
     """More .cs files of the same particles, joined by their uid."""
     relion_odd_box: bool = False
     """Add the pixel by which odd boxes written by RELION are off."""
-    ctf: bool | None = None
+    ctf: Annotated[bool | None, Parameter(negative="--no-ctf")] = None
     """Refuse data without contrast transfer parameters; --no-ctf leaves them out. Taken where known if not given."""
 
     def read(self, file: Path, job: ParticleJob) -> tuple[Particles, ParticleJob]:

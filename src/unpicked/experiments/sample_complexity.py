@@ -27,7 +27,7 @@ COLUMNS = (
     Column("predicted", ".4f"),
     Column("chi2", ".2f"),
 )
-SOURCE = "Bendory et al., arXiv 1810.00226; Lan, Bendory, Boumal & Singer, arXiv 1903.05176"
+SOURCE = "Bendory et al., arXiv 1810.00226; Lan, Bendory, Boumal & Singer, arXiv 1905.03176"
 _CLEAR = 0.3  # errors above are not small, and do not follow the law
 
 
