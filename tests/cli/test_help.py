@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from unpicked.cli import COMMANDS, main
+from unpicked.cli import COMMANDS, build, main
 from unpicked.cli.sections import SECTIONS
 
 
@@ -42,3 +42,10 @@ def test_every_name_in_a_section_is_an_option(home, capsys):
 
 def test_few_options_stay_together(capsys):
     assert told(capsys, "compare").count("╭─ Parameters") == 1
+
+
+@pytest.mark.parametrize(("flag", "told"), [("--ctf", True), ("--no-ctf", False)])
+def test_contrast_transfer_can_be_asked_for_and_left_out(flag, told):
+    words = ["reconstruct", "particles", "x.star", "--out", "o", flag]
+    bound = build().parse_args(words, exit_on_error=False, print_error=False)[1]
+    assert next(value.ctf for value in bound.arguments.values() if hasattr(value, "ctf")) is told
