@@ -105,7 +105,7 @@ class Try:
     def __init__(self, name: str, drawn: random.Random) -> None:
         self.words, self.drawn = COMMANDS[name].split(), drawn
         self.words += ["--seed", "1", "--threads", "1", "--quiet"]
-        self.often = name.endswith("every batch")
+        self.often = name.endswith("every batch")  # as runs do whose passes are long
         self.found, self.places = Counter[str](), Counter[str]()
         self.folder = Path("runs") / name.replace(" ", "-").replace(",", "")
         self.folder.mkdir(parents=True)
@@ -116,13 +116,10 @@ class Try:
 
     def begun(self, out: Path) -> list[str]:
         """The command's words."""
-        return [*self.words, "--out", str(out / "m.npz" if self.single(out) else out)]
-
-    def single(self, out: Path) -> bool:
-        """Whether the command writes one file, whose folder must exist."""
-        if self.words[0] == "moments":
+        if self.words[0] == "moments":  # it writes one file, into a folder that is there
             out.mkdir(exist_ok=True)
-        return self.words[0] == "moments"
+            out = out / "m.npz"
+        return [*self.words, "--out", str(out)]
 
     def once(self, times: int) -> None:
         """One run: killed so often, resumed, compared."""

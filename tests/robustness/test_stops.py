@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from answers import fails
 from unpicked.checkpoint import patient
 from unpicked.data.micrographs import InMemory, Micrographs
 from unpicked.estimators.em import EM
+from unpicked.io._files import write_durably
 from unpicked.model.model import Model
 from unpicked.model.noise import White
 from unpicked.model.patches import Patches
@@ -129,3 +132,15 @@ def test_a_signal_that_came_too_late_acts_after_the_block():
         pytest.fail("it should have acted")
     with pytest.raises(KeyboardInterrupt), patient(hold=False):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_cannot_be_written_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path, before = tmp_path / "a.pt", tmp_path / "a.pt.old"
+    for content in (b"one", b"two"):
+        write_durably(path, content, before=before)
+    monkeypatch.setattr(os, "fsync", full)
+    assert fails(lambda: write_durably(path, b"three", before=before), path, "No space left", error=OSError)
+    assert {name.name: name.read_bytes() for name in tmp_path.iterdir()} == {"a.pt": b"two", "a.pt.old": b"one"}
