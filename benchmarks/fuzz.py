@@ -7,7 +7,8 @@ reads, the process may grow by 4 x the file's size and 8 MiB: a limit of the sys
 request fails. Of one input in 64 the largest allocation is measured as well, as far as Python and NumPy make it.
 Findings are kept in ``--findings``, three of a kind at most: the file, and a text that says what happened.
 
-At the end valid files of several MB are read: how far the process grows, in units of the file's size.
+At the end valid files of several MB are read: how far the process grows, in units of the file's size. With ``--only``
+the figures of other readers stay in the file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import json
 import logging
 import re
 import resource
@@ -115,8 +117,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.findings.mkdir(parents=True, exist_ok=True)
-    began, memory = time.perf_counter(), Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    disk = Path("/dev/shm")  # in memory
+    with tempfile.TemporaryDirectory(dir=disk if disk.is_dir() else None) as folder:
         homes = [Path(folder) / str(number) for number in range(options.processes)]
         homes[0].mkdir()
         known = readers(homes[0])
@@ -132,18 +134,20 @@ def main() -> None:
             require_read(name, reader, homes[0])
             rows.append(row(name, reader, -int(-options.inputs * reader.share // whole), options, homes))
             print(told(rows[-1]), flush=True)
-        total = [sum(column) for column in list(zip(*rows, strict=True))[1:6]]
-        print(told(["all", *total]), flush=True)
-        if options.only:
-            return
-        figures: dict[str, object] = {"seed, inputs": [options.seed, total[0]]}
-        figures |= {"allowed beyond the process": f"{FACTOR} x the file + {SLACK >> 20} MiB"}
-        figures |= dict(zip(COUNTS, total[1:], strict=True)) | {"seconds": round(time.perf_counter() - began)}
-        figures |= {name: dict(zip(HEAD[1:], entries, strict=True)) for name, *entries in rows}
-        figures["memory of large valid files, x their size"] = {
-            name: growth(known[name], content, homes[0]) for name, content in large(homes[0]).items()
-        }
-    save("fuzz", figures)
+        found = kept(known, options) | {name: dict(zip(HEAD[1:], entries, strict=True)) for name, *entries in rows}
+        memory = {name: growth(known[name], content, homes[0]) for name, content in large(homes[0]).items()}
+    total = {count: sum(entry[count] for entry in found.values()) for count in HEAD[1:6]}
+    print(told(["all", *total.values()]), flush=True)
+    allowed = {"allowed beyond the process": f"{FACTOR} x the file + {SLACK >> 20} MiB"}
+    more = {"memory of large valid files, x their size": memory}
+    save("fuzz", {"seed": options.seed} | allowed | total | found | more)
+
+
+def kept(known: dict[str, Reader], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """With ``--only``, the rows that an earlier run with this seed has made of the other readers."""
+    path = Path(__file__).parent / "results" / "fuzz.json"
+    held = json.loads(path.read_text()) if options.only and path.exists() else {}
+    return {name: held[name] for name in known if name in held and held.get("seed") == options.seed}
 
 
 def row(name: str, reader: Reader, count: int, options: argparse.Namespace, homes: list[Path]) -> list[object]:

@@ -25,9 +25,11 @@ from unpicked.cli.micrographs import gains_of_run
 from unpicked.data import arrays
 from unpicked.data.moments import Moments
 from unpicked.io.cryosparc import read_cs
+from unpicked.io.micrograph_table import read_micrograph_table
 from unpicked.io.micrographs import read_micrographs
 from unpicked.io.mrc import write_image
 from unpicked.io.npy import read_array, read_signal
+from unpicked.io.particles import read_particle_table
 from unpicked.io.star import read_star
 from unpicked.io.structure import read_structure
 from unpicked.report import archives, reading
@@ -209,6 +211,14 @@ def test_what_tifffile_logs_is_not_heard(tiff, capfd):
     path.write_bytes(path.read_bytes()[:-70])
     assert fails(lambda: read_micrographs(path, pixel_size=1.0)[0], path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("read", [read_particle_table, read_micrograph_table])
+def test_pixels_larger_than_numbers_go(tmp_path, read):
+    path = tmp_path / "x.star"
+    names = "rlnImageName" if read is read_particle_table else "rlnMicrographName"
+    path.write_text(f"data_\nloop_\n_{names}\n_rlnMagnification\n_rlnDetectorPixelSize\na.mrc 1e-320 7.5\n")
+    assert fails(lambda: read(path), path, "rlnDetectorPixelSize", "positive", "inf")
 
 
 def test_atoms_named_in_letters_of_two_bytes(tmp_path):

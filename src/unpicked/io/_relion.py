@@ -61,6 +61,19 @@ def column(name: str, table: Table, groups: Table | None, rows: Sequence[int]) -
     return None
 
 
+def specimen_pixels(detector: NDArray[np.float64], magnification: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixel sizes at the specimen in angstrom, from micrometres on the detector; infinite where floats end."""
+    with np.errstate(over="ignore"):
+        return 1e4 * detector / magnification
+
+
+def check_sizes(path: Path, sizes: NDArray[np.float64], name: str) -> None:
+    """Raise ValueError unless pixel sizes are positive and finite."""
+    good = np.isfinite(sizes) & (sizes > 0)
+    if not good.all():
+        raise ValueError(f"{path}: {name} must be positive, in angstrom; got {sizes[~good][0]:g}")
+
+
 def star_optics(
     table: Table,
     groups: Table | None,

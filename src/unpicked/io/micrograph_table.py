@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from unpicked.data.optics import Optics
 from unpicked.io import cryosparc
 from unpicked.io._files import existing
-from unpicked.io._relion import GIVEN, MICROSCOPE, OPTION, OPTIONAL, aberrations, column, group_rows, star_optics
+from unpicked.io._relion import (
+    GIVEN,
+    MICROSCOPE,
+    OPTION,
+    OPTIONAL,
+    aberrations,
+    check_sizes,
+    column,
+    group_rows,
+    specimen_pixels,
+    star_optics,
+)
 from unpicked.io.star import Table, read_star
 
 STARS = (".star", ".star.gz", ".star.bz2")
@@ -252,9 +263,8 @@ def _star_sizes(
             magnification = column("rlnMagnification", table, groups, rows)
             if magnification is None or not (magnification > 0).all():
                 continue
-            sizes = 1e4 * sizes / magnification
-        if not (sizes > 0).all():
-            raise ValueError(f"{path}: {name} must be positive, in angstrom; got {sizes.min():g}")
+            sizes = specimen_pixels(sizes, magnification)
+        check_sizes(path, sizes, name)
         return sizes, name
     return None, ""
 
@@ -277,8 +287,8 @@ def _from_cs(
         )
     names = tuple(cryosparc.paths_of(path, rows, f"{room}/path"))
     sizes = cryosparc.pixel_sizes(path, rows, f"{room}/psize_A")
-    if sizes is not None and not (sizes > 0).all():
-        raise ValueError(f"{path}: {room}/psize_A must be positive, in angstrom; got {sizes.min():g}")
+    if sizes is not None:
+        check_sizes(path, sizes, f"{room}/psize_A")
     shapes = None
     if f"{room}/shape" in fields:
         shapes = cryosparc.numbers(path, rows, f"{room}/shape", (2,)).astype(np.int64)

@@ -16,7 +16,16 @@ from unpicked._lazy import torch
 from unpicked.data.optics import Optics
 from unpicked.data.poses import Poses
 from unpicked.io._files import existing
-from unpicked.io._relion import TREATED, aberrations, column, group_rows, is_set, star_optics
+from unpicked.io._relion import (
+    TREATED,
+    aberrations,
+    check_sizes,
+    column,
+    group_rows,
+    is_set,
+    specimen_pixels,
+    star_optics,
+)
 from unpicked.io.star import Table, read_star
 from unpicked.ops.rotation import euler_to_matrix
 
@@ -210,8 +219,8 @@ def choose_pixel_size(path: Path, given: float | None, stated: NDArray[np.float6
     Raises:
         ValueError: for sizes that are not positive.
     """
-    if stated is not None and not (stated > 0).all():
-        raise ValueError(f"{path}: {name} must be positive, in angstrom; got {stated.min():g}")
+    if stated is not None:
+        check_sizes(path, stated, name)
     if given is not None:
         notes: tuple[str, ...] = ()
         if stated is not None and np.abs(stated / given - 1).max() > 5e-3:
@@ -290,7 +299,8 @@ def _pixel_size(path: Path, table: Table, groups: Table | None, rows: Sequence[i
         return choose_pixel_size(path, given, None, "")
     if not (magnification > 0).all():
         raise ValueError(f"{path}: rlnMagnification must be positive; got {magnification.min():g}")
-    return choose_pixel_size(path, given, 1e4 * detector / magnification, "rlnDetectorPixelSize / rlnMagnification")
+    sizes = specimen_pixels(detector, magnification)
+    return choose_pixel_size(path, given, sizes, "rlnDetectorPixelSize / rlnMagnification")
 
 
 def _star_poses(table: Table) -> tuple[torch.Tensor | None, torch.Tensor | None, bool, list[str]]:
