@@ -121,6 +121,9 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # what is no archive torch would read as a stream that states its lengths
+                raise ValueError("no archive")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of archives that torch takes for something else
             parts = torch.load(path, weights_only=True)
