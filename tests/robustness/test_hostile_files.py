@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from answers import fails
+from answers import fails, only_plain_errors
 from unpicked import checkpoint
 from unpicked._lazy import torch
 from unpicked.cli import runs
 from unpicked.cli.micrographs import gains_of_run
 from unpicked.data import arrays
 from unpicked.data.moments import Moments
+from unpicked.io.convert import convert
 from unpicked.io.cryosparc import read_cs
 from unpicked.io.micrograph_table import read_micrograph_table
 from unpicked.io.micrographs import read_micrographs
@@ -101,6 +102,14 @@ def test_tables_that_python_2_wrote_are_read(tmp_path):
     path = tmp_path / "x.cs"
     path.write_bytes(npy(repr(ROW).replace("(2,)", "(2L,)"), bytes(32)))
     assert read_cs(path)["uid"].tolist() == [0, 0]
+
+
+def test_types_by_names_that_numpy_gave_up(tmp_path):
+    path = tmp_path / "x.cs"
+    path.write_bytes(npy({**ROW, "descr": [("uid", "<u8"), ("blob/path", "|a8")]}, bytes(32)))
+    assert only_plain_errors(lambda: read_cs(path))
+    path.write_bytes(npy(repr(ROW).replace("blob/path", "blob\\d"), bytes(32)))
+    assert read_cs(path).dtype.names == ("uid", "blob\\d")
 
 
 def test_signalling_nan_is_told_as_nan(tmp_path):
@@ -260,6 +269,23 @@ def test_checkpoint_that_torch_takes_for_something_else(tmp_path):
     content = path.read_bytes()
     path.write_bytes(head[:-64] + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     assert fails(lambda: checkpoint.load(path, "f"), path, "not a readable checkpoint")
+
+
+def test_checkpoint_that_is_a_stream(tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"\x80\x02X\xff\xff\xff\x7f")
+    assert grown(lambda: fails(lambda: checkpoint.load(path, "f"), path, "not a readable checkpoint")) < MIB
+
+
+@pytest.mark.parametrize("column", ["ImageSize 1e30", "ImagePixelSize 1e300", "DefocusU 1e300", "OpticsGroup 1e30"])
+def test_numbers_that_the_other_format_cannot_hold(tmp_path, column):
+    names = ("ImagePixelSize", "DefocusU", "DefocusV", "DefocusAngle", "Voltage", "SphericalAberration")
+    values = dict.fromkeys((*names, "AmplitudeContrast", "ImageSize"), "1") | dict([column.split()])
+    head = "".join(f"_rln{name}\n" for name in ("ImageName", *values))
+    (tmp_path / "x.star").write_text(f"data_\nloop_\n{head}1@a.mrcs {' '.join(values.values())}\n")
+    out = tmp_path / "x.cs"
+    assert fails(lambda: convert(tmp_path / "x.star", out), out, "too large for a .cs file")
+    assert not out.exists()
 
 
 def test_a_few_inputs_of_the_fuzzer(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -105,8 +106,10 @@ def _head(stream: IO[bytes], size: int) -> Head:
         raise ValueError(f"its header is said to have {length} bytes")
     text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1")
     try:
-        said = _literal(text)
-        shape, turned, kind = said["shape"], said["fortran_order"], np.lib.format.descr_to_dtype(said["descr"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old names of types, and of backslashes
+            said = _literal(text)
+            shape, turned, kind = said["shape"], said["fortran_order"], np.lib.format.descr_to_dtype(said["descr"])
         whole = all(type(count) is int and count >= 0 for count in shape)
     except Exception as error:  # Python's parser and NumPy's of types raise many kinds
         raise ValueError(f"its header cannot be understood: {_reason(error)}") from None

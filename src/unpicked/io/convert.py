@@ -221,9 +221,11 @@ def _micrographs(source: Path, out: Path, changes: Changes, overwrite: bool) -> 
         rows = table.rows
         if rows is None:
             shapes, remark = _shapes(table)
-            rows, notes = _exposures(table, names, size or 0.0, shapes), notes + remark
+            with cryosparc.narrowed(out):
+                rows, notes = _exposures(table, names, size or 0.0, shapes), notes + remark
         else:
-            rows = _changed_rows(table, rows, names if changes.relocate else None, size)
+            with cryosparc.narrowed(out):
+                rows = _changed_rows(table, rows, names if changes.relocate else None, size)
         cryosparc.write_cs(rows, out, overwrite=overwrite)
     elif table.rows is not None:
         write_micrographs_star(out, names, size or 0.0, optics=table.optics, overwrite=overwrite)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unpicked._lazy import torch
 from unpicked.data.arrays import mapped
 from unpicked.data.optics import Optics
 from unpicked.data.poses import Poses
-from unpicked.io._files import existing, output
+from unpicked.io._files import existing, one_line, output
 from unpicked.io._relion import grouped
 from unpicked.io.particle_table import ParticleTable, choose_pixel_size, doubles, half_sets
 from unpicked.ops import seeding
@@ -113,6 +114,20 @@ def write_cs(rows: NDArray[Any], path: Path | str, *, overwrite: bool = False) -
     """
     with output(path, overwrite) as temporary, temporary.open("wb") as file:
         np.save(file, rows, allow_pickle=False)
+
+
+@contextmanager
+def narrowed(path: Path) -> Iterator[None]:
+    """Numbers are put into the narrower types of a .cs file.
+
+    Raises:
+        ValueError: at the end of the block, where one does not fit.
+    """
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            yield
+    except (FloatingPointError, OverflowError) as error:
+        raise ValueError(f"not written, {path}: a number is too large for a .cs file: {one_line(error)}") from None
 
 
 def with_poses(rows: NDArray[Any], poses: Poses, pixel_size: float) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from unpicked.data.optics import Optics
 from unpicked.data.particles import Particles
 from unpicked.data.poses import Poses
 from unpicked.io._relion import MICROSCOPE
-from unpicked.io.cryosparc import new_rows, paths_of, with_fields, with_poses, write_cs
+from unpicked.io.cryosparc import narrowed, new_rows, paths_of, with_fields, with_poses, write_cs
 from unpicked.io.particle_table import ANGLES, ANGSTROM, PIXELS, ParticleTable
 from unpicked.io.particles import source_of, table_of
 from unpicked.io.star import Column, Table, as_table, write_star
@@ -138,7 +138,8 @@ def write_listed(
         ValueError: for poses without a pixel size in a .cs file.
     """
     if path.suffix.lower() == ".cs":
-        rows = _cs_rows(listed, poses, halves, stacks)
+        with narrowed(path):
+            rows = _cs_rows(listed, poses, halves, stacks)
         if columns:
             rows = with_fields(rows, {name: np.asarray(values) for name, values in columns.items()})
         write_cs(rows, path, overwrite=overwrite)
