@@ -37,6 +37,8 @@ from unpicked.cli import main as command_line
 
 TIMES = ("seconds", "peak_memory_mb", "command")  # keys of result.json that differ between two runs
 LEFT_OUT = (".old", ".in-use", "report.html", ".svg")  # the state before the last one, a lock, pages that tell times
+COUNTS = ("kills", "runs", "identical", "different", "refused", "failed")
+RESULTS = Path(__file__).parent / "results" / "kills.json"
 DONE = ("result.json", "m.npz", "conditioning.json")  # what a command writes last
 FEW, MANY = (
     f"reconstruct micrographs {name}/micrographs.star --box 6 --lmax 2 --no-verify --views 4 6 --iterations"
@@ -68,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="runs that are killed, once or three times each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="commands that have this in their name; nothing is saved then")
+    parser.add_argument("--only", default="", help="commands of this in their name; the figures of others are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for module in pkgutil.walk_packages(unpicked.__path__, "unpicked."):
@@ -87,13 +89,14 @@ def main() -> None:
         name = chosen[number % len(chosen)]
         tries[name].once(3 if number // len(chosen) % 4 == 3 else 1)
         print(f"{number + 1} of {options.kills}: {name}: {tries[name].found}", flush=True)
-    figures: dict[str, object] = {name: one.told() for name, one in tries.items()}
-    total = sum((one.found for one in tries.values()), Counter[str]())
-    places = sum((one.places for one in tries.values()), Counter[str]())
-    figures |= {"all": {**total, "where": dict(places.most_common())}, "seed": options.seed}
-    if not options.only:
-        save("kills", figures)
-    if total["identical"] == total["runs"]:
+    earlier = json.loads(RESULTS.read_text()) if options.only and RESULTS.exists() else {}
+    told = {name: tries[name].told() if name in tries else earlier.get(name, {}) for name in COMMANDS}
+    total, places = Counter[str](), Counter[str]()
+    for one in told.values():
+        total.update({key: one.get(key, 0) for key in COUNTS})
+        places.update(one.get("where", {}))
+    save("kills", {**told, "all": {**total, "where": dict(places.most_common())}, "seed": options.seed})
+    if all(one.found["identical"] == one.found["runs"] for one in tries.values()):
         shutil.rmtree(here)
     else:
         sys.exit(f"what differs lies in {here}")
@@ -127,8 +130,7 @@ class Try:
         while not self.killed(out, times):
             shutil.rmtree(out)
         self.found["runs"] += 1
-        whole = (out / "m.npz").exists()  # of a command that never goes on: the file is there or is not
-        if status := 0 if whole else ended(begun(self.again(out), self.often)):
+        if status := 0 if self.ends(out) else ended(begun(self.again(out), self.often)):
             self.found["refused" if status == 2 else "failed"] += 1
             return
         others = differences(self.whole, out)
@@ -151,13 +153,19 @@ class Try:
             self.places[place(out)] += 1
         return True
 
+    def ends(self, out: Path) -> bool:
+        """Whether all is done and the command, which knows no --resume, would refuse to replace it."""
+        names = {path.name for path in out.iterdir()} if out.exists() and self.words[0] != "reconstruct" else set()
+        return not names.isdisjoint(DONE) and not any(name.endswith(".rows.json") for name in names)
+
     def again(self, out: Path) -> list[str]:
         """The words of the command that goes on."""
         return [*self.begun(out), *(["--resume"] if self.words[0] == "reconstruct" else [])]
 
     def told(self) -> dict[str, Any]:
         """Figures."""
-        return {**self.found, "where": dict(self.places.most_common()), "seconds undisturbed": round(self.seconds, 1)}
+        counts = {key: self.found[key] for key in COUNTS}
+        return {**counts, "where": dict(self.places.most_common()), "seconds undisturbed": round(self.seconds, 1)}
 
 
 def begun(words: list[str], often: bool = False) -> int:
