@@ -172,9 +172,8 @@ def _read(path: Path, fingerprint: str) -> Checkpoint:
     if not known or known[2].decode() != hashlib.sha256(content).hexdigest():
         raise ValueError(f"{path} is not a readable checkpoint (damaged); delete it to start this part anew")
     try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":  # what is no archive torch would read as a stream that states its lengths
-                raise ValueError("no archive")
+        if not content.startswith(b"PK\x03\x04"):  # torch would read it as a stream that states its lengths
+            raise ValueError("no archive")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of archives that torch takes for something else
             parts = torch.load(io.BytesIO(content), weights_only=True)

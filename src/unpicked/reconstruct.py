@@ -442,7 +442,7 @@ def _map(job: _Job, x: torch.Tensor) -> Map | None:
 
 
 def _save(job: _Job, held: Checkpoint) -> None:
-    if job.folder is not None:
+    if job.folder is not None and processes.leads():
         files.save(job.folder / f"{job.name}.pt", job.fingerprint, held)
 
 
