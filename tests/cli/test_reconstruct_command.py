@@ -905,7 +905,7 @@ def test_a_file_that_goes_or_changes_under_a_run_is_told_and_loses_nothing(
         return update(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr("unpicked.recipes.micrographs.prepare", partial(prepare, memory=0))
+        patch.setattr("unpicked.recipes.micrographs.prepare", partial(prepare, keep=False))
         patch.setattr(EM, "update", spoiled)
         assert is_refused(reconstruct(data, tmp_path / "run", "--quiet"), path, told, "put ")
     assert not (tmp_path / "run" / "result.json").exists()
