@@ -147,7 +147,7 @@ def judged(clean: Particles, images: torch.Tensor, energy: float):
     return verify(ParticleTrial(data, ParticleJob(starts=1, rounds=1)), seed=1)
 
 
-@pytest.mark.parametrize("energy", [1000.0, 1e8])
+@pytest.mark.parametrize("energy", [1e8, pytest.param(1000.0, marks=pytest.mark.slow)])
 def test_a_structure_is_supported(clean: Particles, energy: float) -> None:
     """Also where noise is so low that no image is quite what a view on a grid says."""
     found = judged(clean, clean.images(), energy)
@@ -167,7 +167,7 @@ def test_noise_is_not(clean: Particles) -> None:
     assert judged(clean, torch.zeros_like(clean.images()), 0.0).verdict == "not supported"
 
 
-@pytest.mark.parametrize("energy", [1000.0, 1e8])
+@pytest.mark.parametrize("energy", [1e8, pytest.param(1000.0, marks=pytest.mark.slow)])
 def test_centred_lumps_without_structure_are_not_though_they_beat_every_noise(clean: Particles, energy: float) -> None:
     found = judged(clean, lumps(clean, 3), energy)
     assert found.verdict == "not supported"

@@ -6,7 +6,7 @@ import errno
 import importlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,16 @@ def run(source: Watched, folder: Path | None, *, moves: int = 0) -> Reconstructi
     return reconstruct(
         data, model, method, prior=Ridge(0.1), start=start, moves=moves, checkpoint=folder, resume=True, batch_size=2
     )
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Ctrl-C as in a terminal: what a shell starts in the background may ignore it."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
