@@ -86,8 +86,14 @@ def leads() -> bool:
     return place()[0] == 0
 
 
-def complains() -> bool:
-    """Whether it is for this process to tell why a command fails: the first one that asks."""
+def complains(error: BaseException | None) -> bool:
+    """Whether this process is to tell why a command fails: of what fails on all, the first, else the first that asks.
+
+    Args:
+        error: why it fails.
+    """
+    if error is not None and any(error is one for one in _common):
+        return leads()
     if not _stores:
         return int(os.environ.get("RANK", "0")) == 0
     try:
@@ -108,7 +114,7 @@ def agreed(find: Callable[[], Found]) -> Found:
     if rank:
         found, error = _unpacked(packed[0])
     if error is not None:
-        raise error
+        raise _on_all(error)
     return found  # type: ignore[return-value]
 
 
@@ -133,7 +139,7 @@ def together(work: Callable[[], Found]) -> Found:
             return found  # type: ignore[return-value]
         packed = [_packed(error) if rank == source else b""]
         torch.distributed.broadcast_object_list(packed, source)
-    raise _unpacked(packed[0])
+    raise _on_all(_unpacked(packed[0]))
 
 
 def gathered(value: Found) -> list[Found]:
@@ -167,6 +173,12 @@ def added(sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _stores: list[Any] = []  # by which processes know of one another, once they met
+_common: list[Exception] = []  # what failed on all of them
+
+
+def _on_all(error: Exception) -> Exception:
+    _common.append(error)
+    return error
 
 
 def _tried(work: Callable[[], Found], *, alone: bool = False) -> tuple[Found | None, Exception | None]:

@@ -175,6 +175,6 @@ def _names(error: BaseException, name: str) -> bool:
 
 
 def _say(message: Any, status: int) -> int:
-    if processes.complains():
+    if processes.complains(sys.exception()):
         print("unpicked: " + " ".join(str(message).split()), file=sys.stderr)
     return status
