@@ -99,6 +99,8 @@ class Watched:
         self.process.join()
         if number == self.numbers.stop:
             return True
+        if not self.home.is_dir():
+            raise SystemExit(f"{self.home} is gone; start again")
         what = f"hung for {HANG} s" if hangs else f"died, exit status {self.process.exitcode}"
         keep(self.options.findings, self.name, number, made(self.reader, self.name, self.options.seed, number), what)
         self.tally.hung += hangs
@@ -118,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.findings.mkdir(parents=True, exist_ok=True)
     disk = Path("/dev/shm")  # in memory
-    with tempfile.TemporaryDirectory(dir=disk if disk.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(prefix="unpicked-fuzz-", dir=disk if disk.is_dir() else None) as folder:
         homes = [Path(folder) / str(number) for number in range(options.processes)]
         homes[0].mkdir()
         known = readers(homes[0])
